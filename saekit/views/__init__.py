@@ -1,0 +1,1 @@
+"""Live notebook views, one module each; `saekit` itself exports the classes."""

@@ -1,0 +1,58 @@
+"""Numbers and tokens as readers see them; `widgets/lib.js` has the same functions for the live view."""
+
+import html
+import math
+
+MARKS = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
+
+
+def sig(value: float, digits: int = 3) -> str:
+    """Round to significant digits, without an exponent for everyday sizes.
+
+    >>> [sig(v) for v in (0, 0.012345, 1.5, 12.34, 1234.5)]
+    ['0', '0.0123', '1.5', '12.3', '1,234']
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def signed(value: float) -> str:
+    """Round to two decimals, with the sign in front: ``+0.42``, ``−0.42`` (a real minus)."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with two significant digits.
+
+    >>> [percent(s) for s in (0, 0.00321, 0.5, 1)]
+    ['0 %', '0.32 %', '50 %', '100 %']
+    """
+    if share is None or not math.isfinite(share):
+        return "–"
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 99.5 or value == 0 else f"{sig(value, 2)} %"
+
+
+def visible(token: str) -> str:
+    """Make whitespace visible, and controls harmless: NUL and its like have no picture and break pages."""
+    return "".join(c if c >= " " else "\ufffd" for c in token.translate(MARKS))
+
+
+def escape(text: str) -> str:
+    """Escape untrusted text for HTML content and quoted attributes."""
+    return html.escape("".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in text))
+
+
+def merge_pieces(tokens: list[str], values: list[float]) -> list[tuple[str, float, int]]:
+    """Join continuation pieces (``""``) to the token before; return (text, strongest value, first position)."""
+    merged: list[tuple[str, float, int]] = []
+    for position, (token, value) in enumerate(zip(tokens, values, strict=True)):
+        if token == "" and merged:
+            text, peak, first = merged[-1]
+            merged[-1] = (text, max(peak, value), first)
+        else:
+            merged.append((token or "\ufffd", value, position))
+    return merged
