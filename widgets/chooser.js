@@ -106,12 +106,15 @@ export function chooser(model, go) {
     order.value = model.get("order");
     const live = walk();
     const at = live.indexOf(model.get("value"));
-    where.textContent = at < 0 ? `not among ${grouped(live.length)} live` : `${grouped(at + 1)} of ${grouped(live.length)} live`;
+    const kind = facts().own_text === "page" ? "in this page" : "live";
+    where.textContent = at < 0 ? `outside the ${grouped(live.length)} ${kind}` : `${grouped(at + 1)} of ${grouped(live.length)} ${kind}`;
   }
 
   function drawHits() {
     const found = model.get("_hits");
+    const inside = hits.contains(document.activeElement);
     hits.replaceChildren();
+    if (inside) words.focus();
     if (!found.found) return;
     const all = float32(found.values);
     const kind = found.mode === "token" ? "token" : "contexts";

@@ -131,8 +131,8 @@ export function logitTable(caption, rows, scale, kind) {
         return h(
           "tr",
           { title: `${JSON.stringify(text)}  token ${id}` },
-          h("th", { scope: "row", dir: "auto" }, visible(text)),
-          h("td", {}, bar, signed(value)),
+          h("th", { scope: "row" }, h("bdi", {}, visible(text))),
+          h("td", {}, h("span", { class: "saekit-amount" }, bar, h("span", {}, signed(value)))),
         );
       }),
     ),

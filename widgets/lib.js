@@ -13,6 +13,12 @@ export function sig(value, digits = 3) {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** A column of values on one decimal point: as many decimals as three digits of the largest need. */
+export function aligned(value, largest) {
+  const decimals = largest >= 100 ? 0 : largest >= 10 ? 1 : largest >= 0.1 ? 2 : 4;
+  return value >= 1000 ? sig(value) : value.toFixed(decimals);
+}
+
 /** Thousands separated by commas, whatever the browser's locale: the same as in the static HTML. */
 export function grouped(count) {
   return String(count).replace(/\B(?=(\d{3})+(?!\d))/g, ",");

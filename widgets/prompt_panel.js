@@ -41,6 +41,7 @@ export function promptPanel(model, featureButton) {
   function drawResult() {
     const shown = model.get("_result");
     const card = model.get("_card");
+    const inside = result.contains(document.activeElement);
     strip = null;
     result.replaceChildren();
     said.textContent = "";
@@ -64,6 +65,7 @@ export function promptPanel(model, featureButton) {
         ? `Feature ${card.feature}: strongest ${sig(most)}; shade = activation / ${sig(scale)}. Choose a token to list its strongest features.`
         : `Feature ${card.feature} is not active on this text. Choose a token to list its strongest features.`;
     drawToken();
+    if (inside) (result.querySelector("[tabindex='0']") ?? box).focus({ preventScroll: true });
   }
 
   function drawToken() {

@@ -1,5 +1,5 @@
 // The top-activations view: examples, histogram, logits and neighbours of one feature, and your own text.
-import { around, float32, grouped, mergePieces, percent, sig } from "./lib.js";
+import { aligned, around, float32, grouped, mergePieces, percent, sig } from "./lib.js";
 import { guardKeys, h, histogramFigure, logitTable, tokenCell, tokenStrip } from "./dom.js";
 import { chooser } from "./chooser.js";
 import { promptPanel, quoted } from "./prompt_panel.js";
@@ -45,12 +45,17 @@ function render({ model, el }) {
   function drawCard() {
     const card = model.get("_card");
     const facts = model.get("_facts");
+    const active = document.activeElement;
+    const within = [main, head, side, own.node].find((part) => part.contains(active));
     head.replaceChildren(...header(card, facts));
     main.replaceChildren(...(card.dead ? [nothing(facts)] : [examples(card)]));
     side.replaceChildren(...panels(card, featureButton));
     status.textContent = `Feature ${card.feature}${card.name ? `, ${card.name}` : ""}${card.dead ? ", dead" : ""}`;
     choose.draw();
     own.drawResult();
+    // A focus that falls to the page would hand the next key to JupyterLab's command mode.
+    if (within && !root.contains(document.activeElement))
+      ((within === main && main.querySelector("[role=option][tabindex='0']")) || head.querySelector("h2")).focus({ preventScroll: true });
   }
 
   const draws = {
@@ -83,7 +88,7 @@ function header(card, facts) {
     h(
       "div",
       { class: "saekit-title" },
-      h("h2", {}, h("span", { class: "saekit-kicker" }, "Feature "), String(card.feature)),
+      h("h2", { tabindex: -1 }, h("span", { class: "saekit-kicker" }, "Feature "), String(card.feature)),
       card.name ? h("span", { class: "saekit-given", dir: "auto" }, card.name) : null,
       h("span", { class: card.dead ? "saekit-state saekit-dead" : "saekit-state" }, card.dead ? "dead" : "live"),
       link,
@@ -111,7 +116,7 @@ function nothing(facts) {
 /** All groups of examples: one tab stop for the lot, arrows move within and between them. */
 function examples(card) {
   const values = float32(card.values);
-  const readout = h("p", { class: "saekit-readout", "aria-live": "polite" }, "Choose a token to read its exact value.");
+  const readout = h("p", { class: "saekit-readout saekit-sticky", "aria-live": "polite" });
   const node = h(
     "section",
     { class: "saekit-examples", "aria-label": "Examples" },
@@ -126,7 +131,7 @@ function examples(card) {
     list.append(...drawn.map((row) => row.node));
     for (const row of hidden) row.node.hidden = true;
     rows.push(...drawn);
-    node.append(h("h4", {}, ...groupTitle(group)), list);
+    node.append(h("h4", {}, ...groupTitle(group, card.max)), list);
     if (hidden.length) {
       const more = h("button", { type: "button", class: "saekit-more", "aria-expanded": "false" }, `Show ${hidden.length} more`);
       more.addEventListener("click", () => {
@@ -143,10 +148,10 @@ function examples(card) {
   return node;
 }
 
-function groupTitle(group) {
+function groupTitle(group, max) {
   if (group.kind === "top") return ["Top"];
-  const range = `${sig(group.low)} – ${sig(group.high)}`;
-  return [range, h("span", { class: "saekit-quiet" }, ` ${percent(group.share)} of its activations`)];
+  const range = `${aligned(group.low, max)} – ${aligned(group.high, max)}`;
+  return [h("span", { class: "saekit-range" }, range), h("span", { class: "saekit-quiet" }, ` ${percent(group.share)} of its activations`)];
 }
 
 function scaleKey(max) {
@@ -154,7 +159,7 @@ function scaleKey(max) {
     "p",
     { class: "saekit-quiet saekit-scale" },
     h("span", { class: "saekit-ramp", "aria-hidden": "true" }),
-    `shade = activation / ${sig(max)}, this feature's maximum`,
+    `shade = activation / ${sig(max)}, this feature's maximum; choose a token for its exact value`,
   );
 }
 
@@ -163,7 +168,7 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
   const window_ = values.subarray(data.at, data.at + data.tokens.length);
   const cells = mergePieces(data.tokens, window_);
   const node = h("div", { class: "saekit-row" });
-  const value = h("span", { class: "saekit-value" }, sig(data.value));
+  const value = h("span", { class: "saekit-value" }, aligned(data.value, card.max));
   const again = h("span", { class: "saekit-again", title: "identical windows, folded into this one" }, data.duplicates ? `×${data.duplicates + 1}` : "");
   const toggle = h("button", { type: "button", class: "saekit-icon saekit-toggle", "aria-expanded": "false", tabindex: -1 });
   const self = { node, enter, leave };

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saekit.views._format import escape, merge_pieces, percent, sig, signed, visible
+from saekit.views._format import aligned, escape, merge_pieces, percent, sig, signed, visible
 
 _BLUE, _ORANGE = "34,136,230", "214,120,20"  # the two hues of widgets/top_activations.css
 _SIDE = 10  # tokens on each side of the peak
 _TOP, _PER_INTERVAL, _LOGITS, _NEIGHBOURS = 10, 2, 8, 6
 _QUIET = "opacity:.75"
 _LABEL = "font-variant:small-caps;letter-spacing:.04em;opacity:.75;margin:.9em 0 .2em"
+_HANGING, _FIRST = "padding-left:5.5em;text-indent:-5.5em", "display:inline-block;width:5.5em;text-indent:0"
 _CODE = "font-family:ui-monospace,monospace;font-size:.92em"
 
 
@@ -71,7 +72,8 @@ def _examples(card: Mapping[str, Any]) -> str:
         if group["kind"] == "top":
             title = f"Top activations (shade = activation / {sig(card['max'])})"
         else:
-            title = f"{sig(group['low'])} to {sig(group['high'])} ({percent(group['share'])} of activations)"
+            low, high = aligned(group["low"], card["max"]), aligned(group["high"], card["max"])
+            title = f"{low} to {high} ({percent(group['share'])} of activations)"
         lines = "".join(_row(row, values, card["max"]) for row in rows)
         parts.append(f'<div style="{_LABEL}">{title}</div><div style="{_CODE}">{lines}</div>')
     return "".join(parts)
@@ -84,7 +86,8 @@ def _row(row: Mapping[str, Any], values: np.ndarray, scale: float) -> str:
         first -= 1  # never begin inside a character
     strip = _strip(row["tokens"][first:last], window[first:last], scale)
     again = f" ×{row['duplicates'] + 1}" if row["duplicates"] else ""
-    return f'<div><b>{sig(row["value"])}</b>{again} <span dir="ltr">{strip}</span></div>'
+    value = aligned(row["value"], scale)
+    return f'<div dir="ltr" style="{_HANGING}"><b style="{_FIRST}">{value}{again}</b>{strip}</div>'
 
 
 def _strip(tokens: list[str], values: Any, scale: float) -> str:
@@ -97,6 +100,7 @@ def _strip(tokens: list[str], values: Any, scale: float) -> str:
         if shade:
             shown = f'<mark style="color:inherit;background:rgba({_BLUE},{shade})">{shown}</mark>'
         parts.append(shown)
+        parts.append("<wbr>")  # whitespace became marks: without this the line could not break
     return "".join(parts)
 
 

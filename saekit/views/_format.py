@@ -19,6 +19,12 @@ def sig(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def aligned(value: float, largest: float) -> str:
+    """Write a column of values on one decimal point: as many decimals as three digits of the largest need."""
+    decimals = 0 if largest >= 100 else 1 if largest >= 10 else 2 if largest >= 0.1 else 4
+    return f"{value:,.{decimals}f}"
+
+
 def signed(value: float) -> str:
     """Round to two decimals, with the sign in front: ``+0.42``, ``−0.42`` (a real minus)."""
     return f"{value:+.2f}".replace("-", "−")

@@ -238,7 +238,7 @@ class TopActivations(View):
         return f"TopActivations(feature {self.value} of {self._index.d_sae}, {state})"
 
     def _title(self) -> str:
-        return f"Feature {self.value} · {self._facts['model']} · {self._facts['hook']}"
+        return f"Top activations · {self._facts['model']} · {self._facts['hook']}"
 
     def _static(self) -> str:
         return feature_html(self._card, self._facts, self._result)
