@@ -177,7 +177,7 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
 
   function tell(cell) {
     const place = `sequence ${data.sequence}, position ${data.position + cell.from - data.peak}`;
-    readout.replaceChildren(...quoted(cell.text), ` · activation ${sig(cell.value, 4)} · ${place}, document ${data.document}`);
+    readout.replaceChildren(...quoted(cell.text), ` · activation ${sig(cell.value, 4)} · ${place}`);
     rows.filter((row) => row !== self).forEach((row) => row.leave());
     toggle.tabIndex = 0;
   }

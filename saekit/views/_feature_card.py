@@ -77,7 +77,6 @@ class _Rows:
                     "duplicates": int(example.duplicates),
                     "sequence": int(example.sequence_id),
                     "position": int(example.position),
-                    "document": int(example.document),
                 }
             )
             self._windows.append(window)

@@ -1,8 +1,6 @@
 """What every saekit view shares: static HTML beside the widget, a stable repr, a page, background work."""
 
-import html
 import logging
-import operator
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,18 +14,6 @@ from saekit.views._page import page
 from saekit.views._worker import Stopped, Worker
 
 _log = logging.getLogger(__name__)
-
-
-class Integer(t.Int):
-    """An integer trait that takes numpy's integers too: ``view.value = index.density.argmax()``."""
-
-    def validate(self, obj, value):
-        """Return ``value`` as a plain int, the only integer that JSON knows."""
-        try:
-            value = operator.index(value)
-        except TypeError:
-            pass  # not an integer: the parent says so
-        return super().validate(obj, value)
 
 
 class View(anywidget.AnyWidget):
@@ -138,8 +124,3 @@ def in_words(failure: Exception) -> str:
     """Return an exception as a sentence for the reader: saekit's own messages stand for themselves."""
     message = str(failure).strip() or "no message"
     return message if isinstance(failure, SaekitError | t.TraitError) else f"{type(failure).__name__}: {message}"
-
-
-def escape(text: str) -> str:
-    """Escape text for HTML content and quoted attributes; NUL and other controls would make the page invalid."""
-    return html.escape("".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in text))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from saekit.errors import FeatureIndexError
 from saekit.views._feature_card import example_rows, feature_card, number, pack
 from saekit.views._feature_html import feature_html
-from saekit.views._view import Integer, View
+from saekit.views._view import View
 from saekit.views._worker import Stopped
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class TopActivations(View):
     """
 
     _name = "top_activations"
-    value = Integer().tag(sync=True)
+    value = t.Int().tag(sync=True)
     order = t.Enum(ORDERS, "number").tag(sync=True)
     prompt = t.Unicode("").tag(sync=True)
-    token = Integer(None, allow_none=True).tag(sync=True)
+    token = t.Int(None, allow_none=True).tag(sync=True)
 
     _card = t.Dict().tag(sync=True)
     _facts = t.Dict().tag(sync=True)
@@ -187,8 +187,16 @@ class TopActivations(View):
         if len(prompt) > len(text):
             told = f"The text has {len(prompt):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
         seen = self._index.activations(self._model, self._sae, text, feature)
+        if seen.truncated:
+            told = f"The text is longer than the model's context: only its first {len(seen.tokens):,} tokens are used."
         values = np.asarray(seen.values, dtype=np.float32)
-        result = {"prompt": prompt, "feature": feature, "tokens": list(seen.tokens), "values": pack(values)}
+        result = {
+            "prompt": prompt,
+            "feature": feature,
+            "tokens": list(seen.tokens),
+            "values": pack(values),
+            "excluded": [int(i) for i in np.flatnonzero(np.asarray(seen.excluded))],
+        }
         known = self._strongest if self._strongest.get("prompt") == prompt else {}
         token = self.token if self.token is None or self.token < len(values) else len(values) - 1
         if not self._publish(stopped, _result={**result, **known}, error=told, token=token) or known:
@@ -199,7 +207,6 @@ class TopActivations(View):
             "k": int(np.shape(found.features)[1]),
             "features": pack(np.asarray(found.features).ravel()),
             "strengths": pack(np.asarray(found.values).ravel()),
-            "excluded": [int(i) for i in np.flatnonzero(np.asarray(found.excluded))],
         }
         self._publish(stopped, _result={**result, **self._strongest})
 

@@ -51,7 +51,7 @@ class FakeIndex:
         activations[peak] = value
         return SimpleNamespace(
             value=float(value), sequence_id=1000 + rank, position=40 + rank, tokens=tokens, activations=activations,
-            peak=peak, document=rank, duplicates=2 if rank == 1 else 0,
+            peak=peak, duplicates=2 if rank == 1 else 0,
         )  # fmt: skip
 
     def top(self, feature, k=20):
@@ -105,7 +105,9 @@ class FakeIndex:
         self.asked.append((text, feature))
         tokens = self._tokens(text)
         values = [0.0] + [(zlib.crc32(f"{t}{feature}".encode()) % 100) / 10 * (i % 2) for i, t in enumerate(tokens[1:])]
-        return SimpleNamespace(tokens=tokens, values=np.array(values, np.float32))
+        return SimpleNamespace(
+            tokens=tokens, values=np.array(values, np.float32), excluded=np.arange(len(tokens)) == 0, truncated=False
+        )
 
     def by_prompt(self, model, sae, text, k=10):
         tokens = self._tokens(text)
