@@ -74,7 +74,11 @@ export function chooser(model, go) {
     event.preventDefault();
     push("_query", { mode: mode.value, text: words.value });
   });
-  const hits = h("div", { class: "saekit-hits", "aria-live": "polite" });
+  // The line stays in the page while results come and go: only then do screen readers announce its text.
+  const said = h("span", { role: "status" });
+  const head = h("p", { class: "saekit-hits-head", hidden: true }, said, h("button", { type: "button", onclick: () => push("_query", {}) }, "Close"));
+  const list = h("ol");
+  const hits = h("div", { class: "saekit-hits" }, head, list);
   const keys = h(
     "details",
     { class: "saekit-keys" },
@@ -113,16 +117,14 @@ export function chooser(model, go) {
   function drawHits() {
     const found = model.get("_hits");
     const inside = hits.contains(document.activeElement);
-    hits.replaceChildren();
     if (inside) words.focus();
+    head.hidden = !found.found;
+    hits.classList.toggle("saekit-open", Boolean(found.found));
+    list.replaceChildren(...(found.found ?? []).map((hit) => hitLine(hit, float32(found.values))));
+    said.textContent = "";
     if (!found.found) return;
-    const all = float32(found.values);
     const kind = found.mode === "token" ? "token" : "contexts";
-    const head = `${found.found.length || "No"} feature${found.found.length === 1 ? "" : "s"} for ${JSON.stringify(found.text)} in ${kind}`;
-    hits.append(
-      h("p", { class: "saekit-hits-head" }, head, h("button", { type: "button", onclick: () => push("_query", {}) }, "Close")),
-      h("ol", {}, ...found.found.map((hit) => hitLine(hit, all))),
-    );
+    said.textContent = `${found.found.length || "No"} feature${found.found.length === 1 ? "" : "s"} for ${JSON.stringify(found.text)} in ${kind}`;
   }
 
   function hitLine({ feature, name, score, row }, all) {

@@ -172,7 +172,7 @@ def _prompt(prompt: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     values = np.frombuffer(prompt["values"], "<f4")
     most = float(values.max(initial=0))
     scale = max(card["max"], most)
-    said = f"strongest {sig(most)}" if most > 0 else "not active on this text"
+    said = f"strongest {sig(most, 2)}" if most > 0 else "not active on this text"
     return (
         f'<div style="{_LABEL}">On your own text ({said})</div>'
         f'<div style="{_CODE}" dir="ltr">{_strip(prompt["tokens"], values, scale)}</div>'

@@ -107,8 +107,8 @@ class TopActivations(View):
             _card=feature_card(index, operator.index(feature), self._names),
         )
         if prompt:
-            self.prompt = prompt
             self.token = token
+            self.prompt = prompt
 
     # --- traits -----------------------------------------------------------------------------------------------
 
@@ -198,8 +198,12 @@ class TopActivations(View):
             "excluded": [int(i) for i in np.flatnonzero(np.asarray(seen.excluded))],
         }
         known = self._strongest if self._strongest.get("prompt") == prompt else {}
-        token = self.token if self.token is None or self.token < len(values) else len(values) - 1
-        if not self._publish(stopped, _result={**result, **known}, error=told, token=token) or known:
+        if not self._publish(stopped, _result={**result, **known}, error=told):
+            return
+        with self._guard:
+            if self.token is not None and self.token >= len(values):
+                self.token = len(values) - 1
+        if known:
             return
         found = self._index.by_prompt(self._model, self._sae, text, k=STRONGEST)
         self._strongest = {
