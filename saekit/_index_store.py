@@ -1,0 +1,90 @@
+"""A folder of named arrays: ``manifest.json`` and one raw little-endian file an array, memory-mapped when read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from saekit._cache import atomic
+from saekit.errors import FeatureIndexError
+
+FORMAT = "saekit feature index 1"
+_CHECKED = 64_000_000  # bytes: files up to this size carry a SHA-256 that is compared on opening
+
+
+def write_folder(path: Path, manifest: dict, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write manifest and arrays to ``path``: complete, or not at all."""
+    with atomic(path) as draft:
+        draft.mkdir()
+        write_arrays(draft, manifest, arrays)
+
+
+def write_arrays(folder: Path, manifest: dict, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into an existing folder, then the manifest that makes them count."""
+    described = {name: describe(write_array(folder, name, array), array) for name, array in arrays.items()}
+    text = json.dumps({**manifest, "format": FORMAT, "arrays": described}, indent=1)
+    draft = folder / "manifest.json.part"
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(folder / "manifest.json")
+
+
+def write_array(folder: Path, name: str, array: np.ndarray) -> Path:
+    """Write one array as raw little-endian bytes, unless it lies there already as a memory map."""
+    file = folder / f"{name}.bin"
+    if isinstance(array, np.memmap) and Path(str(array.filename)) == file.resolve():
+        array.flush()
+    else:
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        with file.open("wb") as out:
+            out.write(np.ascontiguousarray(little).data if little.size else b"")
+    return file
+
+
+def describe(file: Path, array: np.ndarray) -> dict:
+    """Return what the manifest says of one array."""
+    about = {"dtype": array.dtype.newbyteorder("<").str, "shape": list(array.shape), "bytes": file.stat().st_size}
+    if about["bytes"] <= _CHECKED:
+        about["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return about
+
+
+def read_folder(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Open a folder written by `write_folder`, arrays memory-mapped.
+
+    Raises:
+        FeatureIndexError: It is absent, foreign, of another format, truncated or altered; the message says which.
+    """
+    manifest_file = path / "manifest.json"
+    if not manifest_file.is_file():
+        unfinished = path.with_name(path.name + ".partial")
+        hint = (
+            f" {unfinished.name} beside it is an unfinished build: call build again with the same arguments to go on"
+            if unfinished.is_dir()
+            else ""
+        )
+        raise FeatureIndexError(f"{path} is not a feature index: it has no manifest.json.{hint}")
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+        described = manifest["arrays"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FeatureIndexError(f"{manifest_file} cannot be read ({error}): it is damaged or foreign") from error
+    if manifest.get("format") != FORMAT:
+        raise FeatureIndexError(f"{path} has format {manifest.get('format')!r}, expected {FORMAT!r}: build it again")
+    return manifest, {name: _read_array(path, name, about) for name, about in described.items()}
+
+
+def _read_array(path: Path, name: str, about: dict) -> np.ndarray:
+    if Path(name).name != name:
+        raise FeatureIndexError(f"{path} names an array {name!r}: it would be read from outside the folder")
+    file = path / f"{name}.bin"
+    size = file.stat().st_size if file.is_file() else None
+    dtype, shape = np.dtype(about["dtype"]), tuple(about["shape"])
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size != expected:
+        found = "is missing" if size is None else f"has {size:,} bytes"
+        raise FeatureIndexError(f"{file} {found}, expected {expected:,}: the index is incomplete, build or copy it again")
+    if "sha256" in about and hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]:
+        raise FeatureIndexError(f"{file} was altered: its SHA-256 differs from the manifest. Build or copy it again")
+    return np.memmap(file, dtype, "r", shape=shape) if expected else np.zeros(shape, dtype)

@@ -1,0 +1,161 @@
+"""The parts of a feature index that deal in text and weights: vocabulary, logits, neighbours, search, prompts."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from saekit._index_results import Example
+from saekit.errors import FeatureIndexError
+from saekit.models import (
+    encode_text,
+    final_norm,
+    hidden_states,
+    join_pieces,
+    massive,
+    special_token_ids,
+    token_bytes,
+    unembedding,
+)
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+    from saekit.index import FeatureIndex
+
+KEPT = 10  # neighbours and logits a feature, each way
+PROMPT_TOKENS = 1024  # a longer prompt is cut: attention on it would take gigabytes
+
+
+@torch.no_grad()
+def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarray]:
+    """Return what follows from the weights alone: logits and decoder neighbours of every feature, the vocabulary."""
+    rows = sae.W_dec.detach().float()
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    W_U = unembedding(model).detach().float()
+    reads_residual = rows.shape[1] == W_U.shape[0]  # an SAE inside a head has no direct path to the logits
+    kept_logits = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
+    kept_cosines = min(KEPT, len(rows) - 1)
+    out: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, len(rows), 256):
+        part = slice(start, start + 256)
+        if kept_logits:
+            logits = final_norm(model, rows[part]) @ W_U
+            logits -= logits.mean(1, keepdim=True)
+            for side, sign in (("promoted", 1), ("suppressed", -1)):
+                values, ids = (sign * logits).topk(kept_logits)
+                out.setdefault(f"{side}_logits", []).append(sign * values)
+                out.setdefault(f"{side}_ids", []).append(ids)
+        cosine = unit[part] @ unit.T
+        cosine[torch.arange(len(cosine)), start + torch.arange(len(cosine))] = -2  # itself comes last
+        values, ids = cosine.topk(kept_cosines)
+        out.setdefault("cosines", []).append(values)
+        out.setdefault("cosine_ids", []).append(ids)
+    arrays = {name: torch.cat(parts).cpu().numpy() for name, parts in out.items()}
+    if not kept_logits:
+        for side in ("promoted", "suppressed"):
+            arrays[f"{side}_logits"], arrays[f"{side}_ids"] = np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
+    narrow = {name: a.astype(np.float32 if name.endswith(("logits", "cosines")) else _ids(a)) for name, a in arrays.items()}
+    pieces = token_bytes(model)
+    start = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.uint32)
+    return narrow | {"vocabulary": np.frombuffer(b"".join(pieces), np.uint8), "vocabulary_start": start}
+
+
+def _ids(array: np.ndarray) -> np.dtype:
+    """Return the smallest type that holds ids like these."""
+    return np.dtype(np.uint16 if array.max(initial=0) <= 65535 else np.int32)
+
+
+def coactivation(
+    arrays: dict[str, np.ndarray], feature: int, d_sae: int, bounded: bool
+) -> tuple[np.ndarray, Float[np.ndarray, " k"]]:
+    """Return the features that fire on the same tokens as this one, by Jaccard overlap, closest first."""
+    if "coactivation_ids" in arrays:
+        return arrays["coactivation_ids"][feature], arrays["coactivations"][feature]
+    kind = "sample" if bounded else "token"
+    features = arrays["sample_features" if bounded else "token_feature"]
+    # Both are kept with the arrays of this opened index: they cost a pass over all lengths.
+    if f"_{kind}_start" not in arrays:
+        lengths = arrays[f"{kind}_length"]
+        arrays[f"_{kind}_start"] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        arrays[f"_{kind}_count"] = np.bincount(features, minlength=d_sae) if bounded else arrays["count"]
+    start, count = arrays[f"_{kind}_start"], arrays[f"_{kind}_count"]
+    if bounded:
+        if "_sample_rows" not in arrays:
+            owner = np.repeat(np.arange(len(start) - 1, dtype=np.int32), np.diff(start))
+            arrays["_sample_rows"] = owner[np.argsort(features, kind="stable")]
+            arrays["_sample_first"] = np.concatenate([[0], np.cumsum(count)])
+        tokens = arrays["_sample_rows"][slice(*arrays["_sample_first"][feature : feature + 2])]
+    else:
+        place = arrays["event_place"][slice(*arrays["event_start"][feature : feature + 2])]
+        tokens = np.searchsorted(arrays["token_place"], place)
+    together = np.bincount(gather(features, start, tokens), minlength=d_sae)
+    jaccard = together / np.maximum(count + count[feature] - together, 1)
+    jaccard[feature] = 0
+    best = np.argpartition(-jaccard, min(KEPT, d_sae - 1))[:KEPT]
+    best = best[np.lexsort((best, -jaccard[best]))]
+    return best, jaccard[best]
+
+
+def gather(values: np.ndarray, start: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the values of some rows of a ragged array, one row after the other."""
+    length = start[rows + 1] - start[rows]
+    ends = np.cumsum(length)
+    index = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - length, length) + np.repeat(start[rows], length)
+    return np.asarray(values[index])
+
+
+def fold(items: list[Example]) -> list[Example]:
+    """Join examples with the same text around the peak; the strongest stands for all and counts the others."""
+    from dataclasses import replace
+
+    groups: dict[tuple[str, ...], list[Example]] = {}
+    for item in items:
+        near = tuple(item.tokens[max(0, item.peak - 5) : item.peak + 3])
+        groups.setdefault(near, []).append(item)
+    return [replace(group[0], duplicates=len(group) - 1) for group in groups.values()]
+
+
+def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
+    """Return the top examples whose window contains a text."""
+    arrays = index._arrays
+    if "_joined" not in arrays:
+        starts, vocabulary = arrays["vocabulary_start"].astype(np.int64), arrays["vocabulary"].tobytes()
+        flat = np.asarray(arrays["tokens"]).ravel()
+        text = b"".join(vocabulary[starts[t] : starts[t + 1]] for t in flat)
+        arrays["_joined"] = np.frombuffer(text.lower(), np.uint8)
+        arrays["_joined_end"] = np.cumsum(np.diff(starts)[flat])
+    text, wanted = arrays["_joined"].tobytes(), query.encode().lower()
+    hits, at = [], text.find(wanted)
+    while at >= 0:
+        hits.append(at)
+        at = text.find(wanted, at + 1)
+    token = np.searchsorted(arrays["_joined_end"], np.array(hits, dtype=np.int64), side="right")
+    seen = np.zeros(arrays["tokens"].size + 1, np.int64)
+    np.add.at(seen, token + 1, 1)
+    seen = np.cumsum(seen)
+    pointer = np.asarray(arrays["top_pointer"], np.int64)
+    row_begin = pointer - pointer % index._n_pos
+    begin = np.maximum(pointer - index._left, row_begin)
+    end = np.minimum(pointer - index._left + index.manifest["window"], row_begin + index._n_pos)
+    return np.flatnonzero(seen[end] > seen[begin])
+
+
+@torch.no_grad()
+def encode(
+    index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE[Any]", text: str
+) -> tuple[list[str], Float[np.ndarray, "pos d_sae"], np.ndarray, bool]:
+    """Return tokens, features, which tokens the statistics would leave out, and whether the text was cut."""
+    if sae.cfg.d_sae != index.d_sae:
+        raise FeatureIndexError(f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: they do not belong together")
+    ids = encode_text(model, text)
+    limit = min(PROMPT_TOKENS, model.cfg.n_ctx)
+    truncated = len(ids) > limit or len(ids) == model.cfg.n_ctx
+    ids = ids[:limit]
+    states = hidden_states(model, ids[None], index.hook_name)
+    features = sae.encode(states.to(sae.dtype))[0].float().cpu().numpy()
+    marker = np.isin(ids.numpy(), special_token_ids(model))
+    excluded = marker | massive(states.float().norm(dim=-1))[0].cpu().numpy()
+    pieces = [index._bytes(i) for i in ids]
+    return join_pieces(pieces), features, excluded, truncated
