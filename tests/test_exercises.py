@@ -1,0 +1,209 @@
+"""A checker must accept every right answer, name the mistakes learners really make, and never raise."""
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from saekit import exercises
+from saekit.exercises import EXERCISES, Exercise, check, hint, solution
+
+KNOWN = [(name, number) for name, exercise in EXERCISES.items() for number in range(len(exercise.mistakes))]
+
+
+def raising(error):
+    def answer(*_):
+        raise error
+
+    return answer
+
+
+def top_k_with_a_loop(values, k):
+    seen, found = set(), []
+    for flat in np.argsort(-values, axis=None, kind="stable"):
+        sequence, pos = divmod(int(flat), values.shape[1])
+        if sequence not in seen:
+            seen.add(sequence)
+            found.append((sequence, pos))
+    return found[:k]
+
+
+def density_in_place(activations, keep):
+    activations[~keep] = 0
+    return np.count_nonzero(activations) / np.count_nonzero(keep)
+
+
+OTHER_RIGHT_ANSWERS = {
+    "feature_direction": lambda a, b: torch.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0),
+    "density": density_in_place,
+    "top_k_one_per_sequence": top_k_with_a_loop,
+    "interval_of": lambda v, m, n: np.searchsorted(np.linspace(0, m, n + 1), v) - 1,
+    "logit_effect": lambda d, w, u: (d * w).astype("float32") @ (u - u.mean(1, keepdims=True)),
+    "jaccard": lambda a, b: (
+        len({*np.flatnonzero(a)} & {*np.flatnonzero(b)}) / max(np.count_nonzero(a | b), 1)
+    ),
+    "hypothesis_score": lambda f, h: [h[f].mean() if f.any() else 0, f[h].mean() if h.any() else 0],
+}
+
+BY_HAND = [
+    ("feature_direction", (np.array([3.0, 0.0]), np.array([-1.0, 0.0])), -1),
+    ("density", (np.array([[1.0, 0.0, 2.0]]), np.array([[False, True, True]])), 0.5),
+    ("top_k_one_per_sequence", (np.array([[5.0, 5.0], [1.0, 2.0], [0.0, 5.0]]), 2), [[0, 0], [2, 1]]),
+    ("interval_of", (np.array([0.1, 2.0, 2.1, 10.0]), 10.0, 5), [0, 0, 1, 4]),
+    ("logit_effect", (np.array([1.0]), np.array([2.0]), np.array([[1.0, 3.0]])), [-2, 2]),
+    ("jaccard", (np.array([True, True, False]), np.array([True, False, False])), 0.5),
+    (
+        "hypothesis_score",
+        (np.array([True, True, False, False]), np.array([True, False, False, False])),
+        [0.5, 1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "want"), BY_HAND)
+def test_reference_by_hand(name, arguments, want):
+    np.testing.assert_allclose(EXERCISES[name].solve(*arguments), want)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_right_answers_pass(name):
+    for answer in (EXERCISES[name].solve, OTHER_RIGHT_ANSWERS[name]):
+        verdict = check(name, answer)
+        assert verdict, verdict
+        assert "cases passed" in repr(verdict)
+
+
+@pytest.mark.parametrize(("name", "number"), KNOWN)
+def test_mistake_is_rejected_and_named(name, number):
+    wrong, message = EXERCISES[name].mistakes[number]
+    verdict = check(name, wrong)
+    assert not verdict
+    assert verdict.message == f"{name}: {message}"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_messages_differ_and_do_not_give_the_reference(name):
+    exercise = EXERCISES[name]
+    messages = [message for _, message in exercise.mistakes]
+    assert len(set(messages)) == len(messages) >= 4
+    assert len(exercise.hints) >= 2
+    assert 1 <= exercise.difficulty <= 3
+    assert exercise.minutes > 0
+    assert inspect.getdoc(exercise.solve)
+
+
+def test_a_mistake_is_named_through_0_over_0_too():
+    assert "(Dice)" in check("jaccard", lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum())).message
+    nan = check("jaccard", lambda a, b: (a & b).sum() / (a | b).sum())
+    assert not nan
+    assert "case 4 of 4: the answer has NaN" in nan.message
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+FAULTS = [
+    ("density", lambda a, keep: (a > 0).mean(1), "case 1 of 3: expected shape (), got (4,)"),
+    ("density", lambda a, keep: 2.0, "got 2"),
+    ("density", lambda a, keep: "half", "expected numbers, got values of type <U4"),
+    ("density", lambda a, keep: {"share": 1}, "expected numbers, got values of type object"),
+    ("density", lambda a, keep: [[1], [1, 2]], "raised ValueError"),
+    ("density", lambda a, keep: a.oops, "case 1 of 3 raised AttributeError: 'numpy.ndarray' object has no"),
+    ("density", lambda a: 0, "raised TypeError"),
+    ("density", raising(KeyError("two\nlines")), "raised KeyError"),
+    ("density", raising(ValueError("first\n  second")), "raised ValueError: first second"),
+    ("density", raising(ValueError(f"at {object()}")), "at <object object at 0x...>"),
+    ("density", raising(ValueError("x" * 1000)), "xxx..."),
+    ("density", raising(ValueError()), "(no message)"),
+    ("density", raising(Unprintable()), "raised Unprintable: (no message)"),
+    ("density", raising(SystemExit(1)), "raised SystemExit"),
+    (
+        "density",
+        lambda a, keep: 1.0 if keep.mean() > 0.5 else None,
+        "returned nothing; is there a path without a return?",
+    ),
+    ("density", 0.5, "expected a function, got float"),
+    ("logit_effect", lambda d, w, u: np.zeros(u.shape[1]), "right shape, wrong values (7 of 7 numbers)"),
+    ("interval_of", lambda v, m, n: v.tolist(), "right shape, wrong values"),
+    ("density", None, "not attempted yet"),
+    ("density", ..., "not attempted yet"),
+    ("density", lambda a, keep: None, "not attempted yet"),
+    ("density", lambda a, keep: ..., "not attempted yet"),
+    ("density", raising(NotImplementedError()), "not attempted yet"),
+    ("densty", None, "no exercise is called 'densty'; there are: feature_direction, density,"),
+    (["density"], None, "there are: feature_direction"),
+    (None, None, "there are: feature_direction"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), FAULTS)
+def test_fault_gives_one_line_the_same_twice(name, answer, says):
+    verdict = check(name, answer)
+    assert not verdict
+    assert says in repr(verdict)
+    assert len(repr(verdict).splitlines()) == 1
+    assert len(repr(verdict)) < 250
+    assert repr(verdict) == repr(check(name, answer))
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_verdict_is_one_line_the_same_twice(name):
+    exercise = EXERCISES[name]
+    for answer in (exercise.solve, *(wrong for wrong, _ in exercise.mistakes)):
+        assert len(repr(check(name, answer)).splitlines()) == 1
+        assert repr(check(name, answer)) == repr(check(name, answer))
+
+
+def test_plain_value(monkeypatch):
+    def layers():
+        """Return the number of layers."""
+        return 30
+
+    exercise = Exercise(layers, lambda: [()], ("Look.", "Count."), ((lambda: 29, "this counts from 0"),))
+    monkeypatch.setitem(EXERCISES, "layers", exercise)
+    assert repr(check("layers", 30)) == "✓ layers: 1 case passed"
+    assert check("layers", lambda: 30)
+    assert repr(check("layers", 29)) == "✗ layers: this counts from 0"
+    assert "expected 30, got 7" in check("layers", 7).message
+    assert "not attempted yet" in check("layers", ...).message
+
+
+def test_a_mistake_equal_to_the_reference_does_not_reject_it(monkeypatch):
+    exercise = EXERCISES["density"]
+    monkeypatch.setitem(EXERCISES, "same", replace(exercise, mistakes=((exercise.solve, "never said"),)))
+    assert check("same", exercise.solve)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_hints_are_graded(name):
+    hints = EXERCISES[name].hints
+    for level, text in enumerate(hints, start=1):
+        assert repr(hint(name, level)).startswith(f"Hint {level} of {len(hints)}: {text}")
+    assert f"hint({name!r}, 2)" in repr(hint(name))
+    assert f"solution({name!r})" in repr(hint(name, len(hints)))
+    assert hint(name, 99) == hint(name, len(hints))
+    assert hint(name, 0) == hint(name, "one") == hint(name, 1)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_solution_is_the_source(name):
+    shown = repr(solution(name))
+    assert shown.startswith(f"def {name}(")
+    assert shown == inspect.getsource(EXERCISES[name].solve).rstrip()
+
+
+@pytest.mark.parametrize("ask", [hint, solution])
+def test_unknown_name_lists_the_names(ask):
+    for name in ("densty", 3, ["density"]):
+        assert "there are: feature_direction, density" in repr(ask(name))
+
+
+def test_checks_leave_the_global_generator_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  (the legacy state is what a notebook might have seeded)
+    for name, exercise in EXERCISES.items():
+        exercises.check(name, exercise.solve)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
