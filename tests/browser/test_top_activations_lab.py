@@ -53,6 +53,9 @@ def test_the_view_answers_in_jupyterlab(lab, page, shots):
     open_notebook(lab, page, "view.ipynb", CELLS)
     view = page.locator(".saekit-view")
 
+    tops = view.locator(".saekit-facts > div").evaluate_all("(all) => all.map((n) => n.getBoundingClientRect().top)")
+    assert len(set(tops)) == 1, "JupyterLab's own style for definition lists breaks the line of facts"
+
     token = view.get_by_role("listbox").nth(2).get_by_role("option").nth(9)
     token.click()
     assert token.get_attribute("aria-selected") == "true"
