@@ -131,15 +131,18 @@ def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     while at >= 0:
         hits.append(at)
         at = text.find(wanted, at + 1)
-    token = np.searchsorted(arrays["_joined_end"], np.array(hits, dtype=np.int64), side="right")
-    seen = np.zeros(arrays["tokens"].size + 1, np.int64)
-    np.add.at(seen, token + 1, 1)
-    seen = np.cumsum(seen)
+    if not hits:
+        return np.zeros(0, np.int64)
+    byte = np.array(hits, dtype=np.int64)
+    first = np.searchsorted(arrays["_joined_end"], byte, side="right")  # token in which each occurrence begins
+    last = np.searchsorted(arrays["_joined_end"], byte + len(wanted) - 1, side="right")
     pointer = np.asarray(arrays["top_pointer"], np.int64)
     row_begin = pointer - pointer % index._n_pos
-    begin = np.maximum(pointer - index._left, row_begin)
+    begin = np.maximum(pointer - index._left, row_begin + bool(index.manifest["bos_first"]))
     end = np.minimum(pointer - index._left + index.manifest["window"], row_begin + index._n_pos)
-    return np.flatnonzero(seen[end] > seen[begin])
+    # Occurrences are in order, so the first that begins in a window is the one that ends earliest.
+    after = np.searchsorted(first, begin)
+    return np.flatnonzero((after < len(last)) & (last[np.minimum(after, len(last) - 1)] < end))
 
 
 @torch.no_grad()
