@@ -1,5 +1,5 @@
 // The panel for a reader's own text: this feature on every token, and the strongest features at one of them.
-import { float32, mergePieces, sig, strongest } from "./lib.js";
+import { aligned, float32, mergePieces, sig, strongest } from "./lib.js";
 import { h, tokenCell, tokenStrip } from "./dom.js";
 
 const PROMPT_HELP = {
@@ -82,7 +82,7 @@ export function promptPanel(model, featureButton) {
     found.append(
       h("p", { class: "saekit-readout", "aria-live": "polite" }, ...quoted(cell.text), ` · this feature ${sig(cell.value, 4)}.${left}`),
       h("h4", {}, best.length ? "Strongest features here" : "No feature is active here"),
-      h("ol", { class: "saekit-features" }, ...best.map(({ feature, value }) => h("li", {}, featureButton(feature, "", sig(value))))),
+      h("ol", { class: "saekit-features" }, ...best.map(({ feature, value }) => h("li", {}, featureButton(feature, "", aligned(value, best[0].value))))),
     );
   }
 

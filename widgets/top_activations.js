@@ -264,8 +264,8 @@ function panels(card, featureButton) {
     );
   }
   const list = (title, unit, found) =>
-    h("div", {}, h("h4", {}, title), h("p", { class: "saekit-quiet" }, unit),
-      h("ol", { class: "saekit-features" }, ...found.map((n) => h("li", {}, featureButton(n.feature, n.name, sig(n.score, 2))))));
+    h("div", {}, h("h4", {}, title), h("p", { class: "saekit-quiet" }, found.length ? unit : `${unit}: none above 0`),
+      h("ol", { class: "saekit-features" }, ...found.map((n) => h("li", {}, featureButton(n.feature, n.name, n.score.toFixed(2))))));
   const { decoder, coactivation } = card.neighbours;
   if (decoder.length + coactivation.length)
     made.push(

@@ -160,7 +160,7 @@ def _neighbours(card: Mapping[str, Any]) -> str:
     lines = []
     for key, title in (("decoder", "decoder cosine"), ("coactivation", "co-activation (Jaccard)")):
         found = " · ".join(
-            f"<b>{n['feature']}</b>{' ' + escape(n['name']) if n['name'] else ''} {sig(n['score'], 2)}"
+            f"<b>{n['feature']}</b>{' ' + escape(n['name']) if n['name'] else ''} {n['score']:.2f}"
             for n in card["neighbours"][key][:_NEIGHBOURS]
         )
         if found:

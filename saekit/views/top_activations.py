@@ -284,7 +284,7 @@ def index_facts(index: "FeatureIndex", sae: Any = None) -> dict[str, Any]:
         "n_tokens": int(index.n_tokens),
         "dead": int(np.sum(index.dead)),
         "l0": number(index.l0),
-        "excluded": {str(kind): int(n) for kind, n in index.excluded.items()},
+        "excluded": {str(kind).replace("_", " "): int(n) for kind, n in index.excluded.items()},
         "model": str(index.model_name),
         "hook": str(index.hook_name),
         "neuronpedia": neuronpedia_id(index, sae),

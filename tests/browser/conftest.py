@@ -73,7 +73,7 @@ def lab(browser, tmp_path_factory):
     env = os.environ | {
         "JUPYTER_CONFIG_DIR": str(root / ".config"), "JUPYTER_DATA_DIR": str(root / ".data"),
         "JUPYTER_RUNTIME_DIR": str(root / ".run"), "IPYTHONDIR": str(root / ".ipython"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "views")]), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     settings = root / ".config/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)

@@ -6,7 +6,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 CELLS = (
-    "from fake_index import FakeIndex\n"
+    "from tests.views.fake_index import FakeIndex\n"
     "import saekit.views.top_activations as views\n"
     "views.check_index_pair = lambda *pair: None  # the fake needs no model\n"
     "view = views.TopActivations(FakeIndex(), feature=12, model='model', sae='sae')\n"
@@ -143,7 +143,7 @@ def test_stop_ends_slow_work(lab, page):
 
 def test_two_views_of_one_widget_and_linked_widgets_stay_in_step(lab, page):
     cells = (
-        "from fake_index import FakeIndex\nimport ipywidgets\nfrom saekit.views.top_activations import TopActivations\n"
+        "from tests.views.fake_index import FakeIndex\nimport ipywidgets\nfrom saekit.views.top_activations import TopActivations\n"
         "view, other = TopActivations(FakeIndex(), feature=12), TopActivations(FakeIndex(), feature=5)\n"
         "link = ipywidgets.link((view, 'value'), (other, 'value'))\nview",
         "view",

@@ -1,13 +1,7 @@
 """The top-activations view in a bare page: what is drawn, keys, roles, contrast, hostile text. No Jupyter."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "views"))
-
-from fake_index import NASTY, FakeIndex
+from tests.views.fake_index import NASTY, FakeIndex
 
 from saekit.views import top_activations as views
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import traitlets
-from fake_index import NASTY, FakeIndex
+from tests.views.fake_index import NASTY, FakeIndex
 
 from saekit.errors import FeatureIndexError, ModelError
 from saekit.views import top_activations as views
