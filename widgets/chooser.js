@@ -123,7 +123,7 @@ export function chooser(model, go) {
     list.replaceChildren(...(found.found ?? []).map((hit) => hitLine(hit, float32(found.values))));
     said.textContent = "";
     if (!found.found) return;
-    const kind = found.mode === "token" ? "token" : "contexts";
+    const kind = found.mode === "token" ? "tokens" : "contexts";
     said.textContent = `${found.found.length || "No"} feature${found.found.length === 1 ? "" : "s"} for ${JSON.stringify(found.text)} in ${kind}`;
   }
 
@@ -151,7 +151,7 @@ export function chooser(model, go) {
       n: () => move(1),
       p: () => move(-1),
       r: random,
-      g: () => field.select(),
+      g: () => (field.focus(), field.select()),
       "/": () => words.focus(),
       "?": () => (keys.open = !keys.open),
     }[key];

@@ -130,13 +130,17 @@ function examples(card) {
     const hidden = group.kind === "top" ? drawn.slice(FIRST_ROWS) : [];
     list.append(...drawn.map((row) => row.node));
     for (const row of hidden) row.node.hidden = true;
+    for (const row of drawn) if (!row.node.hidden) row.show();
     rows.push(...drawn);
     node.append(h("h4", {}, ...groupTitle(group, card.max)), list);
     if (hidden.length) {
       const more = h("button", { type: "button", class: "saekit-more", "aria-expanded": "false" }, `Show ${hidden.length} more`);
       more.addEventListener("click", () => {
         const open = more.getAttribute("aria-expanded") === "true";
-        for (const row of hidden) row.node.hidden = open;
+        for (const row of hidden) {
+          row.show();
+          row.node.hidden = open;
+        }
         more.setAttribute("aria-expanded", String(!open));
         more.textContent = open ? `Show ${hidden.length} more` : "Show fewer";
       });
@@ -165,13 +169,13 @@ function scaleKey(max) {
 
 /** One example: value, tokens around the peak (or the whole window), folded duplicates, a toggle. */
 function exampleRow({ data, values, card, readout, rows, rank }) {
-  const window_ = values.subarray(data.at, data.at + data.tokens.length);
-  const cells = mergePieces(data.tokens, window_);
+  const activations = values.subarray(data.at, data.at + data.tokens.length);
+  const cells = mergePieces(data.tokens, activations);
   const node = h("div", { class: "saekit-row" });
   const value = h("span", { class: "saekit-value" }, aligned(data.value, card.max));
   const again = h("span", { class: "saekit-again", title: "identical windows, folded into this one" }, data.duplicates ? `×${data.duplicates + 1}` : "");
   const toggle = h("button", { type: "button", class: "saekit-icon saekit-toggle", "aria-expanded": "false", tabindex: -1 });
-  const self = { node, enter, leave };
+  const self = { node, show, enter, leave };
   let strip = null;
   let open = false;
 
@@ -215,6 +219,11 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
     draw(keep);
   }
 
+  /** Draw on first sight: half of the rows are folded away, and a change of feature should be quick. */
+  function show() {
+    if (!strip) draw(null);
+  }
+
   /** Make this row the examples' tab stop, and move the focus into it. */
   function enter(focus) {
     const stop = strip.first();
@@ -226,7 +235,7 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
   }
 
   function leave() {
-    strip.choose(null);
+    strip?.choose(null);
     toggle.tabIndex = -1;
   }
 
@@ -243,7 +252,6 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
   });
   // Clipped context scrolls into sight under the keyboard; give it back its place afterwards.
   node.addEventListener("focusout", () => node.querySelectorAll(".saekit-before, .saekit-after").forEach((half) => (half.scrollLeft = 0)));
-  draw(null);
   return self;
 }
 

@@ -49,7 +49,11 @@ def feature_card(index: "FeatureIndex", feature: int, names: Mapping[int, str]) 
         "logits": _logits(index, feature),
         "neighbours": {
             by: [
-                {"feature": int(n.feature), "score": number(n.score), "name": names.get(int(n.feature), "")}
+                {
+                    "feature": int(n.feature),
+                    "score": number(n.score),
+                    "name": names.get(int(n.feature), ""),
+                }
                 for n in _or_none(index.neighbours, feature, by=by, k=NEIGHBOURS)
             ]
             for by in ("decoder", "coactivation")
@@ -106,7 +110,10 @@ def number(value: Any) -> float | None:
 
 def _histogram(index: "FeatureIndex", feature: int) -> dict[str, list]:
     histogram = index.histogram(feature)
-    return {"edges": [number(e) for e in histogram.edges], "counts": [int(c) for c in histogram.counts]}
+    return {
+        "edges": [number(e) for e in histogram.edges],
+        "counts": [int(c) for c in histogram.counts],
+    }
 
 
 def _logits(index: "FeatureIndex", feature: int) -> dict[str, list]:

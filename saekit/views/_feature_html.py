@@ -17,7 +17,10 @@ _SIDE = 10  # tokens on each side of the peak
 _TOP, _PER_INTERVAL, _LOGITS, _NEIGHBOURS = 10, 2, 8, 6
 _QUIET = "opacity:.75"
 _LABEL = "font-variant:small-caps;letter-spacing:.04em;opacity:.75;margin:.9em 0 .2em"
-_HANGING, _FIRST = "padding-left:5.5em;text-indent:-5.5em", "display:inline-block;width:5.5em;text-indent:0"
+_HANGING, _FIRST = (
+    "padding-left:5.5em;text-indent:-5.5em",
+    "display:inline-block;width:5.5em;text-indent:0",
+)
 _CODE = "font-family:ui-monospace,monospace;font-size:.92em"
 
 

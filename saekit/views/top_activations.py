@@ -1,7 +1,6 @@
 """The top-activations view: what one feature of an SAE responds to, and what it does."""
 
 import operator
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,14 @@ from jaxtyping import Float
 from saekit.errors import FeatureIndexError
 from saekit.views._feature_card import example_rows, feature_card, number, pack
 from saekit.views._feature_html import feature_html
+from saekit.views._index_side import (
+    ORDERS,
+    check_index_pair,
+    checked_scores,
+    index_facts,
+    named,
+    walk_in,
+)
 from saekit.views._view import View
 from saekit.views._worker import Stopped
 
@@ -20,7 +27,6 @@ if TYPE_CHECKING:
 
     from saekit.index import FeatureIndex
 
-ORDERS = ("number", "density", "max", "score")
 STRONGEST = 10  # features listed for each token of a prompt
 LONGEST_CHARACTERS = 2_000  # of a prompt; more is a corpus, and belongs in an index
 
@@ -60,7 +66,7 @@ class TopActivations(View):
         model: "SAETransformerBridge | None" = None,
         sae: "SAE | None" = None,
         names: Mapping[int, str] | Sequence[str] | None = None,
-        scores: "Float[np.ndarray, 'd_sae'] | None" = None,
+        scores: Float[np.ndarray, " d_sae"] | None = None,
         order: str | None = None,
         prompt: str = "",
         token: int | None = None,
@@ -95,8 +101,7 @@ class TopActivations(View):
         facts = index_facts(index, sae)
         facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
         facts["own_text"] = "live" if model is not None else "off"
-        self._facts_of_index = facts
-        walk = self._walk_in(order)
+        walk = walk_in(order, index, self._scores)
         if feature is None:
             feature = int(walk[0]) if len(walk) else 0
         super().__init__(
@@ -128,8 +133,7 @@ class TopActivations(View):
 
     @t.validate("order")
     def _check_order(self, proposal: dict) -> str:
-        if proposal["value"] == "score" and self._scores is None:
-            raise t.TraitError("order 'score' needs scores: TopActivations(index, scores=array of length d_sae)")
+        walk_in(proposal["value"], self._index, self._scores)  # says what is wrong
         return proposal["value"]
 
     @t.validate("token")
@@ -154,7 +158,7 @@ class TopActivations(View):
 
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
-        self._walk = pack(self._walk_in(change["new"]))
+        self._walk = pack(walk_in(change["new"], self._index, self._scores))
 
     @t.observe("prompt")
     def _on_prompt(self, change: Any) -> None:
@@ -220,27 +224,19 @@ class TopActivations(View):
         shown = [(hit, hit.example) for hit in hits if hit.example is not None]
         rows, values = example_rows(example for _, example in shown)
         found = [
-            {"feature": int(h.feature), "score": number(h.score), "name": self._names.get(int(h.feature), ""), "row": row}
+            {
+                "feature": int(h.feature),
+                "score": number(h.score),
+                "name": self._names.get(int(h.feature), ""),
+                "row": row,
+            }
             for (h, _), row in zip(shown, rows, strict=True)
         ]
-        self._publish(stopped, _hits={"mode": mode, "text": query["text"], "found": found, "values": values}, error="")
-
-    # --- walking ----------------------------------------------------------------------------------------------
-
-    def _walk_in(self, order: str) -> np.ndarray:
-        """Return live features in walking order; ties by number."""
-        index = self._index
-        live = np.flatnonzero(~np.asarray(index.dead))
-        if order == "number":
-            return live
-        if order == "score" and self._scores is None:
-            raise t.TraitError("order 'score' needs scores: TopActivations(index, scores=array of length d_sae)")
-        keys = {"density": index.density, "max": index.max, "score": self._scores}.get(order)
-        if keys is None:
-            raise t.TraitError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
-        keys = np.asarray(keys)[live]
-        known = np.isfinite(keys)
-        return live[known][np.argsort(-keys[known], kind="stable")]
+        self._publish(
+            stopped,
+            _hits={"mode": mode, "text": query["text"], "found": found, "values": values},
+            error="",
+        )
 
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
@@ -270,60 +266,10 @@ class TopActivations(View):
         cards = {f: {"_card": feature_card(self._index, f, self._names), "_result": {}} for f in held}
         cards[self.value]["_result"] = dict(self._result)
         listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
-        missing = f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
+        missing = (
+            f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
+        )
         walk = [f for f in np.frombuffer(self._walk, "<f4").astype(int).tolist() if f in cards]
         replies = {"value": {**{str(f): card for f, card in cards.items()}, "": missing}}
         facts = {**self._facts, "own_text": "page", "orders": [self.order]}
         return self._page(replies=replies, _facts=facts, _walk=pack(walk), busy=False)
-
-
-def index_facts(index: "FeatureIndex", sae: Any = None) -> dict[str, Any]:
-    """Return what is the same for every feature of an index."""
-    return {
-        "d_sae": int(index.d_sae),
-        "n_tokens": int(index.n_tokens),
-        "dead": int(np.sum(index.dead)),
-        "l0": number(index.l0),
-        "excluded": {str(kind).replace("_", " "): int(n) for kind, n in index.excluded.items()},
-        "model": str(index.model_name),
-        "hook": str(index.hook_name),
-        "neuronpedia": neuronpedia_id(index, sae),
-    }
-
-
-def neuronpedia_id(index: "FeatureIndex", sae: Any = None) -> str:
-    """Return ``"model/layer-name"`` where the index or the SAE carries such an id, else ``""``."""
-    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
-    for found in (index.manifest.get("neuronpedia_id"), getattr(metadata, "neuronpedia_id", None)):
-        if isinstance(found, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", found):
-            return found
-    return ""
-
-
-def check_index_pair(index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE") -> None:
-    """Raise SAEError unless ``sae`` belongs to both the model and the index."""
-    from saekit.errors import SAEError
-    from saekit.saes import check_pair, sae_fingerprint
-
-    check_pair(model, sae)
-    if (got := sae_fingerprint(sae)) != index.sae_hash:
-        raise SAEError(
-            f"got an SAE with fingerprint {got[:12]}, expected {index.sae_hash[:12]}: pass the SAE that the index "
-            f"was built with, or build an index of this one with FeatureIndex.build"
-        )
-
-
-def named(names: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
-    """Return ``{feature: name}`` of either form in which names may be given."""
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names or ())
-    return {operator.index(feature): str(name) for feature, name in pairs if name}
-
-
-def checked_scores(scores: Any, d_sae: int) -> "Float[np.ndarray, 'd_sae'] | None":
-    """Return scores as float64 of length ``d_sae``."""
-    if scores is None:
-        return None
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != (d_sae,):
-        raise FeatureIndexError(f"scores must have one number for each of {d_sae} features, got shape {scores.shape}")
-    return scores

@@ -58,7 +58,10 @@ def page(browser):
     page.errors, page.foreign = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     local = ("http://127.0.0.1", "ws://127.0.0.1", "file:", "data:", "blob:", "about:")
-    page.on("request", lambda request: None if request.url.startswith(local) else page.foreign.append(request.url))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(local) else page.foreign.append(request.url),
+    )
     yield page
     context.close()
 

@@ -5,14 +5,27 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-CELLS = (
-    "from tests.views.fake_index import FakeIndex\n"
-    "import saekit.views.top_activations as views\n"
-    "views.check_index_pair = lambda *pair: None  # the fake needs no model\n"
-    "view = views.TopActivations(FakeIndex(), feature=12, model='model', sae='sae')\n"
-    "view",
-    "print('value is', view.value, 'and token is', view.token)",
-)
+VIEW = """
+from tests.views.fake_index import FakeIndex
+import saekit.views.top_activations as views
+views.check_index_pair = lambda *pair: None  # the fake needs no model
+view = views.TopActivations(FakeIndex(), feature=12, model="model", sae="sae")
+view
+"""
+CELLS = (VIEW, "print('value is', view.value, 'and token is', view.token)")
+LINKED = """
+from tests.views.fake_index import FakeIndex
+import ipywidgets
+from saekit.views.top_activations import TopActivations
+view, other = TopActivations(FakeIndex(), feature=12), TopActivations(FakeIndex(), feature=5)
+link = ipywidgets.link((view, "value"), (other, "value"))
+view
+"""
+SLOW = """
+import time
+read = view._index.activations
+view._index.activations = lambda *args: (time.sleep(6), read(*args))[1]
+"""
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
 # Time from setting the feature until two frames have been drawn with it: what a person waits for.
@@ -33,8 +46,12 @@ TIMED_CLICK = """async () => {
 
 def open_notebook(lab, page, name, cells):
     url, root = lab
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    notebook.metadata.kernelspec = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     nbformat.write(notebook, root / name)
     page.goto(f"{url}/lab/tree/{name}?reset")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
@@ -80,7 +97,7 @@ def test_the_view_answers_in_jupyterlab(lab, page, shots):
 
     view.get_by_label("Search features").fill("Monday")
     view.get_by_role("button", name="Find").click()
-    view.get_by_text('8 features for "Monday" in token').wait_for(timeout=10_000)
+    view.get_by_text('8 features for "Monday" in tokens').wait_for(timeout=10_000)
     page.screenshot(path=shots / "lab_search.png")
     view.get_by_role("button", name="Feature 9, score 0.167").click()
     page.wait_for_function("document.querySelector('.saekit-title h2').textContent.endsWith(' 9')")
@@ -128,8 +145,7 @@ def test_keys_stay_in_the_view(lab, page):
 
 
 def test_stop_ends_slow_work(lab, page):
-    slow = "import time\nread = view._index.activations\nview._index.activations = lambda *a: (time.sleep(6), read(*a))[1]"
-    open_notebook(lab, page, "slow.ipynb", (CELLS[0], slow))
+    open_notebook(lab, page, "slow.ipynb", (VIEW, SLOW))
     view = page.locator(".saekit-view")
     view.get_by_placeholder("Type or paste").fill("rain")
     stop = view.get_by_role("button", name="Stop")
@@ -142,18 +158,12 @@ def test_stop_ends_slow_work(lab, page):
 
 
 def test_two_views_of_one_widget_and_linked_widgets_stay_in_step(lab, page):
-    cells = (
-        "from tests.views.fake_index import FakeIndex\nimport ipywidgets\nfrom saekit.views.top_activations import TopActivations\n"
-        "view, other = TopActivations(FakeIndex(), feature=12), TopActivations(FakeIndex(), feature=5)\n"
-        "link = ipywidgets.link((view, 'value'), (other, 'value'))\nview",
-        "view",
-        "other",
-    )
-    open_notebook(lab, page, "linked.ipynb", cells)
+    open_notebook(lab, page, "linked.ipynb", (LINKED, "view", "other"))
     page.wait_for_function("document.querySelectorAll('.saekit-view').length === 3", timeout=30_000)
     page.locator(".saekit-view").first.get_by_role("button", name="Next feature").click()
     page.wait_for_function(
-        "[...document.querySelectorAll('.saekit-title h2')].every((h) => h.textContent.endsWith(' 13'))", timeout=10_000
+        "[...document.querySelectorAll('.saekit-title h2')].every((h) => h.textContent.endsWith(' 13'))",
+        timeout=10_000,
     )
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     assert page.errors == []

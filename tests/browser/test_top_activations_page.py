@@ -1,9 +1,9 @@
 """The top-activations view in a bare page: what is drawn, keys, roles, contrast, hostile text. No Jupyter."""
 
 import pytest
-from tests.views.fake_index import NASTY, FakeIndex
 
 from saekit.views import top_activations as views
+from tests.views.fake_index import NASTY, FakeIndex
 
 pytestmark = pytest.mark.browser
 
@@ -125,6 +125,10 @@ def test_shortcuts_work_and_leave_text_fields_alone(open_view):
     page.keyboard.press("p")
     page.keyboard.press("?")
     assert page.locator(".saekit-keys").get_attribute("open") is not None
+    page.keyboard.press("g")
+    page.keyboard.type("nr13")
+    assert value(page) == 12
+    page.locator(".saekit-peak").first.focus()
     page.keyboard.press("t")
     page.keyboard.type("non-random")
     assert value(page) == 12
@@ -166,7 +170,9 @@ def test_right_to_left_tokens_keep_their_place(open_view):
     page = open_view(feature=7)
     row = page.locator(".saekit-row").first
     row.get_by_role("button").click()
-    boxes = row.get_by_role("option").evaluate_all("(all) => all.map((n) => n.getBoundingClientRect()).map((b) => [b.top, b.left])")
+    boxes = row.get_by_role("option").evaluate_all(
+        "(all) => all.map((n) => n.getBoundingClientRect()).map((b) => [b.top, b.left])"
+    )
     assert boxes == sorted(boxes), "tokens stand in reading order, line by line"
 
 
@@ -201,7 +207,9 @@ def test_forced_colours_keep_the_selection_visible(open_view, page, shots):
     page.emulate_media(forced_colors="active")
     open_view(prompt=PROMPT, token=3)
     page.screenshot(path=shots / "page_forced_colours.png")
-    outline = page.locator("[role=option][aria-selected=true]").first.evaluate("(n) => getComputedStyle(n).outlineStyle")
+    outline = page.locator("[role=option][aria-selected=true]").first.evaluate(
+        "(n) => getComputedStyle(n).outlineStyle"
+    )
     assert outline == "solid"
 
 
@@ -230,7 +238,8 @@ def test_reads_well_aloud(open_view):
 def test_static_html_is_safe_and_readable_in_both_schemes(page, tmp_path, shots):
     view = views.TopActivations(FakeIndex(), feature=7)
     file = tmp_path / "static.html"
-    base = "<!doctype html><html lang=en><meta charset=utf-8><title>static</title><style>:root{color-scheme:light dark;background:Canvas}</style>"
+    scheme = "<style>:root{color-scheme:light dark;background:Canvas}</style>"
+    base = f"<!doctype html><html lang=en><meta charset=utf-8><title>static</title>{scheme}"
     file.write_text(f"{base}<main>{view._repr_html_()}</main>", encoding="utf-8")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     for scheme in ("light", "dark"):
@@ -239,6 +248,8 @@ def test_static_html_is_safe_and_readable_in_both_schemes(page, tmp_path, shots)
         assert page.locator("img").count() == 0
         assert page.evaluate("window.hacked") is None
         found = axe.Axe().run(page).response["violations"]
-        assert [(v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found if v["id"] != "page-has-heading-one"] == []
+        assert [
+            (v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found if v["id"] != "page-has-heading-one"
+        ] == []
         page.screenshot(path=shots / f"static_{scheme}.png", full_page=True)
     assert page.errors == page.foreign == []

@@ -7,12 +7,70 @@ import numpy as np
 
 from saekit.errors import FeatureIndexError, ModelError
 
-WORDS = (
-    " the| river| rose| after| three| days| of| rain| and| the| town| opened| its| old| flood| gates| on| Monday"
-    "| morning|,| while| she| wrote| to| the| council| that| nobody| had| checked| them| since| the| war|.|\n"
-    " In| Paris| and| Berlin| trains| were| late|;| in| Zürich| they| were| not|.|\t"
-).split("|")
-NASTY = [" <img src=x onerror=\"window.hacked=1\">", "</script>", " שלום", " عالم", "戦", "", "", " 🙂", "\0", "&amp;"]
+WORDS = [
+    " the",
+    " river",
+    " rose",
+    " after",
+    " three",
+    " days",
+    " of",
+    " rain",
+    " and",
+    " the",
+    " town",
+    " opened",
+    " its",
+    " old",
+    " flood",
+    " gates",
+    " on",
+    " Monday",
+    " morning",
+    ",",
+    " while",
+    " she",
+    " wrote",
+    " to",
+    " the",
+    " council",
+    " that",
+    " nobody",
+    " had",
+    " checked",
+    " them",
+    " since",
+    " the",
+    " war",
+    ".",
+    "\n In",
+    " Paris",
+    " and",
+    " Berlin",
+    " trains",
+    " were",
+    " late",
+    ";",
+    " in",
+    " Zürich",
+    " they",
+    " were",
+    " not",
+    ".",
+    "\t",
+]
+NASTY = [
+    ' <img src=x onerror="window.hacked=1">',
+    "</script>",
+    " שלום",
+    " عالم",
+    "戦",
+    "",
+    "",
+    " 🙂",
+    "\0",
+    "&amp;",
+]
 WINDOW = 32
 
 
@@ -23,7 +81,11 @@ class FakeIndex:
         rng = np.random.default_rng(0)
         self.d_sae, self.n_tokens, self.l0 = d_sae, 1_000_000, 12.4
         self.excluded = {"bos": 7812, "special": 0, "massive": 93}
-        self.model_name, self.hook_name, self.sae_hash = "tiny", "blocks.1.hook_resid_post", "0" * 64
+        self.model_name, self.hook_name, self.sae_hash = (
+            "tiny",
+            "blocks.1.hook_resid_post",
+            "0" * 64,
+        )
         self.manifest = {"neuronpedia_id": neuronpedia_id} if neuronpedia_id else {}
         self.bounded = True
         self.dead = np.isin(np.arange(d_sae), dead)
@@ -77,7 +139,18 @@ class FakeIndex:
         return SimpleNamespace(edges=edges, counts=counts)
 
     def logits(self, feature, k=10):
-        words = [" Monday", " Tuesday", "day", "\n", " morning", " 戦", "<b>", " the", " عالم", " a-very-long-token-indeed"]
+        words = [
+            " Monday",
+            " Tuesday",
+            "day",
+            "\n",
+            " morning",
+            " 戦",
+            "<b>",
+            " the",
+            " عالم",
+            " a-very-long-token-indeed",
+        ]
         return SimpleNamespace(
             promoted=[(i, w, 1.9 - 0.13 * i) for i, w in enumerate(words[:k])],
             suppressed=[(i + 50, w, -1.2 + 0.1 * i) for i, w in enumerate(reversed(words[:k]))],
@@ -106,7 +179,10 @@ class FakeIndex:
         tokens = self._tokens(text)
         values = [0.0] + [(zlib.crc32(f"{t}{feature}".encode()) % 100) / 10 * (i % 2) for i, t in enumerate(tokens[1:])]
         return SimpleNamespace(
-            tokens=tokens, values=np.array(values, np.float32), excluded=np.arange(len(tokens)) == 0, truncated=False
+            tokens=tokens,
+            values=np.array(values, np.float32),
+            excluded=np.arange(len(tokens)) == 0,
+            truncated=False,
         )
 
     def by_prompt(self, model, sae, text, k=10):
