@@ -360,6 +360,16 @@ class FeatureIndex:
             tokens, np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1), excluded, truncated
         )
 
+    def corpus(self, rows: slice = slice(None)) -> Tokens:
+        """Return the indexed text as `Tokens`, to index again with another dictionary. Each row is one document."""
+        ids = np.asarray(self._arrays["tokens"][rows]).astype(np.int32)
+        numbers = np.asarray(self._arrays["sequence_ids"][rows])
+        document = np.repeat(numbers[:, None], ids.shape[1], 1).astype(np.int32)
+        if self.manifest["bos_first"]:
+            document[ids == ids[0, 0]] = -1
+        about = self.manifest
+        return Tokens(ids, document, numbers, about["corpus"], tuple(about["sources"]), about["split"])
+
     def __repr__(self) -> str:
         left_out = ", ".join(f"{n:,} {reason}" for reason, n in self.excluded.items())
         return (

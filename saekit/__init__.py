@@ -1,0 +1,61 @@
+"""saekit: see, explain, steer and test the features inside a language model, live in Jupyter.
+
+    import saekit as sk
+
+    model = sk.load_model()
+    sae = sk.load_sae(model=model)
+    index = sk.FeatureIndex.load(sae=sae)
+    sk.TopActivations(index, model=model, sae=sae)
+
+Names are imported on first use, so that ``import saekit`` costs little more than ``import torch``.
+"""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load_model": "models",
+    "load_sae": "saes",
+    "list_saes": "saes",
+    "load_card": "saes",
+    "save_sae": "saes",
+    "baseline_sae": "saes",
+    "load_corpus": "data",
+    "list_corpora": "data",
+    "tokens_from_texts": "data",
+    "Tokens": "data",
+    "FeatureIndex": "index",
+    "evaluate": "evaluation",
+    "harvest": "training",
+    "load_activations": "training",
+    "train_sae": "training",
+    "TopActivations": "views.top_activations",
+    "SaekitError": "errors",
+    "ModelError": "errors",
+    "SAEError": "errors",
+    "DataError": "errors",
+    "FeatureIndexError": "errors",
+    "OfflineError": "errors",
+    "ChecksumError": "errors",
+}
+_MODULES = ("errors", "exercises", "models", "saes", "data", "index", "evaluation", "training", "views")
+
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name in _HOME:
+        value = getattr(_import_module(f"saekit.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = _import_module(f"saekit.{name}")
+    else:
+        raise AttributeError(f"module 'saekit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
