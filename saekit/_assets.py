@@ -6,7 +6,10 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 # In a wheel the sources sit inside the package; in a checkout, beside it.
-ROOT = next((p for p in (_HERE / "_widgets", _HERE.parent / "widgets") if p.is_dir()), _HERE.parent / "widgets")
+ROOT = next(
+    (p for p in (_HERE / "_widgets", _HERE.parent / "widgets") if p.is_dir()),
+    _HERE.parent / "widgets",
+)
 
 _IMPORT = re.compile(r'^import \{[^}\n]*\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
 

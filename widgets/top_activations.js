@@ -42,6 +42,13 @@ function render({ model, el }) {
   });
   el.append(root);
 
+  /** Until the kernel answers (it may be running a cell), the old card fades: it is not the chosen feature's. */
+  function waiting() {
+    const late = model.get("_card").feature !== model.get("value");
+    root.classList.toggle("saekit-waiting", late);
+    root.setAttribute("aria-busy", String(late));
+  }
+
   function drawCard() {
     const card = model.get("_card");
     const facts = model.get("_facts");
@@ -52,6 +59,7 @@ function render({ model, el }) {
     side.replaceChildren(...panels(card, featureButton));
     status.textContent = `Feature ${card.feature}${card.name ? `, ${card.name}` : ""}${card.dead ? ", dead" : ""}`;
     choose.draw();
+    waiting();
     own.drawResult();
     // A focus that falls to the page would hand the next key to JupyterLab's command mode.
     if (within && !root.contains(document.activeElement))
@@ -60,7 +68,10 @@ function render({ model, el }) {
 
   const draws = {
     "change:_card": drawCard,
-    "change:value": choose.draw,
+    "change:value": () => {
+      choose.draw();
+      waiting();
+    },
     "change:order": choose.draw,
     "change:_walk": choose.draw,
     "change:_hits": choose.drawHits,

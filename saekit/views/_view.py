@@ -96,7 +96,7 @@ class View(anywidget.AnyWidget):
         def guarded(stopped: Stopped) -> None:
             try:
                 job(stopped)
-            except Exception as failure:  # noqa: BLE001  whatever it was, the reader of the view is told
+            except Exception as failure:  # whatever it was, the reader of the view is told
                 _log.debug("background work failed", exc_info=True)
                 self._publish(stopped, error=in_words(failure))
 

@@ -126,7 +126,7 @@ def test_shortcuts_work_and_leave_text_fields_alone(open_view):
     page.keyboard.press("?")
     assert page.locator(".saekit-keys").get_attribute("open") is not None
     page.keyboard.press("g")
-    page.keyboard.type("nr13")
+    page.keyboard.type("nr12")
     assert value(page) == 12
     page.locator(".saekit-peak").first.focus()
     page.keyboard.press("t")
