@@ -1,41 +1,45 @@
 # make lab: JupyterLab on the start notebook.  make test: everything that CI runs.  See CONTRIBUTING.md.
-PYTHON ?= python3
+# The first of these that is at least 3.11; `make PYTHON=...` names another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BROWSER ?= 1
+PORT ?= 8888
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BROWSER ?= 1
-PORT ?= 8888
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: install lab test bench notebooks lint format
 
 install: $(STAMP)
 
-# torch goes first and alone: its pin takes a CPU build, a looser range would bring gigabytes of CUDA.
+# torch goes first and alone: this takes the CPU build where one lies ready.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
-	touch $(STAMP)
+	@test -n "$(PYTHON)" || { echo "saekit needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV)" && "$(PYTHON)" -m venv $(VENV); }
+	@echo "Installing the pinned packages into $(VENV); the first time takes a few minutes"
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
 
 lab: install
-	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --port=$(PORT) \
-	  $(if $(filter 0,$(BROWSER)),--no-browser) $(if $(filter 0,$(shell id -u)),--allow-root) \
-	  --LabApp.news_url= --ServerApp.root_dir=$(CURDIR)
+	@$(BIN)/python -m jupyterlab --port=$(PORT) --allow-root --ServerApp.root_dir="$(CURDIR)" \
+	  --LabApp.news_url= $(if $(filter 0,$(BROWSER)),--no-browser) notebooks/00_start_here.ipynb
 
 test: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests
+	@$(BIN)/python -m tests
 
 bench: install
-	$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks
 
 notebooks: install
-	$(BIN)/python notebooks/execute.py
+	@$(BIN)/python notebooks/execute.py
 
 lint: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 
 format: install
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .

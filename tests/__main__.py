@@ -1,66 +1,99 @@
 """Everything that CI runs: JavaScript, Python and browser tests, then every notebook, cell by cell: `make test`.
 
-Without Node or Chromium their layers are skipped and one line says so. With SAEKIT_REQUIRE_BROWSER=1 or
-SAEKIT_REQUIRE_NODE=1 (CI) their absence is a failure.
+Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_BROWSER=1 (CI) that is
+a failure.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK_SECONDS = 120
+REQUIRED = os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1"
 
 
 def javascript() -> bool:
-    """Run the pure functions of the front-end under node's own test runner."""
-    files = sorted(str(f) for f in (ROOT / "tests/widgets").glob("*.test.mjs"))
-    if not shutil.which("node"):
-        print("JavaScript tests skipped: no node on PATH", flush=True)
-        return os.environ.get("SAEKIT_REQUIRE_NODE") != "1"
-    return subprocess.run(["node", "--test", *files], cwd=ROOT, check=False).returncode == 0
+    """Test the front-end's pure functions with node's own test runner."""
+    files = sorted(str(file) for file in (ROOT / "tests/widgets").glob("*.test.mjs"))
+    node = find_node()
+    if node is None:
+        say("JavaScript tests skipped: no Node 20.19 or newer")
+        return not REQUIRED
+    return run(node, "--test", "--test-reporter=dot", *files)
+
+
+def find_node() -> str | None:
+    """Return the node on PATH if it can run .js modules without a package.json, else playwright's, else None."""
+    on_path = shutil.which("node")
+    if on_path:
+        version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=False).stdout
+        if tuple(int(n) for n in version.strip().lstrip("v").split(".")[:2] if n.isdigit()) >= (20, 19):
+            return on_path
+    spec = importlib.util.find_spec("playwright")
+    folder = Path(spec.origin).parent / "driver" if spec and spec.origin else ROOT
+    return next((str(path) for path in (folder / "node", folder / "node.exe") if path.is_file()), None)
 
 
 def python() -> bool:
-    """Run unit and browser tests."""
-    if not (os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium")):
-        print("Browser tests skipped: no chromium on PATH", flush=True)
-        if os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1":
+    """Run the unit and the browser tests."""
+    if not (os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")):
+        say("Browser tests skipped: no chromium on PATH, and SAEKIT_CHROMIUM does not name one")
+        if REQUIRED:
             return False
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=10", "tests"]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    return run(sys.executable, "-m", "pytest", "--quiet", "--durations=10", "tests")
+
+
+def model() -> bool:
+    """Fetch and convert the model, so that no notebook's time has it in it."""
+    code = "import saekit; saekit.load_model(progress=False)"
+    return run(sys.executable, "-W", "ignore", "-c", code)
 
 
 def notebook(path: Path) -> bool:
     """Execute one notebook and compare every cell with its stored output."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-    command += ["--nbval-sanitize-with", "notebooks/nbval.cfg", "-W", "default", str(path.relative_to(ROOT))]
-    passed = subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    passed = run(
+        sys.executable, "-m", "pytest", "--quiet", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120",
+        "--nbval-sanitize-with=notebooks/nbval.cfg", "-W", "default", str(path.relative_to(ROOT)),
+    )  # fmt: skip
     seconds = time.perf_counter() - start
-    print(f"{path.name}: {seconds:.0f} s of at most {NOTEBOOK_SECONDS} s", flush=True)
-    if seconds > NOTEBOOK_SECONDS:
-        print(f"{path.name} is over its budget", flush=True)
+    say(f"{path.name}: {seconds:.0f} s of at most {NOTEBOOK_SECONDS} s")
     return passed and seconds <= NOTEBOOK_SECONDS
 
 
-def models() -> bool:
-    """Fetch and convert the model before anything is timed."""
-    code = "from saekit.models import load_model; load_model(progress=False)"
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=False).returncode == 0
+def run(*command: str) -> bool:
+    """Run a command in the repository, its output passed through; return whether it succeeded."""
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def say(line: str) -> None:
+    """Print at once, in order with what the commands print."""
+    print(line, flush=True)
 
 
 def main() -> int:
-    """Run every layer, even after a failure, and say which failed."""
-    layers = {"JavaScript": javascript, "model": models}
-    layers |= {path.name: lambda path=path: notebook(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-    layers |= {"Python": python}
-    failed = [name for name, run in layers.items() if not run()]
-    print(f"FAILED: {', '.join(failed)}" if failed else "all layers passed", flush=True)
-    return len(failed)
+    """Run every layer, also after a failure, and say which failed."""
+    layers: dict[str, Callable[[], bool]] = {"JavaScript": javascript}
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if notebooks:
+        layers["model"] = model
+    layers |= {path.name: partial(notebook, path) for path in notebooks}
+    layers["Python"] = python  # last: pytest's closing line then stands near the end of the log
+    start = time.perf_counter()
+    failed = []
+    for name, layer in layers.items():
+        say(f"--- {name}")
+        if not layer():
+            failed.append(name)
+    say(f"--- {time.perf_counter() - start:.0f} s; " + (f"FAILED: {', '.join(failed)}" if failed else "all passed"))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
