@@ -1,7 +1,7 @@
 """Everything that CI runs: JavaScript, Python and browser tests, then every notebook, cell by cell: `make test`.
 
-Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_BROWSER=1 (CI) that is
-a failure.
+Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_NODE=1 or
+SAEKIT_REQUIRE_BROWSER=1 (CI) that is a failure.
 """
 
 import importlib.util
@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK_SECONDS = 120
-REQUIRED = os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1"
+REQUIRE_NODE = os.environ.get("SAEKIT_REQUIRE_NODE") == "1"
+REQUIRE_BROWSER = os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1"
 
 
 def javascript() -> bool:
@@ -25,7 +26,7 @@ def javascript() -> bool:
     node = find_node()
     if node is None:
         say("JavaScript tests skipped: no Node 20.19 or newer")
-        return not REQUIRED
+        return not REQUIRE_NODE
     return run(node, "--test", "--test-reporter=dot", *files)
 
 
@@ -45,7 +46,7 @@ def python() -> bool:
     """Run the unit and the browser tests."""
     if not (os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")):
         say("Browser tests skipped: no chromium on PATH, and SAEKIT_CHROMIUM does not name one")
-        if REQUIRED:
+        if REQUIRE_BROWSER:
             return False
     return run(sys.executable, "-m", "pytest", "--quiet", "--durations=10", "tests")
 
@@ -85,7 +86,6 @@ def main() -> int:
     if notebooks:
         layers["model"] = model
     layers |= {path.name: partial(notebook, path) for path in notebooks}
-    layers["Python"] = python  # last: pytest's closing line then stands near the end of the log
     start = time.perf_counter()
     failed = []
     for name, layer in layers.items():
@@ -93,7 +93,9 @@ def main() -> int:
         if not layer():
             failed.append(name)
     say(f"--- {time.perf_counter() - start:.0f} s; " + (f"FAILED: {', '.join(failed)}" if failed else "all passed"))
-    return 1 if failed else 0
+    say("--- Python")  # the last layer, so that pytest's closing line ends the log
+    passed = python()
+    return 0 if passed and not failed else 1
 
 
 if __name__ == "__main__":
