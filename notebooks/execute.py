@@ -12,31 +12,54 @@ HERE = Path(__file__).parent
 
 
 def execute(path: Path) -> float:
-    """Run one notebook in place and return the seconds it took. An error in a cell ends everything."""
+    """Run one notebook and store it with its outputs; return the seconds it took.
+
+    A cell that raises ends the run, and the file stays as it was.
+    """
     nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:
+        cell.metadata.pop("execution", None)
     start = time.perf_counter()
     NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
     seconds = time.perf_counter() - start
-    # Stored widget state would hide the views' own HTML wherever there is no kernel (GitHub, nbconvert).
-    nb.metadata.pop("widgets", None)
-    nb.metadata.pop("language_info", None)
-    for number, cell in enumerate(nb.cells):
-        cell.id = f"cell-{number:03}"
-        cell.metadata.pop("execution", None)  # wall-clock times
-        # What goes to stderr (a library's warning about this machine) is no part of a notebook.
-        if "outputs" in cell:
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-        for output in cell.get("outputs", []):
-            view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json")
-            if view:
-                view["model_id"] = f"view-{number:03}"
+    clean(nb)
+    nbformat.validate(nb)
     draft = path.with_suffix(".ipynb.part")
     nbformat.write(nb, draft)
     draft.replace(path)
     return seconds
 
 
-if __name__ == "__main__":
+def clean(nb: nbformat.NotebookNode) -> None:
+    """Take out what differs from run to run, and what hides the views where there is no kernel."""
+    # Stored widget state would hide the views' own HTML on GitHub and in nbconvert. It is dropped after the run:
+    # nbclient 0.11 fails on an Output widget when it is told not to store any.
+    nb.metadata.pop("widgets", None)
+    nb.metadata.pop("language_info", None)  # the Python version of this machine
+    for number, cell in enumerate(nb.cells):
+        cell.id = f"cell-{number:03}"
+        cell.metadata.pop("execution", None)  # wall-clock times
+        if cell.cell_type != "code":
+            continue
+        # What goes to stderr (a library's warning about this machine) is no part of a notebook.
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        if errors and "raises-exception" not in cell.metadata.get("tags", []):
+            raise ValueError(f"cell {number} ended in {errors[0].ename}: {errors[0].evalue}")
+        for output in cell.outputs:
+            view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json")
+            if view:
+                view["model_id"] = f"view-{number:03}"
+
+
+def main(names: list[str]) -> None:
+    """Execute the named notebooks, or all."""
+    paths = [HERE / Path(name).name for name in names] or sorted(HERE.glob("*.ipynb"))
+    # The kernel imports this checkout, installed or not.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-    for name in sys.argv[1:] or sorted(p.name for p in HERE.glob("*.ipynb")):
-        print(f"{name}: {execute(HERE / name):.1f} s")
+    for path in paths:
+        print(f"{path.name}: {execute(path):.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
