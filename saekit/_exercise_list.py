@@ -208,8 +208,7 @@ def logit_effect(
 EXERCISES["logit_effect"] = Exercise(
     solve=logit_effect,
     cases=lambda: [
-        (r.standard_normal(5), r.random(5) + 0.5, r.standard_normal((5, size)) + 0.3)
-        for r, size in _seeded(7, 9)
+        (r.standard_normal(5), r.random(5) + 0.5, r.standard_normal((5, size)) + 0.3) for r, size in _seeded(7, 9)
     ],
     hints=(
         "Follow the row to the logits: what comes between the residual stream and the unembedding?",

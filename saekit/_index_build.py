@@ -1,6 +1,7 @@
 """Fill a feature index: one pass of the model, resumable, in memory that does not grow with the corpus."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -137,7 +138,11 @@ def run_pass(
         if whole:
             checkpoint()
         raise
-    checkpoint()
+    else:
+        checkpoint()
+    finally:
+        if log is not None:
+            log.close()
     return state
 
 
@@ -160,7 +165,9 @@ def _events(
     value = flat[where[:, 0], where[:, 1]].float().cpu().numpy()
     row, feature = where[:, 0].cpu().numpy(), where[:, 1].cpu().numpy()
     if value.size and value.min() < 0:
-        raise FeatureIndexError("this SAE has negative activations; the index holds features that are active above zero")
+        raise FeatureIndexError(
+            "this SAE has negative activations; the index holds features that are active above zero"
+        )
     place = (batch.sequence_ids[:, None] * n_pos + np.arange(n_pos)).ravel()
     length = np.bincount(row, minlength=len(place))
     keep = keep.numpy()
@@ -168,7 +175,13 @@ def _events(
 
 
 def _count(
-    state: Pass, place: np.ndarray, feature: np.ndarray, value: np.ndarray, length: np.ndarray, *, log: "_EventLog | None"
+    state: Pass,
+    place: np.ndarray,
+    feature: np.ndarray,
+    value: np.ndarray,
+    length: np.ndarray,
+    *,
+    log: "_EventLog | None",
 ) -> None:
     """Count a chunk of whole sequences in."""
     state.counted += len(place)
@@ -232,11 +245,13 @@ class _EventLog:
             self.files[name].write(array.astype(dtype).tobytes())
 
     def sync(self) -> None:
-        import os
-
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
 
 
 def read_log(folder: Path, state: Pass, d_sae: int) -> dict[str, np.ndarray]:

@@ -118,7 +118,9 @@ class Statistics:
             rows = wider[(after - before)[wider] == doublings]
             joined = self.histogram[rows]
             for _ in range(min(int(doublings), BINS.bit_length())):
-                joined = np.hstack([joined.reshape(len(rows), -1, 2).sum(2), np.zeros((len(rows), BINS // 2), np.int64)])
+                joined = np.hstack(
+                    [joined.reshape(len(rows), -1, 2).sum(2), np.zeros((len(rows), BINS // 2), np.int64)]
+                )
             self.histogram[rows] = joined
 
     def merge(self, other: "Statistics") -> None:

@@ -54,7 +54,9 @@ def final_arrays(state: Pass, corpus: dict[str, np.ndarray]) -> dict[str, np.nda
         arrays[f"{kind}_feature"] = _narrow(candidates.feature)
         arrays[f"{kind}_value"] = candidates.value
         arrays[f"{kind}_pointer"] = pointer.astype(np.int32 if corpus["tokens"].size < 2**31 else np.int64)
-        arrays[f"{kind}_start"] = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=len(row)))]).astype(np.int32)
+        arrays[f"{kind}_start"] = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=len(row)))]).astype(
+            np.int32
+        )
         arrays[f"{kind}_offset"] = offset.astype(np.uint8 if candidates.around.shape[1] <= 256 else np.int32)
         arrays[f"{kind}_around"] = candidates.around[where, offset]
     sample = state.sample

@@ -84,7 +84,9 @@ def _read_array(path: Path, name: str, about: dict) -> np.ndarray:
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size != expected:
         found = "is missing" if size is None else f"has {size:,} bytes"
-        raise FeatureIndexError(f"{file} {found}, expected {expected:,}: the index is incomplete, build or copy it again")
+        raise FeatureIndexError(
+            f"{file} {found}, expected {expected:,}: the index is incomplete, build or copy it again"
+        )
     if "sha256" in about and hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]:
         raise FeatureIndexError(f"{file} was altered: its SHA-256 differs from the manifest. Build or copy it again")
     return np.memmap(file, dtype, "r", shape=shape) if expected else np.zeros(shape, dtype)

@@ -56,7 +56,9 @@ def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarr
     if not kept_logits:
         for side in ("promoted", "suppressed"):
             arrays[f"{side}_logits"], arrays[f"{side}_ids"] = np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
-    narrow = {name: a.astype(np.float32 if name.endswith(("logits", "cosines")) else _ids(a)) for name, a in arrays.items()}
+    narrow = {
+        name: a.astype(np.float32 if name.endswith(("logits", "cosines")) else _ids(a)) for name, a in arrays.items()
+    }
     pieces = token_bytes(model)
     start = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.uint32)
     return narrow | {"vocabulary": np.frombuffer(b"".join(pieces), np.uint8), "vocabulary_start": start}
@@ -151,7 +153,9 @@ def encode(
 ) -> tuple[list[str], Float[np.ndarray, "pos d_sae"], np.ndarray, bool]:
     """Return tokens, features, which tokens the statistics would leave out, and whether the text was cut."""
     if sae.cfg.d_sae != index.d_sae:
-        raise FeatureIndexError(f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: they do not belong together")
+        raise FeatureIndexError(
+            f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: they do not belong together"
+        )
     ids = encode_text(model, text)
     limit = min(PROMPT_TOKENS, model.cfg.n_ctx)
     truncated = len(ids) > limit or len(ids) == model.cfg.n_ctx

@@ -57,9 +57,7 @@ class Tokens:
         """Return some of the rows."""
         if not isinstance(rows, slice):
             raise DataError(f"Tokens takes a slice of rows such as tokens[:100], not {rows!r}")
-        return replace(
-            self, ids=self.ids[rows], document=self.document[rows], sequence_ids=self.sequence_ids[rows]
-        )
+        return replace(self, ids=self.ids[rows], document=self.document[rows], sequence_ids=self.sequence_ids[rows])
 
     def __len__(self) -> int:
         return len(self.ids)

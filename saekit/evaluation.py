@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name everybody uses)
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 

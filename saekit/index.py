@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -339,17 +338,13 @@ class FeatureIndex:
             if fits[f] > 0
         ]
 
-    def activations(
-        self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, feature: int
-    ) -> PromptActivations:
+    def activations(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, feature: int) -> PromptActivations:
         """Return one feature on every token of a text of your own."""
         self._check(feature)
         tokens, features, excluded, truncated = text_side.encode(self, model, sae, text)
         return PromptActivations(tokens, features[:, feature], excluded, truncated)
 
-    def by_prompt(
-        self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int = 10
-    ) -> PromptFeatures:
+    def by_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int = 10) -> PromptFeatures:
         """Return the k strongest features at every token of a text of your own."""
         tokens, features, excluded, truncated = text_side.encode(self, model, sae, text)
         k = min(k, self.d_sae)

@@ -236,7 +236,7 @@ class SAETable(Sequence):
         head = cells("th", ("release or name", "sae_id", "model", "where", "L0", "variance explained"))
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self._rows(100))
         title = f"{len(self):,} SAEs" + (f" for “{html.escape(self.query)}”" if self.query else "")
-        more = f"; the first 100 are shown, narrow them with list_saes(&quot;words&quot;)" if len(self) > 100 else ""
+        more = "; the first 100 are shown, narrow them with list_saes(&quot;words&quot;)" if len(self) > 100 else ""
         return f"<table><caption>{title}{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -283,7 +283,9 @@ def _from_folder(folder: Path, device: str | torch.device) -> "SAE[Any]":
     try:
         return SAE.load_from_disk(str(folder), device=str(device))
     except Exception as error:
-        raise SAEError(f"{folder} cannot be read as an SAE ({type(error).__name__}: {error}): is it complete?") from error
+        raise SAEError(
+            f"{folder} cannot be read as an SAE ({type(error).__name__}: {error}): is it complete?"
+        ) from error
 
 
 def _known_release(name: str, sae_id: str) -> None:
@@ -308,7 +310,9 @@ def _no_such(name: str) -> SAEError:
         return SAEError(f"{name!r} is a release of {len(ids)} SAEs: pass sae_id=, for example {ids[0]!r}")
     near = difflib.get_close_matches(name, [*bundled(), *releases], n=3)
     hint = f" Nearest: {', '.join(near)}." if near else ""
-    return SAEError(f"no SAE {name!r}.{hint} Expected a bundled name ({', '.join(bundled())}), a directory, or a release")
+    return SAEError(
+        f"no SAE {name!r}.{hint} Expected a bundled name ({', '.join(bundled())}), a directory, or a release"
+    )
 
 
 def _short(name: str) -> str:

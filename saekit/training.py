@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name everybody uses)
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -201,7 +201,10 @@ def _as_sae(weights: TopKWeights, scale: float, k: int, activations: Activations
 
     d_sae, d_in = weights.W_enc.shape
     metadata = SAEMetadata(
-        model_name=activations.model_name, hook_name=activations.hook_name, prepend_bos=True, training_architecture="topk"
+        model_name=activations.model_name,
+        hook_name=activations.hook_name,
+        prepend_bos=True,
+        training_architecture="topk",
     )
     sae = TopKSAE(TopKSAEConfig(d_in=d_in, d_sae=d_sae, k=k, apply_b_dec_to_input=True, metadata=metadata))
     with torch.no_grad():
@@ -218,9 +221,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Harvest, train, evaluate and index one SAE: the command behind the bundled one."""
     import argparse
 
+    from saekit.data import load_corpus
     from saekit.evaluation import evaluate
     from saekit.index import FeatureIndex
-    from saekit.data import load_corpus
     from saekit.models import load_model
     from saekit.saes import save_sae
 

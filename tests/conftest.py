@@ -1,6 +1,7 @@
 """Fixtures for all tests: a tiny model on disk, loaded once."""
 
 import pytest
+
 from tests import tiny
 
 

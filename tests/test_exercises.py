@@ -41,9 +41,7 @@ OTHER_RIGHT_ANSWERS = {
     "top_k_one_per_sequence": top_k_with_a_loop,
     "interval_of": lambda v, m, n: np.searchsorted(np.linspace(0, m, n + 1), v) - 1,
     "logit_effect": lambda d, w, u: (d * w).astype("float32") @ (u - u.mean(1, keepdims=True)),
-    "jaccard": lambda a, b: (
-        len({*np.flatnonzero(a)} & {*np.flatnonzero(b)}) / max(np.count_nonzero(a | b), 1)
-    ),
+    "jaccard": lambda a, b: len({*np.flatnonzero(a)} & {*np.flatnonzero(b)}) / max(np.count_nonzero(a | b), 1),
     "hypothesis_score": lambda f, h: [h[f].mean() if f.any() else 0, f[h].mean() if h.any() else 0],
 }
 

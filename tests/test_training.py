@@ -1,0 +1,137 @@
+"""Harvesting and training: the sparse step against autograd, the weights against sae-lens."""
+
+import numpy as np
+import pytest
+import torch
+
+from saekit import training
+from saekit._harvest import harvest, load_activations
+from saekit.errors import DataError, SAEError
+from saekit.models import hidden_states, massive
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return tiny.random_tokens(60, 24, 400)
+
+
+@pytest.fixture(scope="module")
+def activations(model, tokens, tmp_path_factory):
+    return harvest(model, tokens, HOOK, tmp_path_factory.mktemp("acts"), progress=False)
+
+
+def test_the_sparse_step_has_the_gradients_of_the_dense_one():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    weights = training.TopKWeights(draw(40, 12), draw(40, 12), draw(40) - 2, draw(12))
+    x = draw(30, 12)
+    for k in (1, 5, 40):  # with k = 40 many of the chosen are below zero, and relu cuts them off
+        loss, gradients, _ = training.topk_gradients(weights, x, k)
+        dense = [p.clone().requires_grad_() for p in weights.tensors()]
+        hidden = (x - dense[3]) @ dense[0].T + dense[2]
+        values, chosen = hidden.topk(k)
+        features = torch.zeros_like(hidden).scatter(1, chosen, values.relu())
+        want = (features @ dense[1] + dense[3] - x).square().sum(1).mean()
+        want.backward()
+        torch.testing.assert_close(loss, want.detach())
+        for got, parameter in zip(gradients.tensors(), dense, strict=True):
+            torch.testing.assert_close(got, parameter.grad)
+
+
+def test_harvested_activations_are_the_models_own_without_the_left_out_tokens(model, tokens, activations):
+    ids = torch.from_numpy(tokens.ids).long()
+    states = torch.cat([hidden_states(model, part, HOOK) for part in ids.split(8)])
+    keep = (torch.from_numpy(tokens.document) >= 0) & (ids > 1) & ~massive(states.norm(dim=-1))
+    np.testing.assert_allclose(activations.rows, states[keep].numpy(), rtol=1e-3, atol=1e-3)
+    assert activations.excluded["bos_or_padding"] == (tokens.document < 0).sum()
+    assert sum(activations.excluded.values()) + len(activations) == tokens.ids.size
+
+
+def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations, tmp_path, monkeypatch):
+    import saekit._harvest as module
+
+    calls = []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return hidden_states(*args)
+
+    monkeypatch.setattr(module, "hidden_states", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    assert len(load_activations(tmp_path / "a")) > 0
+    again = harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    np.testing.assert_array_equal(again.rows, activations.rows)
+    assert again.excluded == activations.excluded
+    assert len(calls) <= 4 + 8 - 3
+    with pytest.raises(DataError, match="another hook_name"):
+        harvest(model, tokens, "blocks.0.hook_resid_post", tmp_path / "a", progress=False)
+
+
+def test_truncated_and_foreign_activations_are_refused(activations, tmp_path):
+    import shutil
+
+    shutil.copytree(activations.path, tmp_path / "a")
+    data = (tmp_path / "a/activations.f16").read_bytes()
+    (tmp_path / "a/activations.f16").write_bytes(data[:-10])
+    with pytest.raises(DataError, match="truncated"):
+        load_activations(tmp_path / "a")
+    with pytest.raises(DataError, match="not a folder of activations"):
+        load_activations(tmp_path)
+
+
+def test_batches_visit_every_row_once_a_pass_and_depend_on_the_seed_alone(activations):
+    size = len(activations) // 4
+    once = torch.cat(list(activations.batches(size)))
+    whole = np.sort(activations.rows.astype(np.float32).sum(1))
+    assert np.isin(once.sum(1).numpy().round(2), whole.round(2)).all()
+    assert len(once) == 4 * size
+    torch.testing.assert_close(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=3)))
+    assert not torch.equal(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=4)))
+    two = list(activations.batches(size, passes=2))
+    assert len(two) == 8
+    assert not torch.equal(two[0], two[4])
+    with pytest.raises(DataError, match="fewer than one batch"):
+        next(activations.batches(10**6))
+
+
+def test_training_lowers_the_error_and_returns_a_plain_sae_lens_sae(activations, model, tmp_path):
+    from sae_lens import SAE
+
+    from saekit.saes import check_pair, save_sae
+
+    seen = []
+    sae = training.train_sae(activations, d_sae=128, k=8, passes=40, batch_size=128, on_step=seen.append)
+    x = torch.from_numpy(activations.rows.astype(np.float32))
+    fvu = ((sae(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
+    assert fvu < 0.5 < seen[0].fvu
+    assert seen[-1].step == seen[-1].steps == len(seen)
+    assert ((sae.encode(x) > 0).sum(1) <= 8).all()
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(128))
+    check_pair(model, sae)
+    save_sae(sae, tmp_path / "sae")
+    plain = SAE.load_from_disk(str(tmp_path / "sae")).float()
+    torch.testing.assert_close(plain(x[:50]), sae(x[:50]), atol=0.1, rtol=0.05)
+
+
+def test_the_same_seed_gives_the_same_sae_and_an_interrupt_returns_what_there_is(activations):
+    one, two = (training.train_sae(activations, d_sae=64, k=4, batch_size=128) for _ in range(2))
+    torch.testing.assert_close(one.W_dec, two.W_dec)
+
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    cut = training.train_sae(activations, d_sae=64, k=4, batch_size=128, passes=5, on_step=stop)
+    assert torch.isfinite(cut.W_enc).all()
+
+
+@pytest.mark.parametrize("k", [0, -1, 64, 100])
+def test_an_impossible_k_is_named(activations, k):
+    with pytest.raises(SAEError, match="k must be between 1 and d_sae - 1"):
+        training.train_sae(activations, d_sae=64, k=k)
