@@ -15,7 +15,7 @@ MOST_LINES = 15
 FORBIDDEN = {
     "installs packages": r"pip\s+install|conda\s+install",
     "uses an Output widget or interact, which nbval and screen readers do not see": r"\b(Output|interact)\s*\(",
-    "names this machine": r"/home/|/root/|/tmp/|C:\\\\",
+    "names this machine": r"/home/|/root/|/tmp/|C:\\",
     "seeds globally": r"(np|numpy)\.random\.seed|torch\.manual_seed",
 }
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)")
