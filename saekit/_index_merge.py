@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saekit._index_build import Pass
+from saekit._cache import atomic
+from saekit._index_build import Pass, by_feature
 from saekit._index_collect import Candidates, half_octave
-from saekit._index_store import write_folder
+from saekit._index_store import write_arrays, write_folder
 from saekit._index_text import coactivation, gather
 from saekit.errors import FeatureIndexError
 
@@ -64,6 +65,24 @@ def final_arrays(state: Pass, corpus: dict[str, np.ndarray]) -> dict[str, np.nda
     return arrays | {"sample_features": _narrow(sample.features)}
 
 
+def finish(
+    target: Path, about: dict, state: Pass, corpus: dict[str, np.ndarray], log: dict[str, np.ndarray] | None
+) -> None:
+    """Write a finished index: complete under its name, or not at all."""
+    arrays = final_arrays(state, corpus)
+    manifest = about | {"counted": state.counted, "excluded": state.excluded, "events": state.events}
+    manifest["bos_first"] = bos_first(corpus["tokens"])
+    with atomic(target) as draft:
+        draft.mkdir()
+        if log is not None:
+            allocate = lambda name, dtype, n: (  # noqa: E731
+                np.memmap(draft / f"{name}.bin", dtype, "w+", shape=(n,)) if n else np.zeros(n, dtype)
+            )
+            arrays |= by_feature(log, state.statistics.count, allocate)
+            arrays |= log
+        write_arrays(draft, manifest, arrays)
+
+
 def _narrow(ids: np.ndarray) -> np.ndarray:
     """Store ids in 16 bits where they fit."""
     return ids.astype(np.uint16 if ids.max(initial=0) <= 65535 else np.int32)
@@ -80,7 +99,7 @@ def check(indexes: "Sequence[FeatureIndex]") -> "list[FeatureIndex]":
             raise FeatureIndexError(f"the indexes differ in {key} ({', '.join(sorted(found))}): they cannot be merged")
     if any("coactivation_ids" in index._arrays for index in indexes):
         raise FeatureIndexError("a compacted index cannot be merged: merge first, then compact")
-    if len({index._n_pos for index in indexes}) > 1:
+    if len({index._read.n_pos for index in indexes}) > 1:
         raise FeatureIndexError("the indexes have rows of different lengths: tokenise with one context_size")
     ids = np.concatenate([index._arrays["sequence_ids"] for index in indexes])
     if len(np.unique(ids)) < len(ids):
@@ -128,7 +147,7 @@ def _join_logs(parts: "list[FeatureIndex]") -> dict[str, np.ndarray]:
 def _state(index: "FeatureIndex") -> Pass:
     """Turn a finished index back into what its pass had collected."""
     a, about = index._arrays, index.manifest
-    state = Pass.new(index.d_sae, examples=about["examples"], window=about["window"], n_pos=index._n_pos)
+    state = Pass.new(index.d_sae, examples=about["examples"], window=about["window"], n_pos=index._read.n_pos)
     for key in vars(state.statistics):
         setattr(state.statistics, key, np.array(a[key]))
     state.statistics.histogram = state.statistics.histogram.astype(np.int64)
@@ -142,7 +161,7 @@ def _state(index: "FeatureIndex") -> Pass:
             feature=np.asarray(a[f"{kind}_feature"], np.int32),
             bin=half_octave(value) if kind == "sampled" else np.zeros(len(value), np.int16),
             value=value,
-            place=a["sequence_ids"][pointer // index._n_pos] * index._n_pos + pointer % index._n_pos,
+            place=a["sequence_ids"][pointer // index._read.n_pos] * index._read.n_pos + pointer % index._read.n_pos,
             around=around,
         )
         setattr(state.collector, kind, candidates)

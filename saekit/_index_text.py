@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from saekit._index_results import Example
+from saekit._index_results import Example, Hit, PromptFeatures
 from saekit.errors import FeatureIndexError
 from saekit.models import (
     encode_text,
@@ -119,6 +119,24 @@ def fold(items: list[Example]) -> list[Example]:
     return [replace(group[0], duplicates=len(group) - 1) for group in groups.values()]
 
 
+def search(index: "FeatureIndex", token: str | None, text: str | None, k: int) -> list[Hit]:
+    """Return the features whose strongest examples fit a token or a text, by the share of activation that does."""
+    query = (token or text or "").strip().casefold()
+    if not query:
+        return []
+    arrays, read = index._arrays, index._read
+    rows = read.rows_peaking_on(query) if token is not None else rows_with_text(index, query)
+    owner, value = arrays["top_feature"], arrays["top_value"]
+    total = np.bincount(owner, value, index.d_sae)
+    fits = np.bincount(owner[rows], value[rows], index.d_sae)
+    score = fits / np.where(total > 0, total, 1)
+    best = np.lexsort((np.arange(index.d_sae), -fits, -score))[:k]
+    strongest_row = dict(zip(owner[rows[::-1]].tolist(), rows[::-1], strict=True))  # rows are strongest first
+    return [
+        Hit(int(f), float(score[f]), read.stored_example("top", strongest_row[int(f)])) for f in best if fits[f] > 0
+    ]
+
+
 def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     """Return the top examples whose window contains a text."""
     arrays = index._arrays
@@ -139,9 +157,9 @@ def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     first = np.searchsorted(arrays["_joined_end"], byte, side="right")  # token in which each occurrence begins
     last = np.searchsorted(arrays["_joined_end"], byte + len(wanted) - 1, side="right")
     pointer = np.asarray(arrays["top_pointer"], np.int64)
-    row_begin = pointer - pointer % index._n_pos
-    begin = np.maximum(pointer - index._left, row_begin + bool(index.manifest["bos_first"]))
-    end = np.minimum(pointer - index._left + index.manifest["window"], row_begin + index._n_pos)
+    row_begin = pointer - pointer % index._read.n_pos
+    begin = np.maximum(pointer - index._read.left, row_begin + bool(index.manifest["bos_first"]))
+    end = np.minimum(pointer - index._read.left + index.manifest["window"], row_begin + index._read.n_pos)
     # Occurrences are in order, so the first that begins in a window is the one that ends earliest.
     after = np.searchsorted(first, begin)
     return np.flatnonzero((after < len(last)) & (last[np.minimum(after, len(last) - 1)] < end))
@@ -164,5 +182,18 @@ def encode(
     features = sae.encode(states.to(sae.dtype))[0].float().cpu().numpy()
     marker = np.isin(ids.numpy(), special_token_ids(model))
     excluded = marker | massive(states.float().norm(dim=-1))[0].cpu().numpy()
-    pieces = [index._bytes(i) for i in ids]
+    pieces = [index._read.bytes(i) for i in ids]
     return join_pieces(pieces), features, excluded, truncated
+
+
+def strongest(
+    index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int
+) -> PromptFeatures:
+    """Return the k strongest features at every token of a text; of equals the lower number first."""
+    tokens, features, excluded, truncated = encode(index, model, sae, text)
+    k = min(k, index.d_sae)
+    part = np.argpartition(-features, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(features, part, 1)
+    order = np.lexsort((part, -values), axis=1)
+    best, values = np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1)
+    return PromptFeatures(tokens, best, values, excluded, truncated)

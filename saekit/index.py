@@ -11,7 +11,6 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,9 @@ import numpy as np
 
 from saekit import _index_merge as merging
 from saekit import _index_text as text_side
-from saekit._index_build import Pass, by_feature, read_log, run_pass
-from saekit._index_collect import BINS, Events, around, first_of_each, priority
+from saekit._index_build import Pass, read_log, run_pass
+from saekit._index_collect import BINS, first_of_each, priority
+from saekit._index_read import Reader, interval_of
 from saekit._index_results import (
     Example,
     Examples,
@@ -32,10 +32,9 @@ from saekit._index_results import (
     PromptActivations,
     PromptFeatures,
 )
-from saekit._index_store import read_folder, write_arrays
+from saekit._index_store import read_folder
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.models import join_pieces
 from saekit.saes import ASSETS, DEFAULT, check_pair, sae_fingerprint, sae_hook
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class FeatureIndex:
         self.mean_active = arrays["sum"] / np.maximum(self.count, 1)
         self.dead = self.count == 0
         self.l0 = float(self.count.sum() / max(self.n_tokens, 1))
-        self._n_pos = arrays["tokens"].shape[1]
-        self._left = manifest["window"] - 1 - manifest["window"] // 3
+        self._read = Reader(manifest, arrays)
 
     # --- make one ----------------------------------------------------------------------------------------------
 
@@ -151,7 +149,7 @@ class FeatureIndex:
         tables = text_side.tables(model, sae)
         log = read_log(partial, state, sae.cfg.d_sae) if examples_per_feature is None else None
         corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
-        _finish(target, about, state, corpus | tables, log)
+        merging.finish(target, about, state, corpus | tables, log)
         shutil.rmtree(partial)
         return cls._open(target, owner)
 
@@ -164,7 +162,7 @@ class FeatureIndex:
         parts = merging.check(indexes)
         target, owner = _target(path)
         state, corpus, log, about = merging.join(parts)
-        _finish(target, about, state, corpus, log)
+        merging.finish(target, about, state, corpus, log)
         return cls._open(target, owner)
 
     def compacted(self, path: Path | str | None = None, *, intervals: int = 5, per: int = 4) -> "FeatureIndex":
@@ -173,10 +171,8 @@ class FeatureIndex:
         ``intervals(feature)`` answers as before for these ``intervals`` and ``per``; the result cannot be merged.
         """
         target, owner = _target(path)
-        chosen = np.concatenate(
-            [[], *(self._interval_rows(f, intervals, per) for f in np.flatnonzero(~self.dead))]
-        ).astype(np.int64)
-        merging.write_compact(self, target, np.unique(chosen))
+        chosen = [self._read.interval_rows(f, float(self.max[f]), intervals, per) for f in np.flatnonzero(~self.dead)]
+        merging.write_compact(self, target, np.unique(np.concatenate([np.zeros(0, np.int64), *chosen])))
         return self._open(target, owner)
 
     @classmethod
@@ -230,14 +226,14 @@ class FeatureIndex:
         """
         self._check(feature)
         if self.bounded:
-            rows = self._stored("top", feature)[:k]
-            items = [self._example(*self._row("top", row)) for row in rows]
+            rows = self._read.stored("top", feature)[:k]
+            items = [self._read.stored_example("top", row) for row in rows]
         else:
-            events = self._events(feature)
-            sequence = events.place // self._n_pos
+            events = self._read.events(feature)
+            sequence = events.place // self._read.n_pos
             order = first_of_each(1, -events.value, events.place, group=(sequence,))
             order = order[np.lexsort((events.place[order], -events.value[order]))][:k]
-            items = self._from_events(events, order)
+            items = self._read.event_examples(events, order)
         return self._examples(feature, text_side.fold(items) if fold else items)
 
     def intervals(self, feature: int, n: int = 5, per: int = 4) -> list[Interval]:
@@ -255,16 +251,16 @@ class FeatureIndex:
         edges = np.linspace(0, float(self.max[feature]), n + 1)
         found: dict[int, list[Example]] = {i: [] for i in range(n)}
         if self.bounded:
-            rows = self._interval_rows(feature, n, per)
+            rows = self._read.interval_rows(feature, float(self.max[feature]), n, per)
             for row in rows:
-                example = self._example(*self._row("sampled", row))
+                example = self._read.stored_example("sampled", row)
                 found[int(interval_of(example.value, edges[-1], n))].append(example)
             shares = self._shares(feature, edges)
         else:
-            events = self._events(feature)
+            events = self._read.events(feature)
             which = interval_of(events.value, edges[-1], n)
             for row in first_of_each(per, priority(events.place), events.place, group=(which,)):
-                found[int(which[row])] += self._from_events(events, np.array([row]))
+                found[int(which[row])] += self._read.event_examples(events, np.array([row]))
             shares = np.bincount(which, minlength=n) / len(which)
         return [
             Interval(float(edges[i]), float(edges[i + 1]), float(shares[i]), self._examples(feature, found[i]))
@@ -309,7 +305,7 @@ class FeatureIndex:
         for side in ("promoted", "suppressed"):
             ids = self._arrays[f"{side}_ids"][feature][:k]
             values = self._arrays[f"{side}_logits"][feature][:k]
-            sides.append([(int(i), self._text(i), float(v)) for i, v in zip(ids, values, strict=True)])
+            sides.append([(int(i), self._read.text(i), float(v)) for i, v in zip(ids, values, strict=True)])
         return Logits(*sides)
 
     def search(self, token: str | None = None, text: str | None = None, *, k: int = 50) -> list[Hit]:
@@ -320,23 +316,7 @@ class FeatureIndex:
         """
         if (token is None) == (text is None):
             raise FeatureIndexError("pass either token= or text=, not both")
-        query = (token if token is not None else text).strip().casefold()
-        if not query:
-            return []
-        rows = self._rows_peaking_on(query) if token is not None else text_side.rows_with_text(self, query)
-        owner, value = self._arrays["top_feature"], self._arrays["top_value"]
-        total = np.bincount(owner, value, self.d_sae)
-        fits = np.bincount(owner[rows], value[rows], self.d_sae)
-        score = fits / np.where(total > 0, total, 1)
-        best = np.lexsort((np.arange(self.d_sae), -fits, -score))[:k]
-        strongest = {}
-        for row in rows[::-1]:
-            strongest[int(owner[row])] = row
-        return [
-            Hit(int(f), float(score[f]), self._example(*self._row("top", strongest[int(f)])))
-            for f in best
-            if fits[f] > 0
-        ]
+        return text_side.search(self, token, text, k)
 
     def activations(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, feature: int) -> PromptActivations:
         """Return one feature on every token of a text of your own."""
@@ -346,14 +326,7 @@ class FeatureIndex:
 
     def by_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int = 10) -> PromptFeatures:
         """Return the k strongest features at every token of a text of your own."""
-        tokens, features, excluded, truncated = text_side.encode(self, model, sae, text)
-        k = min(k, self.d_sae)
-        part = np.argpartition(-features, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(features, part, 1)
-        order = np.lexsort((part, -values), axis=1)
-        return PromptFeatures(
-            tokens, np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1), excluded, truncated
-        )
+        return text_side.strongest(self, model, sae, text, k)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
         """Return the indexed text as `Tokens`, to index again with another dictionary. Each row is one document."""
@@ -372,96 +345,20 @@ class FeatureIndex:
             f"{self.model_name}; {self.n_tokens:,} tokens, L0 {self.l0:.1f}; left out: {left_out})"
         )
 
-    # --- the parts ---------------------------------------------------------------------------------------------
-
     def _check(self, feature: int) -> None:
         if isinstance(feature, bool) or not isinstance(feature, int | np.integer):
             raise FeatureIndexError(f"a feature is a whole number, not {feature!r}")
         if not 0 <= feature < self.d_sae:
             raise FeatureIndexError(f"feature must be 0 to {self.d_sae - 1}, not {feature}")
 
-    def _stored(self, kind: str, feature: int) -> np.ndarray:
-        """Return the rows of a feature's stored examples: top ones strongest first."""
-        owner = self._arrays[f"{kind}_feature"]
-        return np.arange(*np.searchsorted(owner, [feature, feature + 1]))
-
-    def _row(self, kind: str, row: int) -> tuple[int, float, np.ndarray]:
-        """Return pointer into the corpus, value and window of one stored example."""
-        a = self._arrays
-        window = np.zeros(self.manifest["window"], np.float32)
-        part = slice(a[f"{kind}_start"][row], a[f"{kind}_start"][row + 1])
-        window[a[f"{kind}_offset"][part]] = a[f"{kind}_around"][part]
-        return int(a[f"{kind}_pointer"][row]), float(a[f"{kind}_value"][row]), window
-
-    def _example(self, pointer: int, value: float, window: np.ndarray) -> Example:
-        row, position = divmod(pointer, self._n_pos)
-        begin = max(position - self._left, 1 if self.manifest["bos_first"] else 0)
-        begin = min(begin, position)
-        end = min(position - self._left + len(window), self._n_pos)
-        pieces = [self._bytes(i) for i in self._arrays["tokens"][row, begin:end]]
-        activations = window[begin - (position - self._left) : end - (position - self._left)].copy()
-        activations[position - begin] = value  # windows are in half precision, the peak is not
-        sequence = int(self._arrays["sequence_ids"][row])
-        return Example(value, sequence, position, join_pieces(pieces), activations, position - begin)
-
-    def _events(self, feature: int) -> Events:
-        part = slice(*self._arrays["event_start"][feature : feature + 2])
-        place, value = self._arrays["event_place"][part], self._arrays["event_value"][part]
-        return Events(np.full(len(place), feature), np.asarray(place), np.asarray(value))
-
-    def _from_events(self, events: Events, chosen: np.ndarray) -> list[Example]:
-        windows = around(events, chosen, left=self._left, window=self.manifest["window"], n_pos=self._n_pos)
-        place = events.place[chosen]
-        row = np.searchsorted(self._arrays["sequence_ids"], place // self._n_pos)
-        pointers = row * self._n_pos + place % self._n_pos
-        return [
-            self._example(int(p), float(v), w.astype(np.float32))
-            for p, v, w in zip(pointers, events.value[chosen], windows, strict=True)
-        ]
-
     def _examples(self, feature: int, items: list[Example]) -> Examples:
         return Examples(int(feature), tuple(items), self.n_tokens, bool(self.dead[feature]))
-
-    def _interval_rows(self, feature: int, n: int, per: int) -> np.ndarray:
-        """Return the stored rows that `intervals` shows: of each interval, those of lowest priority."""
-        rows = self._stored("sampled", feature)
-        which = interval_of(self._arrays["sampled_value"][rows], float(self.max[feature]), n)
-        pointer = self._arrays["sampled_pointer"][rows]
-        place = self._arrays["sequence_ids"][pointer // self._n_pos] * self._n_pos + pointer % self._n_pos
-        return rows[first_of_each(per, priority(place), place, group=(which,))]
 
     def _shares(self, feature: int, edges: np.ndarray) -> np.ndarray:
         """Read interval shares off the histogram: exact up to the bin that an edge cuts, which is split evenly."""
         histogram = self.histogram(feature)
         below = np.concatenate([[0], np.cumsum(histogram.counts)]) / histogram.counts.sum()
-        tops = np.minimum(histogram.edges, edges[-1])
-        return np.diff(np.interp(edges, tops, below))
-
-    def _bytes(self, token: int) -> bytes:
-        start, stop = self._arrays["vocabulary_start"][int(token) : int(token) + 2]
-        return self._arrays["vocabulary"][start:stop].tobytes()
-
-    def _text(self, token: int) -> str:
-        return self._bytes(token).decode("utf-8", errors="replace")
-
-    def _rows_peaking_on(self, query: str) -> np.ndarray:
-        peak = self._peak_tokens
-        same = np.array([t for t in np.unique(peak) if self._text(t).strip().casefold() == query], dtype=peak.dtype)
-        return np.flatnonzero(np.isin(peak, same))
-
-    @cached_property
-    def _peak_tokens(self) -> np.ndarray:
-        return self._arrays["tokens"].reshape(-1)[self._arrays["top_pointer"]]
-
-
-def interval_of(value: np.ndarray | float, maximum: float, n: int) -> np.ndarray:
-    """Return in which of n equal-width intervals of (0, maximum] values lie, 0 the weakest; an upper edge is inside.
-
-    >>> interval_of(np.array([0.1, 2.0, 2.1, 10.0]), 10.0, 5).tolist()
-    [0, 0, 1, 4]
-    """
-    inner = np.linspace(0, maximum, n + 1)[1:-1]
-    return np.searchsorted(inner, np.asarray(value, np.float64), side="left")
+        return np.diff(np.interp(edges, np.minimum(histogram.edges, edges[-1]), below))
 
 
 def _target(path: Path | str | None) -> tuple[Path, "tempfile.TemporaryDirectory | None"]:
@@ -469,26 +366,6 @@ def _target(path: Path | str | None) -> tuple[Path, "tempfile.TemporaryDirectory
         return Path(path).expanduser().absolute(), None
     owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
     return Path(owner.name) / "index", owner
-
-
-def _finish(
-    target: Path, about: dict, state: Pass, corpus: dict[str, np.ndarray], log: dict[str, np.ndarray] | None
-) -> None:
-    """Write the finished index: complete under its name, or not at all."""
-    from saekit._cache import atomic
-
-    arrays = merging.final_arrays(state, corpus)
-    manifest = about | {"counted": state.counted, "excluded": state.excluded, "events": state.events}
-    manifest["bos_first"] = merging.bos_first(corpus["tokens"])
-    with atomic(target) as draft:
-        draft.mkdir()
-        if log is not None:
-            allocate = lambda name, dtype, n: (  # noqa: E731
-                np.memmap(draft / f"{name}.bin", dtype, "w+", shape=(n,)) if n else np.zeros(n, dtype)
-            )
-            arrays |= by_feature(log, state.statistics.count, allocate)
-            arrays |= log
-        write_arrays(draft, manifest, arrays)
 
 
 def _versions() -> dict[str, str]:

@@ -7,8 +7,8 @@ gradient and the bias updates touch k rows a token. sae-lens's trainer multiplie
     python -m saekit.training          # trains the bundled SAE, writes its card and its index; see --help
 """
 
-import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,28 +218,26 @@ def _as_sae(weights: TopKWeights, scale: float, k: int, activations: Activations
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Harvest, train, evaluate and index one SAE: the command behind the bundled one."""
+    """Harvest, train, measure and index one SAE: the command behind the bundled one."""
     import argparse
 
+    from tqdm.auto import tqdm
+
     from saekit.data import load_corpus
-    from saekit.evaluation import evaluate
-    from saekit.index import FeatureIndex
     from saekit.models import load_model
-    from saekit.saes import save_sae
 
     parser = argparse.ArgumentParser(prog="python -m saekit.training", description=main.__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--hook", default="blocks.18.hook_resid_post")
     parser.add_argument("--corpus", default="english")
     parser.add_argument("--index-corpus", default="english-open", help="its text is shown in the index")
+    parser.add_argument("--max-tokens", type=int, default=None, help="of the corpus; default: all")
     parser.add_argument("--d-sae", type=int, default=4608)
     parser.add_argument("--k", type=int, default=46)
-    parser.add_argument("--passes", type=float, default=6)
+    parser.add_argument("--passes", type=float, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--max-tokens", type=int, default=None, help="of the corpus; default: all")
-    parser.add_argument("--out", type=Path, required=True, help="folder for sae/, index/ and the activations")
+    parser.add_argument("--out", type=Path, required=True, help="folder for activations/, sae/ and index/")
     args = parser.parse_args(arguments)
-    from tqdm.auto import tqdm
 
     model = load_model(args.model, device=args.device, dtype=torch.bfloat16)
     tokens = load_corpus(args.corpus, model=model, max_tokens=args.max_tokens)
@@ -255,16 +253,45 @@ def main(arguments: list[str] | None = None) -> None:
             activations, d_sae=args.d_sae, k=args.k, passes=args.passes, device=args.device, on_step=show,
             checkpoint=args.out / "checkpoint",
         )  # fmt: skip
-    model = load_model(args.model, device=args.device)  # scores are computed in float32
-    held_out = load_corpus(args.corpus, model=model, split="heldout", max_tokens=100_000)
+    training = {
+        "command": " ".join(["python -m saekit.training", *(arguments or sys.argv[1:])]),
+        "corpus": args.corpus,
+        "sources": list(tokens.sources),
+        "tokens": len(activations),
+        "passes": args.passes,
+        "excluded": activations.excluded,
+    }
+    publish(sae, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training)
+
+
+def publish(
+    sae: "SAE",
+    model_name: str,
+    out: Path,
+    *,
+    corpus: str,
+    index_corpus: str,
+    training: dict,
+    index_tokens: int = 1_020_000,
+    held_out_tokens: int = 60_000,
+) -> None:
+    """Write ``out/index`` (bounded, compacted) and ``out/sae`` (weights and card); all scores in float32."""
+    from saekit.data import load_corpus
+    from saekit.evaluation import evaluate
+    from saekit.index import FeatureIndex
+    from saekit.models import load_model
+    from saekit.saes import save_sae
+
+    model = load_model(model_name)
+    sae = sae.to("cpu")
+    save_sae(sae, out / "sae", card={"training": training})
+    shown = load_corpus(index_corpus, model=model, max_tokens=index_tokens)
+    index = FeatureIndex.build(model, sae, shown, path=out / "index-mergeable", examples_per_feature=20)
+    index.compacted(out / "index")
+    held_out = load_corpus(corpus, model=model, split="heldout", max_tokens=held_out_tokens)
     card = evaluate(model, sae, held_out).as_dict()
-    card["training"] = {
-        "corpus": args.corpus, "sources": list(tokens.sources), "tokens": len(activations), "passes": args.passes,
-        "samples": int(len(activations) * args.passes), "excluded": activations.excluded,
-    }  # fmt: skip
-    save_sae(sae.to("cpu"), args.out / "sae", card=json.loads(json.dumps(card)))
-    shown = load_corpus(args.index_corpus, model=model, max_tokens=1_050_000)
-    FeatureIndex.build(model, sae, shown, path=args.out / "index", examples_per_feature=20)
+    dead = {"dead_share_of_index_tokens": float(index.dead.mean()), "index_tokens": index.n_tokens}
+    save_sae(sae, out / "sae", card=card | dead | {"training": training})
 
 
 if __name__ == "__main__":

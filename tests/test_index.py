@@ -387,11 +387,11 @@ def test_a_feature_that_does_not_exist_is_named(full, feature):
 
 def test_search_by_token_ranks_by_share_of_activation(full, dense, tokens, model):
     values, _ = dense
-    wanted = full._text(int(tokens.ids[5, 5])).strip().casefold()
+    wanted = full._read.text(int(tokens.ids[5, 5])).strip().casefold()
     scores = {}
     for feature in range(D_SAE):
         best = brute_top(values[:, :, feature], 20)
-        fits = [v for v, r, p in best if full._text(int(tokens.ids[r, p])).strip().casefold() == wanted]
+        fits = [v for v, r, p in best if full._read.text(int(tokens.ids[r, p])).strip().casefold() == wanted]
         if fits:
             scores[feature] = sum(fits) / sum(v for v, _, _ in best)
     hits = full.search(token=f" {wanted.upper()} ")

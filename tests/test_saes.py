@@ -70,11 +70,11 @@ def test_another_models_name_warns_with_both_names_and_an_owner_does_not_matter(
 
 
 def test_damaged_and_unknown_saes_are_named(folder, tmp_path):
-    with pytest.raises(SAEError, match="no SAE 'smollm2-135m/blocks.18.hook_resid_pst'. Nearest"):
+    with pytest.raises(SAEError, match=r"no SAE 'smollm2-135m/blocks\.18\.hook_resid_pst'\. Nearest"):
         saes.load_sae("smollm2-135m/blocks.18.hook_resid_pst")
     with pytest.raises(SAEError, match=r"is a release of \d+ SAEs: pass sae_id="):
         saes.load_sae("gpt2-small-res-jb")
-    with pytest.raises(SAEError, match="none named 'blocks.99.hook_resid_pre'. Nearest: blocks"):
+    with pytest.raises(SAEError, match=r"none named 'blocks\.99\.hook_resid_pre'\. Nearest: blocks"):
         saes.load_sae("gpt2-small-res-jb", "blocks.99.hook_resid_pre")
     with pytest.raises(SAEError, match=r"has no cfg\.json and no sae_weights\.safetensors"):
         saes.load_sae(str(tmp_path))
