@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saekit._index_collect import Candidates, Collector, Events, Statistics, TokenSample
+from saekit._index_collect import Collector, Events, Statistics, TokenSample
+from saekit._index_events import BatchEvents, batch_events, sparse_form
+from saekit._index_slots import Candidates
 from saekit._index_store import read_folder, write_folder
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.models import hidden_states, massive, special_token_ids
+from saekit.models import hidden_states, special_token_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
 _CHUNK = 1_000_000  # events held before they are counted
-_CHECKPOINT = 8  # chunks
+_CHECKPOINT_SECONDS = 60
 
 
 @dataclass
@@ -54,9 +57,11 @@ class Pass:
         """Take the state of an earlier pass."""
         for key in vars(self.statistics):
             setattr(self.statistics, key, np.array(arrays[f"statistics_{key}"]))
-        for name in ("top", "sampled"):
-            columns = [np.array(arrays[f"{name}_{f.name}"]) for f in fields(Candidates)]
-            setattr(self.collector, name, Candidates(*columns))
+        kept = [
+            Candidates(*(np.array(arrays[f"{name}_{f.name}"]) for f in fields(Candidates)))
+            for name in ("top", "sampled")
+        ]
+        self.collector.restore(*kept, self.statistics.range_exponent())
         for key in vars(self.sample):
             setattr(self.sample, key, np.array(arrays[f"sample_{key}"]))
         self.excluded = dict(manifest["excluded"])
@@ -65,7 +70,7 @@ class Pass:
     def merge(self, other: "Pass") -> None:
         """Add what a pass over other sequences collected."""
         self.statistics.merge(other.statistics)
-        self.collector.merge(other.collector, self.statistics.max)
+        self.collector.merge(other.collector, self.statistics.range_exponent())
         self.sample.merge(other.sample)
         self.excluded = {key: self.excluded[key] + other.excluded[key] for key in self.excluded}
         self.counted += other.counted
@@ -94,128 +99,113 @@ def run_pass(
     _resume(folder, identity, state)
     n_pos = tokens.ids.shape[1]
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
+    encoder = sparse_form(sae)
     log = _EventLog(folder, state, sae.cfg.d_sae) if keep_events else None
-    held: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    waiting = chunks = 0
-    whole = True  # False while a chunk is being counted in
+    held: list[BatchEvents] = []  # batches that are not counted yet
+    counting = False
+    saved = time.monotonic()
 
-    def flush(done: int, left_out: dict[str, int]) -> None:
-        nonlocal held, waiting, chunks, whole
-        whole = False
-        if held:
-            _count(state, *(np.concatenate(column) for column in zip(*held, strict=True)), log=log)
-        state.sequences = done
-        state.excluded = {key: state.excluded[key] + left_out[key] for key in left_out}
-        held, waiting = [], 0
-        chunks += 1
-        whole = True
+    def flush() -> None:
+        nonlocal counting
+        counting = True
+        _count(state, held, log=log)
+        held.clear()
+        counting = False
 
     def checkpoint() -> None:
+        nonlocal saved
         if log is not None:
             log.sync()
-        manifest = {"identity": identity, "excluded": state.excluded, "counted": state.counted}
-        manifest |= {"sequences": state.sequences, "events": state.events}
-        write_folder(folder / "state", manifest, state.arrays())
+        _save_state(folder, identity, state)
+        saved = time.monotonic()
 
     bar = tqdm(total=len(tokens), initial=state.sequences, desc="Indexing", unit="seq", disable=not progress)
     try:
         with bar:
-            pending = dict.fromkeys(state.excluded, 0)
             for start in range(state.sequences, len(tokens), batch_size):
                 batch = tokens[start : start + batch_size]
-                place, feature, value, length, left_out = _events(model, sae, batch, hook_name, special, n_pos)
-                held.append((place, feature, value, length))
-                for key, count in left_out.items():
-                    pending[key] += count
-                waiting += len(value)
+                states = hidden_states(model, torch.from_numpy(batch.ids).long(), hook_name)
+                held.append(batch_events(states, encoder, batch, special, n_pos))
                 bar.update(len(batch))
-                if waiting >= _CHUNK or start + batch_size >= len(tokens):
-                    flush(start + len(batch), pending)
-                    pending = dict.fromkeys(state.excluded, 0)
-                    if chunks % _CHECKPOINT == 0:
+                if sum(len(b.value) for b in held) >= _CHUNK:
+                    flush()
+                    if time.monotonic() - saved >= _CHECKPOINT_SECONDS:
                         checkpoint()
-    except BaseException:  # Ctrl-C above all: keep what is counted, then let the caller hear of it
-        if whole:
+        flush()
+        if log is not None:
+            log.sync()
+    except FeatureIndexError:  # going on would end the same way
+        shutil.rmtree(folder)
+        raise
+    except BaseException as error:  # Ctrl-C above all: keep what is done, then let the caller hear of it
+        error.add_note(
+            f"{folder} keeps what is done up to the last checkpoint: call build again with the same arguments and path "
+            f"to go on from there, or delete it"
+        )
+        if not counting:
+            flush()
             checkpoint()
         raise
-    else:
-        checkpoint()
     finally:
         if log is not None:
             log.close()
     return state
 
 
-def _events(
-    model: "SAETransformerBridge", sae: "SAE[Any]", batch: Tokens, hook_name: str, special: torch.Tensor, n_pos: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
-    """Return the events of one batch, token by token: places and lengths ``[token]``, features, values ``[event]``."""
-    ids = torch.from_numpy(batch.ids).long()
-    states = hidden_states(model, ids, hook_name)
-    with torch.no_grad():
-        features = sae.encode(states.to(sae.dtype))
-    text = torch.from_numpy(batch.document) >= 0
-    marker = text & torch.isin(ids, special)
-    huge = text & ~marker & massive(states.float().norm(dim=-1)).cpu()
-    keep = (text & ~marker & ~huge).flatten()
-    left_out = {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
-    flat = features.flatten(0, -2)
-    where = flat.nonzero()  # the one look at the dense matrix
-    where = where[keep.to(where.device)[where[:, 0]]]
-    value = flat[where[:, 0], where[:, 1]].float().cpu().numpy()
-    row, feature = where[:, 0].cpu().numpy(), where[:, 1].cpu().numpy()
-    if value.size and value.min() < 0:
-        raise FeatureIndexError(
-            "this SAE has negative activations; the index holds features that are active above zero"
-        )
-    place = (batch.sequence_ids[:, None] * n_pos + np.arange(n_pos)).ravel()
-    length = np.bincount(row, minlength=len(place))
-    keep = keep.numpy()
-    return place[keep], feature.astype(np.int32), value, length[keep], left_out
-
-
-def _count(
-    state: Pass,
-    place: np.ndarray,
-    feature: np.ndarray,
-    value: np.ndarray,
-    length: np.ndarray,
-    *,
-    log: "_EventLog | None",
-) -> None:
-    """Count a chunk of whole sequences in."""
-    state.counted += len(place)
-    state.events += len(value)
-    state.sample.add(place, length, feature)
+def _count(state: Pass, batches: list[BatchEvents], *, log: "_EventLog | None") -> None:
+    """Count some batches in."""
+    if not batches:
+        return
+    place, length, feature, value = (
+        np.concatenate([getattr(b, name) for b in batches]) for name in ("place", "length", "feature", "value")
+    )
     if log is not None:
         log.append(place, feature, value, length)
-    if not len(value):
-        return
-    narrow = feature.astype(np.uint16) if len(state.statistics.count) <= 65536 else feature
-    order = np.argsort(narrow, kind="stable")  # a radix sort for 16 bits; tokens stay in order within a feature
-    events = Events(feature[order].astype(np.int64), np.repeat(place, length)[order], value[order])
-    state.statistics.add(events)
-    state.collector.add(events, state.statistics.max)
+    else:
+        state.sample.add(place, length, feature)
+    if len(value):
+        narrow = feature.astype(np.uint16) if len(state.statistics.count) <= 65536 else feature
+        order = np.argsort(narrow, kind="stable")  # a radix sort for 16 bits; tokens stay in order within a feature
+        events = Events(feature[order].astype(np.int64), np.repeat(place, length)[order], value[order])
+        bins = state.statistics.add(events)
+        # A full index has every event to draw its interval examples and co-activations from.
+        state.collector.add(events, bins, state.statistics.range_exponent(), sample=log is None)
+    for batch in batches:
+        state.sequences += batch.sequences
+        state.excluded = {key: count + batch.excluded[key] for key, count in state.excluded.items()}
+    state.counted += len(place)
+    state.events += len(value)
+
+
+def _save_state(folder: Path, identity: dict, state: Pass) -> None:
+    """Write a checkpoint under a name of its own, then drop the one before: there is always a complete one."""
+    manifest = {"identity": identity, "excluded": state.excluded, "counted": state.counted}
+    manifest |= {"sequences": state.sequences, "events": state.events}
+    target = folder / f"state-{state.sequences:012}"
+    if not target.is_dir():
+        write_folder(target, manifest, state.arrays())
+    for older in folder.glob("state-*"):
+        if older != target:
+            shutil.rmtree(older)
 
 
 def _resume(folder: Path, identity: dict, state: Pass) -> None:
     """Take up an earlier run in this folder, if it was of the same thing."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "state").is_dir():
+    for checkpoint in sorted(folder.glob("state-*"), reverse=True):
+        try:
+            manifest, arrays = read_folder(checkpoint)
+        except FeatureIndexError:
+            shutil.rmtree(checkpoint)  # damaged
+            continue
+        found = manifest["identity"]
+        differs = [key for key, value in identity.items() if found.get(key) != json.loads(json.dumps(value))]
+        if differs:
+            raise FeatureIndexError(
+                f"{folder} is an unfinished build of another {', '.join(differs)}: delete it, or choose another path"
+            )
+        state.load(manifest, arrays)
         return
-    try:
-        manifest, arrays = read_folder(folder / "state")
-    except FeatureIndexError:
-        shutil.rmtree(folder)  # damaged: nothing to go on from
-        folder.mkdir(parents=True)
-        return
-    found = manifest["identity"]
-    differs = [key for key, value in identity.items() if found.get(key) != json.loads(json.dumps(value))]
-    if differs:
-        raise FeatureIndexError(
-            f"{folder} is an unfinished build of another {', '.join(differs)}: delete it, or choose another path"
-        )
-    state.load(manifest, arrays)
 
 
 class _EventLog:

@@ -4,14 +4,15 @@ Everything here can be added to in any order and merged: the same corpus gives t
 An event is one active feature on one token; a place is ``sequence_id * pos + position``, a token's address for good.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
+from saekit._index_slots import EMPTY, KEY_BITS, Candidates, Slots
+
 BINS = 64  # of a histogram: linear from 0 to the smallest power of two that is not below the feature's maximum
-PER_BIN = 6  # interval candidates a feature and half-octave of activation
-OCTAVES = 5  # below the maximum for which interval candidates are kept
-_BIN_SLOTS = 16  # more than the bins alive at once (2 * OCTAVES), so bin modulo slots is unique among them
+SAMPLE_BINS = 16  # the same range for the interval candidates
+PER_BIN = 4  # interval candidates a bin
 SAMPLE = 32_768  # tokens on which co-activation is counted
 
 
@@ -24,48 +25,13 @@ class Events:
     value: np.ndarray  # float32 [event]
 
 
-@dataclass
-class Candidates:
-    """Places that may become examples of a feature, with the feature's activations around them."""
-
-    feature: np.ndarray  # int32 [n]
-    bin: np.ndarray  # int16 [n]: half-octave of the value; 0 among the top candidates
-    value: np.ndarray  # float32 [n]
-    place: np.ndarray  # int64 [n]
-    around: np.ndarray  # float16 [n, window], 0 outside the sequence
-
-    @classmethod
-    def empty(cls, window: int) -> "Candidates":
-        """Return no candidates."""
-        return cls(
-            np.zeros(0, np.int32), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros(0, np.int64),
-            np.zeros((0, window), np.float16),
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.feature)
-
-    def take(self, rows: np.ndarray) -> "Candidates":
-        """Return some of the candidates."""
-        return Candidates(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    def plus(self, *others: "Candidates") -> "Candidates":
-        """Return these and others."""
-        return Candidates(*(np.concatenate([getattr(c, f.name) for c in (self, *others)]) for f in fields(self)))
-
-
 def priority(place: np.ndarray) -> np.ndarray:
     """Return a pseudo-random number for each place (splitmix64): who has the lowest is sampled, in any shard."""
     with np.errstate(over="ignore"):
         z = place.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return (z ^ (z >> np.uint64(31))) >> np.uint64(32)
-
-
-def half_octave(value: np.ndarray) -> np.ndarray:
-    """Return floor(2 log2 value), the bin in which interval candidates compete."""
-    return np.floor(2 * np.log2(value)).astype(np.int16)
+        return (z ^ (z >> np.uint64(31))) >> np.uint64(64 - KEY_BITS)
 
 
 def first_of_each(limit: int, *keys: np.ndarray, group: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -89,22 +55,20 @@ class Statistics:
         self.max = np.zeros(d_sae, np.float32)
         self.histogram = np.zeros((d_sae, BINS), np.int64)
 
-    def add(self, events: Events) -> None:
-        """Count events in."""
+    def add(self, events: Events) -> np.ndarray:
+        """Count events in; return the histogram bin of each."""
         starts = np.flatnonzero(np.diff(events.feature, prepend=-1))
         present = events.feature[starts]
-        top = np.maximum.reduceat(events.value, starts)
         before = self.range_exponent()
         self.count[present] += np.diff([*starts, len(events.feature)])
-        self.sum[present] += np.add.reduceat(events.value.astype(np.float64), starts)
-        self.max[present] = np.maximum(self.max[present], top)
+        self.sum[present] += np.add.reduceat(events.value, starts, dtype=np.float64)
+        self.max[present] = np.maximum(self.max[present], np.maximum.reduceat(events.value, starts))
         after = self.range_exponent()
         self._widen(before, after)
-        # Multiplying by a power of two is exact, so the bin of a value does not depend on when it was seen.
-        scaled = np.ldexp(events.value.astype(np.float64) * BINS, -after[events.feature])
-        bins = np.ceil(scaled).astype(np.int64) - 1
+        bins = bins_of(events.value, events.feature, after)
         counted = np.bincount(events.feature * BINS + bins, minlength=self.histogram.size)
         self.histogram += counted.reshape(self.histogram.shape)
+        return bins
 
     def range_exponent(self) -> np.ndarray:
         """Return e for each feature: its histogram runs from 0 to 2**e."""
@@ -137,79 +101,88 @@ class Statistics:
         self.sum += other.sum
 
 
+def bins_of(value: np.ndarray, feature: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Return in which of `BINS` bins of ``(0, 2 ** exponent[feature]]`` values lie; an upper edge is inside."""
+    # Multiplying by a power of two is exact, so the bin of a value does not depend on when it was seen.
+    return np.ceil(value.astype(np.float64) * np.ldexp(float(BINS), -exponent)[feature]).astype(np.int64) - 1
+
+
 class Collector:
-    """Examples of every feature: the strongest, one a sequence, and a sample from each half-octave of strength."""
+    """Examples of every feature: the strongest, one a sequence, and a sample from each bin of its range.
+
+    The sample's bins are the histogram's, joined by fours; when a feature's range doubles, two of them become one.
+    """
 
     def __init__(self, d_sae: int, *, examples: int, window: int, n_pos: int):
         self.d_sae, self.examples, self.window, self.n_pos = d_sae, examples, window, n_pos
         self.left = window - 1 - window // 3  # two thirds of the window come before the peak: what the model had read
-        self.top = Candidates.empty(window)
-        self.sampled = Candidates.empty(window)
+        self._top = Slots(d_sae, examples, window)
+        self._sampled = Slots(d_sae * SAMPLE_BINS, PER_BIN, window)
+        self._exponent: np.ndarray | None = None  # of the sample's bins, from the first event on
 
-    def add(self, events: Events, maximum: np.ndarray) -> None:
-        """Let the events of whole sequences compete; ``maximum`` is each feature's so far."""
-        sequence = events.place // self.n_pos
-        # The strongest of each (feature, sequence), the earliest of equals.
-        changes = (np.diff(events.feature, prepend=-1) != 0) | (np.diff(sequence, prepend=-1) != 0)
-        starts = np.flatnonzero(changes)
-        group = np.cumsum(changes) - 1
-        peak = np.maximum.reduceat(events.value, starts)
-        is_peak = np.flatnonzero(events.value == peak[group])
-        is_peak = is_peak[np.unique(group[is_peak], return_index=True)[1]]
-        is_peak = is_peak[events.value[is_peak] >= self._bar()[events.feature[is_peak]]]
-        self.top = self._best(self.top.plus(self._candidates(events, is_peak, np.zeros(len(is_peak), np.int16))))
+    @property
+    def top(self) -> Candidates:
+        """The strongest examples so far, by feature, strongest first."""
+        return self._top.entries(1)
 
-        bins = half_octave(events.value)
-        rank = priority(events.place)
-        inside = np.flatnonzero(bins > half_octave(np.maximum(maximum, 1e-30))[events.feature] - 2 * OCTAVES)
-        chosen = first_of_each(
-            PER_BIN, rank[inside], events.place[inside], group=(events.feature[inside], bins[inside])
-        )
-        chosen = inside[chosen]
-        # Most can no longer win: a full bin only takes a lower priority than its last.
-        chosen = chosen[rank[chosen] <= self._sample_bar()[events.feature[chosen], bins[chosen] % _BIN_SLOTS]]
-        self.sampled = self._sample(self.sampled.plus(self._candidates(events, chosen, bins[chosen])), maximum)
+    @property
+    def sampled(self) -> Candidates:
+        """The interval candidates so far, by feature and bin."""
+        return self._sampled.entries(SAMPLE_BINS)
 
-    def merge(self, other: "Collector", maximum: np.ndarray) -> None:
-        """Let another's candidates compete too."""
-        self.top = self._best(self.top.plus(other.top))
-        self.sampled = self._sample(self.sampled.plus(other.sampled), maximum)
+    def add(self, events: Events, bins: np.ndarray, exponent: np.ndarray, *, sample: bool = True) -> None:
+        """Let events compete; they are whole sequences. Bins and exponents are those of the `Statistics`."""
+        feature, value = events.feature, events.value
+        key = _strength(value)
+        # Only what reaches its feature's last example counts, and that can be seen before anything is sorted.
+        rows = np.flatnonzero(key <= self._top.bar[feature])
+        sequence = events.place[rows] // self.n_pos
+        starts = np.flatnonzero((np.diff(feature[rows], prepend=-1) != 0) | (np.diff(sequence, prepend=-1) != 0))
+        if len(starts):
+            best = np.minimum.reduceat(key[rows], starts)
+            sizes = np.diff([*starts, len(rows)])
+            equal = np.flatnonzero(key[rows] == np.repeat(best, sizes))
+            owner = np.repeat(np.arange(len(starts)), sizes)[equal]
+            rows = rows[equal[np.diff(owner, prepend=-1) != 0]]  # the earliest of equals
+            self._offer(self._top, events, rows, feature[rows], key[rows])
+        if sample:
+            self._widen(exponent)
+            group = feature * SAMPLE_BINS + bins // (BINS // SAMPLE_BINS)
+            rank = priority(events.place)
+            rows = np.flatnonzero(rank <= self._sampled.bar[group])
+            self._offer(self._sampled, events, rows, group[rows], rank[rows])
 
-    def _bar(self) -> np.ndarray:
-        """Return the value each feature's next example must reach: that of its last one, once it has enough."""
-        bar = np.zeros(self.d_sae, np.float32)
-        full = np.bincount(self.top.feature, minlength=self.d_sae) >= self.examples
-        lowest = np.full(self.d_sae, np.inf, np.float32)
-        np.minimum.at(lowest, self.top.feature, self.top.value)
-        bar[full] = lowest[full]
-        return bar
+    def _offer(self, slots: Slots, events: Events, rows: np.ndarray, group: np.ndarray, key: np.ndarray) -> None:
+        cut = lambda chosen: around(events, rows[chosen], left=self.left, window=self.window, n_pos=self.n_pos)  # noqa: E731
+        slots.offer(group, key, events.place[rows], events.value[rows], cut)
 
-    def _sample_bar(self) -> np.ndarray:
-        bar = np.full((self.d_sae, _BIN_SLOTS), 2**32, np.uint64)
-        c = self.sampled
-        slots = (c.feature, c.bin % _BIN_SLOTS)
-        taken, worst = np.zeros(bar.shape, np.int8), np.zeros(bar.shape, np.uint64)
-        np.add.at(taken, slots, 1)
-        np.maximum.at(worst, slots, priority(c.place))
-        full = taken >= PER_BIN
-        bar[full] = worst[full]
-        return bar
+    def merge(self, other: "Collector", exponent: np.ndarray) -> None:
+        """Let another's candidates compete too; ``exponent`` is that of the merged statistics."""
+        self.restore(other.top, other.sampled, exponent)
 
-    def _best(self, c: Candidates) -> Candidates:
-        return c.take(first_of_each(self.examples, -c.value, c.place, group=(c.feature,)))
+    def restore(self, top: Candidates, sampled: Candidates, exponent: np.ndarray) -> None:
+        """Let candidates compete that an earlier pass kept."""
+        self._widen(exponent)
+        feature = top.feature.astype(np.int64)
+        self._top.offer(feature, _strength(top.value), top.place, top.value, top.around.__getitem__)
+        feature = sampled.feature.astype(np.int64)
+        group = feature * SAMPLE_BINS + bins_of(sampled.value, feature, exponent) // (BINS // SAMPLE_BINS)
+        rank = priority(sampled.place)
+        self._sampled.offer(group, rank, sampled.place, sampled.value, sampled.around.__getitem__)
 
-    def _sample(self, c: Candidates, maximum: np.ndarray) -> Candidates:
-        c = c.take(np.flatnonzero(c.bin > half_octave(np.maximum(maximum, 1e-30))[c.feature] - 2 * OCTAVES))
-        return c.take(first_of_each(PER_BIN, priority(c.place), c.place, group=(c.feature, c.bin)))
+    def _widen(self, exponent: np.ndarray) -> None:
+        """Join sample bins of features whose range has doubled, as often as it has."""
+        if self._exponent is not None:
+            seen = (self._sampled.key.reshape(self.d_sae, -1) < EMPTY).any(1)
+            wider = np.where(seen, exponent - self._exponent, 0)
+            for doublings in np.unique(wider[wider > 0]):
+                self._sampled.fold(np.flatnonzero(wider == doublings), int(doublings), SAMPLE_BINS)
+        self._exponent = exponent
 
-    def _candidates(self, events: Events, chosen: np.ndarray, bins: np.ndarray) -> Candidates:
-        return Candidates(
-            feature=events.feature[chosen].astype(np.int32),
-            bin=bins.astype(np.int16),
-            value=events.value[chosen],
-            place=events.place[chosen],
-            around=around(events, chosen, left=self.left, window=self.window, n_pos=self.n_pos),
-        )
+
+def _strength(value: np.ndarray) -> np.ndarray:
+    """Return a key that is lower for a stronger activation: the bits of a positive float sort like the float."""
+    return np.uint64(0x7F800000) - value.astype(np.float32).view(np.uint32).astype(np.uint64)
 
 
 def around(events: Events, chosen: np.ndarray, *, left: int, window: int, n_pos: int) -> np.ndarray:
@@ -219,15 +192,20 @@ def around(events: Events, chosen: np.ndarray, *, left: int, window: int, n_pos:
     """
     out = np.zeros((len(chosen), window), np.float16)
     place, feature = events.place, events.feature
-    sequence = place[chosen] // n_pos
-    for step in range(-left, window - left):  # the s-th neighbour in the list, not yet the s-th token
-        at = np.clip(chosen + step, 0, len(place) - 1)
-        offset = place[at] - place[chosen] + left
-        fits = (
-            (chosen + step >= 0) & (chosen + step < len(place)) & (feature[at] == feature[chosen])
-            & (place[at] // n_pos == sequence) & (offset >= 0) & (offset < window)
-        )  # fmt: skip
-        out[np.flatnonzero(fits), offset[fits]] = np.minimum(events.value[at[fits]], 65504)
+    out[:, left] = np.minimum(events.value[chosen], 65504)
+    begin = place[chosen] // n_pos * n_pos  # of the sequence
+    first = np.maximum(place[chosen] - left, begin)
+    last = np.minimum(place[chosen] - left + window, begin + n_pos) - 1
+    for step in (-1, 1):
+        rows, at = np.arange(len(chosen)), chosen
+        while len(rows):  # the next neighbour of all whose last one was still in the window: few after two or three
+            at = at + step
+            ahead = np.clip(at, 0, len(place) - 1)
+            there = place[ahead]
+            fits = (ahead == at) & (feature[ahead] == feature[chosen[rows]])
+            fits &= (there >= first[rows]) & (there <= last[rows])
+            rows, at = rows[fits], at[fits]
+            out[rows, place[at] - place[chosen[rows]] + left] = np.minimum(events.value[at], 65504)
     return out
 
 

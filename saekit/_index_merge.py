@@ -9,7 +9,7 @@ import numpy as np
 
 from saekit._cache import atomic
 from saekit._index_build import Pass, by_feature
-from saekit._index_collect import Candidates, half_octave
+from saekit._index_slots import Candidates
 from saekit._index_store import write_arrays, write_folder
 from saekit._index_text import coactivation, gather
 from saekit.errors import FeatureIndexError
@@ -151,6 +151,7 @@ def _state(index: "FeatureIndex") -> Pass:
     for key in vars(state.statistics):
         setattr(state.statistics, key, np.array(a[key]))
     state.statistics.histogram = state.statistics.histogram.astype(np.int64)
+    kept = []
     for kind in ("top", "sampled"):
         pointer = np.asarray(a[f"{kind}_pointer"], np.int64)
         value = np.array(a[f"{kind}_value"])
@@ -159,12 +160,12 @@ def _state(index: "FeatureIndex") -> Pass:
         around[row, a[f"{kind}_offset"]] = a[f"{kind}_around"]
         candidates = Candidates(
             feature=np.asarray(a[f"{kind}_feature"], np.int32),
-            bin=half_octave(value) if kind == "sampled" else np.zeros(len(value), np.int16),
             value=value,
             place=a["sequence_ids"][pointer // index._read.n_pos] * index._read.n_pos + pointer % index._read.n_pos,
             around=around,
         )
-        setattr(state.collector, kind, candidates)
+        kept.append(candidates)
+    state.collector.restore(*kept, state.statistics.range_exponent())
     state.sample.place = np.array(a["sample_place"])
     state.sample.length = np.asarray(a["sample_length"], np.int64)
     state.sample.features = np.asarray(a["sample_features"], np.int32)

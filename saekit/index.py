@@ -99,7 +99,7 @@ class FeatureIndex:
             tokens: The corpus.
             path: Folder to write; None for a temporary one that goes when the object goes.
             examples_per_feature: None for a full index: 8 to 16 bytes an event, on disk. A number for a bounded one
-                that keeps so many of the strongest examples, one a sequence, and 6 from each half-octave below.
+                that keeps so many of the strongest examples, one a sequence, and 4 from each 16th of the range.
             window: Tokens of context an example carries, two thirds of them before the peak.
             batch_size: Sequences a forward pass.
             progress: Show a progress bar.
@@ -240,8 +240,8 @@ class FeatureIndex:
         """Return the n equal-width intervals of (0, max], strongest first, with up to ``per`` examples of each.
 
         Which examples is decided by a hash of their place, so it is the same for every shard order. ``share`` comes
-        from all events. A bounded index keeps 6 candidates a half-octave within 5 octaves of the maximum: the
-        weakest interval is sampled evenly by octave there, not by token.
+        from all events. A bounded index keeps 4 candidates in each of 16 equal bins up to the power of two above the
+        maximum, so within an interval it samples evenly by strength, not by token.
         """
         self._check(feature)
         if n < 1 or per < 0:

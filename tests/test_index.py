@@ -306,7 +306,7 @@ def test_an_unfinished_build_of_something_else_is_not_taken_up(model, sae, token
     assert not (tmp_path / "index").exists()
     monkeypatch.setattr(build, "_count", real)
     monkeypatch.setattr(build, "_CHUNK", 1)
-    monkeypatch.setattr(build, "_CHECKPOINT", 1)
+    monkeypatch.setattr(build, "_CHECKPOINT_SECONDS", 0)
     calls = []
 
     def stop(*args):
