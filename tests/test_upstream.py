@@ -1,0 +1,198 @@
+"""What saekit takes from upstream: names, and behaviours that no type shows.
+
+When a release moves one of them, this file fails first, with the list, and everything else that fails is a
+consequence. The traps at the end are worked around; when one is mended upstream, the work-around can go.
+"""
+
+import importlib
+import importlib.metadata
+import inspect
+import logging
+import tomllib
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from tests import tiny
+
+# module, name in it (dotted for attributes), parameters that we pass by name
+NAMES = [
+    ("sae_lens", "SAETransformerBridge.boot_transformers", ("device", "dtype")),
+    ("sae_lens", "SAETransformerBridge._resolve_hook_name", ()),
+    ("sae_lens", "SAETransformerBridge.run_with_hooks", ("fwd_hooks",)),
+    ("sae_lens", "SAE.from_pretrained", ("release", "sae_id", "device")),
+    ("sae_lens", "SAE.load_from_disk", ("device",)),
+    ("sae_lens", "SAE.save_model", ()),
+    ("sae_lens", "SAE.encode", ()),
+    ("sae_lens", "SAE.decode", ()),
+    ("sae_lens", "TopKSAE", ("cfg",)),
+    ("sae_lens", "TopKSAEConfig", ("d_in", "d_sae", "k", "apply_b_dec_to_input", "metadata")),
+    ("sae_lens", "TopKSAEConfig.architecture", ()),
+    ("sae_lens.saes.sae", "SAEMetadata", ()),
+    ("sae_lens.loading.pretrained_saes_directory", "get_pretrained_saes_directory", ()),
+    ("sae_lens.util", "extract_stop_at_layer_from_tlens_hook_name", ()),
+    ("sae_lens.util", "get_special_token_ids", ()),
+    ("transformer_lens.model_bridge", "TransformerBridge.hook_dict", ()),
+    ("transformer_lens.model_bridge", "TransformerBridge._collect_hook_aliases_from_registry", ()),
+    ("transformer_lens.model_bridge", "TransformerBridge.W_U", ()),
+    ("transformer_lens.model_bridge", "TransformerBridge.boot_native", ()),
+    ("transformer_lens.config", "TransformerBridgeConfig", ()),
+    ("transformers", "AutoTokenizer.from_pretrained", ()),
+    ("transformers", "AutoModelForCausalLM.from_pretrained", ()),
+    ("transformers.utils.logging", "is_progress_bar_enabled", ()),
+    ("transformers.utils.logging", "disable_progress_bar", ()),
+    ("transformers.utils.logging", "enable_progress_bar", ()),
+    ("anywidget", "AnyWidget._repr_mimebundle_", ()),
+    ("ipywidgets", "Widget.set_state", ("sync_data",)),
+    ("ipywidgets", "Widget.hold_sync", ()),
+    ("nbval.kernel", "RunningKernel.execute_cell_input", ("allow_stdin",)),
+]
+CFG = ("n_layers", "n_ctx", "d_model", "d_vocab", "device", "model_name", "uses_rms_norm", "eps")
+LOOKUP = ("model", "saes_map", "expected_l0", "expected_var_explained", "neuronpedia_id")
+HOOK = "blocks.1.hook_resid_post"
+
+
+def missing(module: str, name: str, parameters: tuple[str, ...]) -> str | None:
+    """Return what is gone, None if the name and its parameters are there."""
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        return f"{module}.{name}: {error}"
+    known = inspect.signature(found).parameters if parameters else {}
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return None
+    gone = [parameter for parameter in parameters if parameter not in known]
+    return f"{module}.{name} takes no {', '.join(gone)}" if gone else None
+
+
+def test_every_name_that_we_use_is_there():
+    assert [gone for name in NAMES if (gone := missing(*name))] == []
+
+
+def test_installed_versions_are_in_the_ranges_of_pyproject():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in map(Requirement, project["dependencies"]):
+        assert requirement.specifier.contains(importlib.metadata.version(requirement.name)), requirement
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+def test_the_bridge_has_the_settings_that_we_read(model):
+    assert [name for name in CFG if not hasattr(model.cfg, name)] == []
+    assert isinstance(model.hook_aliases, dict)
+    assert model.W_U.shape == (model.cfg.d_model, model.cfg.d_vocab)
+    assert model.ln_final.weight.shape == (model.cfg.d_model,)
+
+
+def test_hook_names_of_transformer_lens_resolve_to_keys_of_hook_dict(model):
+    for name in (HOOK, "blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out", "blocks.0.attn.hook_z"):
+        assert model._resolve_hook_name(name) in model.hook_dict
+
+
+def test_stopping_early_gives_the_same_activation_as_the_whole_run(model):
+    ids = torch.tensor([[0, 5, 9, 30]])
+    seen = []
+    key = model._resolve_hook_name(HOOK)
+    for stop in (None, 2):
+        hooks = [(key, lambda activation, hook: seen.append(activation.clone()))]
+        model.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=stop, prepend_bos=False)
+    torch.testing.assert_close(seen[0], seen[1])
+    assert seen[0].shape == (1, 4, model.cfg.d_model)
+
+
+def test_a_hook_names_the_layer_to_stop_at():
+    from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name as stop_at
+
+    hooks = ["blocks.18.hook_resid_post", "blocks.3.hook_resid_pre", "blocks.0.attn.hook_z", "ln_final.hook_normalized"]
+    assert [stop_at(hook) for hook in hooks] == [19, 4, 1, None]
+
+
+def test_special_tokens_in_a_text_can_be_read_as_text(model):
+    from sae_lens.util import get_special_token_ids
+
+    tokenizer = model.tokenizer
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    assert special <= set(get_special_token_ids(tokenizer))
+    assert special & set(tokenizer("a <s> b", add_special_tokens=False)["input_ids"])
+    ids = tokenizer("a <s> b", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert not special & set(ids)
+
+
+# --- the SAE --------------------------------------------------------------------------------------------------------
+
+
+def test_a_topk_sae_is_the_four_arrays_and_the_formula_that_we_write():
+    sae = tiny.topk_sae(16, 40, k=4)
+    assert sorted(sae.state_dict()) == ["W_dec", "W_enc", "b_dec", "b_enc"]
+    with torch.no_grad():
+        sae.b_dec.copy_(torch.linspace(-1, 1, 16))
+        x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+        dense = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+        kept = dense.topk(4)
+        want = torch.zeros_like(dense).scatter(-1, kept.indices, kept.values.relu())
+        torch.testing.assert_close(sae.encode(x), want)
+        torch.testing.assert_close(sae.decode(want), want @ sae.W_dec + sae.b_dec)
+
+
+def test_an_sae_saves_to_safetensors_and_json_and_comes_back(tmp_path):
+    from sae_lens import SAE
+
+    sae = tiny.topk_sae(16, 40)
+    sae.save_model(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    back = SAE.load_from_disk(str(tmp_path), device="cpu")
+    assert back.cfg.metadata.hook_name == sae.cfg.metadata.hook_name
+    assert back.cfg.architecture() == "topk"
+    for name, value in sae.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], value)
+
+
+def test_the_release_directory_is_read_offline_and_has_our_columns(monkeypatch):
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    monkeypatch.setattr("socket.socket.connect", None)
+    directory = get_pretrained_saes_directory()
+    assert sum(len(lookup.saes_map) for lookup in directory.values()) > 13_000
+    lookup = next(iter(directory.values()))
+    assert [name for name in LOOKUP if not hasattr(lookup, name)] == []
+
+
+# --- the front-end --------------------------------------------------------------------------------------------------
+
+
+def test_anywidget_takes_sources_as_text_and_gives_a_bundle_to_extend():
+    import anywidget
+
+    class Tiny(anywidget.AnyWidget):
+        _esm = "export default { render() {} };"
+        _css = ".saekit-tiny {}"
+
+    widget = Tiny()
+    data, _metadata = widget._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert {"_esm", "_css", "_anywidget_id"} <= set(widget.keys)
+    widget.close()
+
+
+# --- traps that we work around --------------------------------------------------------------------------------------
+
+
+def test_trap_an_sae_without_its_hook_point_is_skipped_without_an_error(model, caplog):
+    """`check_hook` raises instead."""
+    sae = tiny.topk_sae(model.cfg.d_model, 40, hook_name="blocks.7.hook_resid_post")
+    ids = torch.tensor([[0, 5, 9]])
+    with caplog.at_level(logging.CRITICAL):
+        spliced = model.run_with_saes(ids, saes=[sae])
+    torch.testing.assert_close(spliced, model(ids))
+
+
+def test_trap_importing_sae_lens_warns(recwarn):
+    """The exception to `filterwarnings = error` in pyproject.toml stands for this one."""
+    import transformer_lens.utils
+
+    importlib.reload(transformer_lens.utils)
+    assert any("utils" in str(warning.message) for warning in recwarn.list)
