@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit.data import Tokens
@@ -106,25 +106,37 @@ def harvest(
     ):
         file.truncate(state["rows"] * 2 * model.cfg.d_model)  # what came after the last checkpoint is done again
         file.seek(0, os.SEEK_END)
-        for start in range(state["sequences"], len(tokens), batch_size):
-            batch = tokens[start : start + batch_size]
-            ids = torch.from_numpy(batch.ids).long()
-            states = hidden_states(model, ids, hook_name).float().cpu()
-            text = torch.from_numpy(batch.document) >= 0
-            marker = text & torch.isin(ids, special)
-            huge = text & ~marker & massive(states.norm(dim=-1))
-            keep = text & ~marker & ~huge
-            rows = states[keep].clamp(-65504, 65504).numpy().astype("<f2")
-            file.write(rows.tobytes())
-            state["sequences"] = start + len(batch)
-            state["rows"] += len(rows)
-            for name, mask in (("bos_or_padding", ~text), ("special", marker), ("massive", huge)):
-                state["excluded"][name] += int(mask.sum())
-            bar.update(len(batch))
-            if (start // batch_size) % 200 == 199:
-                _checkpoint(path, file, state)
-        _checkpoint(path, file, state)
+        try:
+            for start in range(state["sequences"], len(tokens), batch_size):
+                batch = tokens[start : start + batch_size]
+                rows, left_out = _rows(model, batch, hook_name, special)
+                file.write(rows.tobytes())
+                excluded = {reason: n + left_out[reason] for reason, n in state["excluded"].items()}
+                # One assignment: an interrupt finds the old state or the new one.
+                state = state | {
+                    "sequences": start + len(batch),
+                    "rows": state["rows"] + len(rows),
+                    "excluded": excluded,
+                }
+                bar.update(len(batch))
+                if (start // batch_size) % 200 == 199:
+                    _checkpoint(path, file, state)
+        finally:
+            _checkpoint(path, file, state)
     return load_activations(path)
+
+
+def _rows(
+    model: "SAETransformerBridge", batch: Tokens, hook_name: str, special: Int[Tensor, " n"]
+) -> tuple[Float[np.ndarray, "token d_model"], dict[str, int]]:
+    """Return the activations of one batch that count, and how many were left out, by reason."""
+    ids = torch.from_numpy(batch.ids).long()
+    states = hidden_states(model, ids, hook_name).float().cpu()
+    text = torch.from_numpy(batch.document) >= 0
+    marker = text & torch.isin(ids, special)
+    huge = text & ~marker & massive(states.norm(dim=-1))
+    rows = states[text & ~marker & ~huge].clamp(-65504, 65504).numpy().astype("<f2")
+    return rows, {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
 
 
 def load_activations(path: Path | str) -> Activations:

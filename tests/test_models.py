@@ -25,13 +25,16 @@ def test_a_local_model_gives_the_same_logits_and_states_as_transformers(model, m
 
 def test_layers_above_the_hook_do_not_run(model):
     ran = []
-    hook = model.blocks[2].hook_in if hasattr(model.blocks[2], "hook_in") else None
-    handle = hook.register_forward_hook(lambda *args: ran.append(1))
+    handle = model.blocks[2].mlp.register_forward_hook(lambda *args: ran.append(1))
     try:
         models.hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
     finally:
         handle.remove()
     assert ran == []
+    handle = model.blocks[1].mlp.register_forward_hook(lambda *args: ran.append(1))
+    models.hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
+    handle.remove()
+    assert ran == [1], "the count sees a layer that does run"
 
 
 def test_a_missing_hook_point_is_an_error_that_names_the_nearest(model):

@@ -24,7 +24,7 @@ def test_a_saved_sae_gives_the_same_outputs_here_and_in_sae_lens(folder, model):
 
     original = tiny.topk_sae(32, 96)
     loaded = saes.load_sae(str(folder), model=model)
-    plain = SAE.load_from_disk(str(folder)).float()
+    plain = SAE.load_from_disk(str(folder), dtype="float32")
     x = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
     assert loaded.W_dec.dtype == torch.float32
     torch.testing.assert_close(loaded.encode(x), plain.encode(x))

@@ -115,7 +115,7 @@ def test_training_lowers_the_error_and_returns_a_plain_sae_lens_sae(activations,
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(128))
     check_pair(model, sae)
     save_sae(sae, tmp_path / "sae")
-    plain = SAE.load_from_disk(str(tmp_path / "sae")).float()
+    plain = SAE.load_from_disk(str(tmp_path / "sae"), dtype="float32")
     torch.testing.assert_close(plain(x[:50]), sae(x[:50]), atol=0.1, rtol=0.05)
 
 

@@ -57,7 +57,7 @@ def topk_sae(d_in: int, d_sae: int, *, k: int = 8, hook_name: str = "blocks.1.ho
         sae.W_dec.copy_(rows)
         sae.W_enc.copy_(rows.T)
         sae.b_enc.zero_()
-        sae.b_enc[-1] = -1e6
+        sae.b_enc[-1] = -1e4
         sae.b_dec.zero_()
     for parameter in sae.parameters():
         parameter.requires_grad_(False)
