@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.data import Tokens
+from saekit.data import Tokens, counted
 from saekit.errors import DataError
-from saekit.models import check_hook, hidden_states, massive, special_token_ids
+from saekit.models import check_hook, hidden_states, special_token_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -130,13 +130,9 @@ def _rows(
     model: "SAETransformerBridge", batch: Tokens, hook_name: str, special: Int[Tensor, " n"]
 ) -> tuple[Float[np.ndarray, "token d_model"], dict[str, int]]:
     """Return the activations of one batch that count, and how many were left out, by reason."""
-    ids = torch.from_numpy(batch.ids).long()
-    states = hidden_states(model, ids, hook_name).float().cpu()
-    text = torch.from_numpy(batch.document) >= 0
-    marker = text & torch.isin(ids, special)
-    huge = text & ~marker & massive(states.norm(dim=-1))
-    rows = states[text & ~marker & ~huge].clamp(-65504, 65504).numpy().astype("<f2")
-    return rows, {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
+    states = hidden_states(model, torch.from_numpy(batch.ids).long(), hook_name).float().cpu()
+    keep, left_out = counted(batch, states, special)
+    return states[keep].clamp(-65504, 65504).numpy().astype("<f2"), left_out
 
 
 def load_activations(path: Path | str) -> Activations:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saekit.data import Tokens
+from saekit.data import Tokens, counted
 from saekit.errors import FeatureIndexError
-from saekit.models import massive
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -54,12 +53,8 @@ def batch_events(
     """
     with torch.sparse.check_sparse_tensor_invariants(False):  # said explicitly, or torch warns that it is the default
         features = sae.encode(states.flatten(0, 1).to(sae.dtype))
-    ids = torch.from_numpy(batch.ids).long()
-    text = torch.from_numpy(batch.document) >= 0
-    marker = text & torch.isin(ids, special)
-    huge = text & ~marker & massive(states.flatten(2).float().norm(dim=-1)).cpu()
-    keep = (text & ~marker & ~huge).flatten()
-    excluded = {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
+    keep, excluded = counted(batch, states, special)
+    keep = keep.flatten()
     if features.is_sparse:
         (row, feature), value = features._indices(), features._values()
         active = ((value != 0) & keep.to(value.device)[row]).nonzero().squeeze(1)

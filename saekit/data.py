@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from saekit._cache import atomic, cache_dir
 from saekit._sources import SOURCES, Source
 from saekit.errors import DataError, OfflineError
-from saekit.models import bos_token_id
+from saekit.models import bos_token_id, massive
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -164,6 +166,26 @@ def tokens_from_texts(texts: Sequence[str], *, model: "SAETransformerBridge", co
     if not tokens.n_tokens:
         raise DataError("no tokens: expected at least one text that is not empty")
     return tokens
+
+
+def counted(
+    batch: Tokens, states: Float[Tensor, "batch pos ..."], special: Int[Tensor, " n"]
+) -> tuple[Bool[Tensor, "batch pos"], dict[str, int]]:
+    """Decide which tokens count in statistics; return them, and how many are left out by reason.
+
+    Left out are BOS, separators and padding; special tokens; and tokens with a massive norm. Every statistic of
+    saekit asks here.
+
+    Args:
+        batch: Some rows of a corpus.
+        states: The model's activations on them.
+        special: Ids of special tokens.
+    """
+    text = torch.from_numpy(batch.document) >= 0
+    marker = text & torch.isin(torch.from_numpy(batch.ids).long(), special)
+    huge = text & ~marker & massive(states.flatten(2).float().norm(dim=-1)).cpu()
+    left_out = {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
+    return text & ~marker & ~huge, left_out
 
 
 def _held_out(source: str, number: int) -> bool:

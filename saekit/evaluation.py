@@ -3,7 +3,6 @@
 Every number is computed on the same tokens, in float32, and says what was left out.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from saekit.data import Tokens
+from saekit.data import Tokens, counted
 from saekit.errors import DataError
-from saekit.models import check_hook, massive, special_token_ids
+from saekit.models import check_hook, hidden_states, special_token_ids
 from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
@@ -95,20 +94,15 @@ def evaluate(model: "SAETransformerBridge", sae: "SAE[Any]", tokens: Tokens, *, 
     """
     check_pair(model, sae)
     hook = check_hook(model, sae_hook(sae))
-    batches = list(_batches(tokens, batch_size))
+    batches = [tokens[start : start + batch_size] for start in range(0, len(tokens), batch_size)]
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
 
     total, count = torch.zeros(sae.cfg.d_in, dtype=torch.float64), 0
-    kept, excluded = [], {"bos_or_padding": 0, "special": 0, "massive": 0}
-    states = []
-    for ids, document in batches:
-        x = _run(model, ids, hook)[1]
-        text = document >= 0
-        marker = text & torch.isin(ids, special)
-        huge = text & ~marker & massive(x.norm(dim=-1))
-        keep = text & ~marker & ~huge
-        for name, mask in (("bos_or_padding", ~text), ("special", marker), ("massive", huge)):
-            excluded[name] += int(mask.sum())
+    kept, states, excluded = [], [], {}
+    for batch in batches:
+        x = hidden_states(model, torch.from_numpy(batch.ids).long(), hook).float().cpu()
+        keep, left_out = counted(batch, x, special)
+        excluded = {reason: excluded.get(reason, 0) + n for reason, n in left_out.items()}
         kept.append(keep)
         states.append(x)
         total += x[keep].double().sum(0)
@@ -120,7 +114,8 @@ def evaluate(model: "SAETransformerBridge", sae: "SAE[Any]", tokens: Tokens, *, 
     error = variance = cosine = active = 0.0
     alive = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
     losses, predictions = dict.fromkeys(("clean", "spliced", "zero", "mean"), 0.0), 0
-    for (ids, document), keep, x in zip(batches, kept, states, strict=True):
+    for batch, keep, x in zip(batches, kept, states, strict=True):
+        ids, document = torch.from_numpy(batch.ids).long(), torch.from_numpy(batch.document)
         features = sae.encode(x[keep])
         rebuilt = sae.decode(features)
         error += (x[keep] - rebuilt).double().square().sum().item()
@@ -132,7 +127,7 @@ def evaluate(model: "SAETransformerBridge", sae: "SAE[Any]", tokens: Tokens, *, 
         predictions += int(scored.sum())
         for name, new in (("clean", None), ("spliced", rebuilt), ("zero", torch.zeros_like(rebuilt)),
                           ("mean", mean.expand_as(rebuilt))):  # fmt: skip
-            logits, _ = _run(model, ids, hook, None if new is None else (keep, new))
+            logits = _logits(model, ids, hook, None if new is None else (keep, new))
             nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
             losses[name] += nll[scored].double().sum().item()
     losses = {name: value / max(predictions, 1) for name, value in losses.items()}
@@ -157,25 +152,16 @@ def evaluate(model: "SAETransformerBridge", sae: "SAE[Any]", tokens: Tokens, *, 
     )
 
 
-def _batches(tokens: Tokens, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(tokens), batch_size):
-        part = tokens[start : start + batch_size]
-        yield torch.from_numpy(part.ids).long(), torch.from_numpy(part.document)
-
-
-def _run(
-    model: "SAETransformerBridge", ids: Tensor, hook: str, replacement: tuple[Tensor, Tensor] | None = None
-) -> tuple[Float[Tensor, "batch pos d_vocab"], Float[Tensor, "batch pos d_in"]]:
-    """Return logits and the activations at ``hook``; ``replacement`` is (where [batch, pos], new [n, d_in])."""
-    seen = {}
+def _logits(
+    model: "SAETransformerBridge", ids: Tensor, hook: str, replacement: tuple[Tensor, Tensor] | None
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Run the model, with new activations in some places: ``(where [batch, pos], new [n, d_in])``."""
 
     def edit(activation, hook):
-        seen["here"] = activation.detach().clone()
-        if replacement is not None:
-            where, new = replacement
-            activation = activation.clone()
-            activation[where] = new.to(activation.dtype)
+        where, new = replacement
+        activation = activation.clone()
+        activation[where] = new.to(activation)
         return activation
 
-    logits = model.run_with_hooks(ids.to(model.cfg.device), fwd_hooks=[(hook, edit)], prepend_bos=False)
-    return logits.float().cpu(), seen["here"].float().cpu()
+    hooks = [] if replacement is None else [(hook, edit)]
+    return model.run_with_hooks(ids.to(model.cfg.device), fwd_hooks=hooks, prepend_bos=False).float().cpu()
