@@ -11,7 +11,7 @@ from saekit._cache import atomic
 from saekit._index_build import Pass, by_feature
 from saekit._index_slots import Candidates
 from saekit._index_store import write_arrays, write_folder
-from saekit._index_text import coactivation, gather
+from saekit._index_text import coactivation, cosine, gather
 from saekit.errors import FeatureIndexError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What belongs to the weights or the vocabulary: the same in every part.
 SHARED = (
     "vocabulary", "vocabulary_start", "promoted_ids", "promoted_logits", "suppressed_ids", "suppressed_logits",
-    "cosine_ids", "cosines",
+    "direction",
 )  # fmt: skip
 
 
@@ -177,13 +177,16 @@ def write_compact(index: "FeatureIndex", target: Path, chosen: np.ndarray) -> No
     """Write a bounded index with the chosen interval examples only, and neighbours in place of the token sample."""
     if not index.bounded:
         raise FeatureIndexError("only a bounded index can be compacted: build it with examples_per_feature=")
-    arrays = {k: v for k, v in index._arrays.items() if not k.startswith(("_", "sample_", "sampled_"))}
+    arrays = {k: v for k, v in index._arrays.items() if not k.startswith(("_", "sample_", "sampled_", "direction"))}
     start = np.asarray(index._arrays["sampled_start"], np.int64)
     for name in ("feature", "value", "pointer"):
         arrays[f"sampled_{name}"] = index._arrays[f"sampled_{name}"][chosen]
     for name in ("offset", "around"):
         arrays[f"sampled_{name}"] = gather(index._arrays[f"sampled_{name}"], start, chosen)
     arrays["sampled_start"] = np.concatenate([[0], np.cumsum(np.diff(start)[chosen])]).astype(np.int32)
+    nearest = [cosine(index._arrays, part) for part in np.array_split(np.arange(index.d_sae), -(-index.d_sae // 256))]
+    arrays["cosine_ids"] = _narrow(np.concatenate([ids for ids, _ in nearest]))
+    arrays["cosines"] = np.concatenate([scores for _, scores in nearest])
     close = [coactivation(index._arrays, f, index.d_sae, True) for f in range(index.d_sae)]
     arrays["coactivation_ids"] = _narrow(np.stack([ids for ids, _ in close]))
     arrays["coactivations"] = np.stack([scores for _, scores in close]).astype(np.float16)

@@ -30,35 +30,25 @@ PROMPT_TOKENS = 1024  # a longer prompt is cut: attention on it would take gigab
 
 @torch.no_grad()
 def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarray]:
-    """Return what follows from the weights alone: logits and decoder neighbours of every feature, the vocabulary."""
+    """Return what follows from the weights alone: decoder directions, their logits, the vocabulary."""
     rows = sae.W_dec.detach().float()
-    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
     W_U = unembedding(model).detach().float()
     reads_residual = rows.shape[1] == W_U.shape[0]  # an SAE inside a head has no direct path to the logits
     kept_logits = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
-    kept_cosines = min(KEPT, len(rows) - 1)
     out: dict[str, list[torch.Tensor]] = {}
-    for start in range(0, len(rows), 256):
-        part = slice(start, start + 256)
-        if kept_logits:
-            logits = final_norm(model, rows[part]) @ W_U
-            logits -= logits.mean(1, keepdim=True)
-            for side, sign in (("promoted", 1), ("suppressed", -1)):
-                values, ids = (sign * logits).topk(kept_logits)
-                out.setdefault(f"{side}_logits", []).append(sign * values)
-                out.setdefault(f"{side}_ids", []).append(ids)
-        cosine = unit[part] @ unit.T
-        cosine[torch.arange(len(cosine)), start + torch.arange(len(cosine))] = -2  # itself comes last
-        values, ids = cosine.topk(kept_cosines)
-        out.setdefault("cosines", []).append(values)
-        out.setdefault("cosine_ids", []).append(ids)
+    for part in rows.split(256) if kept_logits else ():
+        logits = final_norm(model, part) @ W_U
+        logits -= logits.mean(1, keepdim=True)
+        for side, largest in (("promoted", True), ("suppressed", False)):
+            values, ids = logits.topk(kept_logits, largest=largest)
+            out.setdefault(f"{side}_logits", []).append(values)
+            out.setdefault(f"{side}_ids", []).append(ids)
     arrays = {name: torch.cat(parts).cpu().numpy() for name, parts in out.items()}
     if not kept_logits:
         for side in ("promoted", "suppressed"):
             arrays[f"{side}_logits"], arrays[f"{side}_ids"] = np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
-    narrow = {
-        name: a.astype(np.float32 if name.endswith(("logits", "cosines")) else _ids(a)) for name, a in arrays.items()
-    }
+    narrow = {name: a.astype(np.float32 if name.endswith("logits") else _ids(a)) for name, a in arrays.items()}
+    narrow["direction"] = (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
     pieces = token_bytes(model)
     start = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.uint32)
     return narrow | {"vocabulary": np.frombuffer(b"".join(pieces), np.uint8), "vocabulary_start": start}
@@ -67,6 +57,23 @@ def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarr
 def _ids(array: np.ndarray) -> np.dtype:
     """Return the smallest type that holds ids like these."""
     return np.dtype(np.uint16 if array.max(initial=0) <= 65535 else np.int32)
+
+
+def cosine(arrays: dict[str, np.ndarray], features: np.ndarray) -> tuple[np.ndarray, Float[np.ndarray, "n k"]]:
+    """Return the features whose decoder rows are closest to those of some features, by cosine, closest first.
+
+    They are looked up when they are asked for: for all features at once they cost more than all the rest of a build.
+    """
+    if "cosine_ids" in arrays:
+        return arrays["cosine_ids"][features], arrays["cosines"][features]
+    direction = arrays["direction"]
+    found = direction[features] @ direction.T
+    found[np.arange(len(features)), features] = -2  # itself comes last
+    kept = min(KEPT, len(direction) - 1)
+    ids = np.argpartition(-found, kept - 1, axis=1)[:, :kept]
+    scores = np.take_along_axis(found, ids, 1)
+    order = np.lexsort((ids, -scores), axis=1)
+    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def coactivation(

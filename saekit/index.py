@@ -283,7 +283,7 @@ class FeatureIndex:
         """
         self._check(feature)
         if by == "decoder":
-            ids, scores = self._arrays["cosine_ids"][feature], self._arrays["cosines"][feature]
+            (ids,), (scores,) = text_side.cosine(self._arrays, np.array([feature]))
         elif by == "coactivation":
             ids, scores = text_side.coactivation(self._arrays, feature, self.d_sae, self.bounded)
         else:
