@@ -11,6 +11,10 @@ from saekit._cache import atomic
 from saekit.errors import FeatureIndexError
 
 FORMAT = "saekit feature index 1"
+# Two kinds of array are mostly redundancy: offsets are stored as the lengths between them, sorted owners as how many
+# rows each has.
+_OFFSETS = ("top_start", "sampled_start", "vocabulary_start")
+_OWNERS = ("top_feature", "sampled_feature")
 _CHECKED = 64_000_000  # bytes: files up to this size carry a SHA-256 that is compared on opening
 
 
@@ -23,7 +27,10 @@ def write_folder(path: Path, manifest: dict, arrays: Mapping[str, np.ndarray]) -
 
 def write_arrays(folder: Path, manifest: dict, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays into an existing folder, then the manifest that makes them count."""
-    described = {name: describe(write_array(folder, name, array), array) for name, array in arrays.items()}
+    described = {}
+    for name, array in arrays.items():
+        stored = _packed(name, array)
+        described[name] = describe(write_array(folder, name, stored), stored)
     text = json.dumps({**manifest, "format": FORMAT, "arrays": described}, indent=1)
     draft = folder / "manifest.json.part"
     draft.write_text(text + "\n", encoding="utf-8")
@@ -72,7 +79,25 @@ def read_folder(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise FeatureIndexError(f"{manifest_file} cannot be read ({error}): it is damaged or foreign") from error
     if manifest.get("format") != FORMAT:
         raise FeatureIndexError(f"{path} has format {manifest.get('format')!r}, expected {FORMAT!r}: build it again")
-    return manifest, {name: _read_array(path, name, about) for name, about in described.items()}
+    return manifest, {name: _unpacked(name, _read_array(path, name, about)) for name, about in described.items()}
+
+
+def _packed(name: str, array: np.ndarray) -> np.ndarray:
+    if name in _OFFSETS:
+        array = np.diff(array)
+    elif name in _OWNERS:
+        array = np.bincount(array)
+    else:
+        return array
+    return array.astype(np.min_scalar_type(array.max(initial=0)))
+
+
+def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
+    if name in _OFFSETS:
+        return np.concatenate([[0], np.cumsum(array, dtype=np.int64)])
+    if name in _OWNERS:
+        return np.repeat(np.arange(len(array), dtype=np.int32), array)
+    return array
 
 
 def _read_array(path: Path, name: str, about: dict) -> np.ndarray:

@@ -7,7 +7,8 @@ what we use of the bridge is listed in ``tests/test_upstream.py``.
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,8 @@ def load_model(
     else:
         source = name
     try:
-        model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
+        with _transformers_without_bars():
+            model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
     except Exception as error:
         if source != name or Path(source).is_dir():
             raise
@@ -112,21 +114,14 @@ def _converted(name: str, file: PackageFile, *, progress: bool) -> Path:
     gguf = package_file(file, progress=progress)
     from tqdm.auto import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
     with tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False) as bar:
-        # transformers draws a second bar of its own on stderr, which no argument switches off.
-        was_on = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
-        try:
+        with _transformers_without_bars():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             bar.update()
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             bar.update()
-        finally:
-            if was_on:
-                transformers_logging.enable_progress_bar()
-        # It is dequantised, but transformers keeps treating it as quantised unless told otherwise.
+        # Dequantised, but still treated as quantised by transformers unless told otherwise.
         del model.config.quantization_config
         model.hf_quantizer = None
         model.is_quantized = False
@@ -135,6 +130,20 @@ def _converted(name: str, file: PackageFile, *, progress: bool) -> Path:
             tokenizer.save_pretrained(draft)
         bar.update()
     return target
+
+
+@contextmanager
+def _transformers_without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own on stderr, which no argument switches off."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 # --- hook points -----------------------------------------------------------------------------------------------
@@ -224,9 +233,8 @@ def bos_token_id(model: "SAETransformerBridge") -> int | None:
 def massive(norms: Float[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
     """Mark massive activations: a norm above 6 times the median norm of its own sequence.
 
-    A few tokens (the first of a text, rare delimiters) have residuals some hundred times longer than all
-    others (Sun et al. 2024). They would decide every mean and every fit, so saekit leaves them out and says how
-    many. The threshold looks at one sequence only, hence does not depend on batching or sharding.
+    A few tokens (the first of a text, rare delimiters) have residuals some hundred times as long as others (Sun et
+    al. 2024) and would decide every mean. The rule looks at one sequence only, so it knows no batches or shards.
     """
     return norms > 6 * norms.median(-1, keepdim=True).values
 
@@ -239,8 +247,8 @@ def encode_text(model: "SAETransformerBridge", text: str) -> Int[Tensor, "pos"]:
     """
     if model.tokenizer is None:
         raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass token ids, or load the model with one")
-    # Special-token markers inside a text are text: nobody's corpus may smuggle in a chat turn. Only the start of
-    # a very long text can fit, and tokenising the rest of it would take seconds: 32 characters a token is ample.
+    # Markers of special tokens inside a text stay text. Of a very long text only the start can fit, and tokenising
+    # the rest would take seconds: 32 characters a token is ample.
     text = text[: 32 * model.cfg.n_ctx]
     ids = model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     if not ids:
