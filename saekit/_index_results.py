@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Interval:
 class Histogram:
     """How often a feature is active how strongly: ``counts[i]`` tokens in ``(edges[i], edges[i + 1]]``."""
 
-    edges: Float[np.ndarray, " bins+1"]
-    counts: Float[np.ndarray, " bins"]
+    edges: Float[np.ndarray, " edges"]
+    counts: Int[np.ndarray, " bins"]
 
 
 @dataclass(frozen=True)

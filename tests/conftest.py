@@ -1,12 +1,16 @@
-"""Fixtures for all tests: a tiny model on disk, loaded once."""
+"""Fixtures for all tests: shapes are checked, and a tiny model on disk is loaded once."""
 
 import pytest
 
-from tests import tiny
+from tests import _shapes
+
+_shapes.install()  # before the first import of saekit
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
+    from tests import tiny
+
     return tiny.write_model(tmp_path_factory.mktemp("model") / "tiny")
 
 

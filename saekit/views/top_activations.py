@@ -66,7 +66,7 @@ class TopActivations(View):
         model: "SAETransformerBridge | None" = None,
         sae: "SAE | None" = None,
         names: Mapping[int, str] | Sequence[str] | None = None,
-        scores: Float[np.ndarray, " d_sae"] | None = None,
+        scores: Float[np.ndarray, " d_sae"] | Sequence[float] | None = None,
         order: str | None = None,
         prompt: str = "",
         token: int | None = None,

@@ -1,0 +1,32 @@
+"""The shapes in saekit's signatures are checked while tests run, and nothing but shapes."""
+
+import jaxtyping
+import pytest
+import torch
+
+from saekit import models
+from tests._shapes import has_shape
+
+
+def test_a_wrong_shape_is_an_error_in_the_tests():
+    assert models.massive(torch.ones(2, 5)).shape == (2, 5)
+    with pytest.raises(jaxtyping.TypeCheckError, match="norms"):
+        models.massive(torch.ones(5))
+
+
+def test_a_wrong_result_is_an_error_too(monkeypatch, model):
+    monkeypatch.setattr(models, "check_hook", lambda *_: "blocks.1.ln1.hook_scale")  # [batch, pos, 1]: three axes
+    assert models.hidden_states(model, torch.tensor([[0, 5]]), "any").ndim == 3
+    monkeypatch.setattr(models, "check_hook", lambda *_: "blocks.1.attn.hook_pattern")  # [batch, head, pos, pos]
+    with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
+        models.hidden_states(model, torch.tensor([[0, 5]]), "any")
+
+
+def test_only_arrays_are_checked():
+    array = jaxtyping.Float[torch.Tensor, "batch pos"]
+    assert has_shape(array)
+    assert has_shape(array | None)
+    assert has_shape(tuple[array, int])
+    assert not has_shape(int)
+    assert not has_shape("SAE[Any]")
+    assert not has_shape(list[int] | None)
