@@ -18,7 +18,8 @@ def execute(path: Path) -> float:
     """
     nb = nbformat.read(path, as_version=4)
     start = time.perf_counter()
-    NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    resources = {"metadata": {"path": str(HERE)}}
+    NotebookClient(nb, timeout=600, kernel_name="python3", resources=resources, coalesce_streams=True).execute()
     seconds = time.perf_counter() - start
     clean(nb)
     nbformat.validate(nb)
@@ -45,6 +46,8 @@ def clean(nb: nbformat.NotebookNode) -> None:
             view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json")
             if view:
                 view["model_id"] = f"view-{number:03}"
+            if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
+                output.metadata.setdefault("image/png", {})["alt"] = cell.metadata.alt  # where nbconvert looks for it
 
 
 def main(names: list[str]) -> None:
