@@ -127,3 +127,19 @@ def test_every_pin_is_exact_and_within_the_range():
         if wanted.name != "saekit":
             pinned = version.get(wanted.name.lower(), "none")
             assert wanted.specifier.contains(pinned), f"{wanted} is pinned to {pinned}"
+
+
+def test_the_readme_states_what_the_card_measured():
+    card = json.loads((ROOT / "saekit/assets/smollm2-135m/blocks.18.hook_resid_post/sae/card.json").read_text())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in (
+        f"| measured on {card['n_tokens']:,} held-out tokens | |",
+        f"| fraction of variance unexplained (FVU) | {card['fvu']:.3f} |",
+        f"| active features a token (L0) | {card['l0']:.0f} of 4,608 |",
+        f"| loss recovered, against zero-ablation | {card['loss_recovered_zero']:.1%}",
+        f"| loss recovered, against mean-ablation | {card['loss_recovered_mean']:.1%}",
+        f"| dead features | {card['dead_share']:.2%}",
+        f"| left out | {card['excluded']['bos_or_padding']} beginning-of-text or padding tokens, "
+        f"{card['excluded']['massive']} massive-norm tokens |",
+    ):
+        assert row.replace("%", " %") in readme
