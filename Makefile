@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# JupyterLab asks on its first start whether it may fetch news: a lecture need not begin with that.
+LAB_SETTINGS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
 .PHONY: install lab test bench notebooks lint format
 
 install: $(STAMP)
@@ -21,11 +24,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV); the first time takes a few minutes"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@$(PIP) -c constraints.txt -e ".[dev]"
+	@mkdir -p $(VENV)/share/jupyter/lab/settings && echo '$(LAB_SETTINGS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
 lab: install
-	@$(BIN)/python -m jupyterlab --port=$(PORT) --allow-root --ServerApp.root_dir="$(CURDIR)" \
-	  --LabApp.news_url= $(if $(filter 0,$(BROWSER)),--no-browser) notebooks/00_start_here.ipynb
+	@$(BIN)/python -m jupyterlab --port=$(PORT) --allow-root --ServerApp.root_dir="$(CURDIR)" --LabApp.news_url= \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(BROWSER)),--no-browser)
 
 test: install
 	@$(BIN)/python -m tests

@@ -140,6 +140,26 @@ def test_a_model_in_the_hubs_cache_loads_without_a_network(model_folder, tmp_pat
     assert done.stdout.startswith("32\noffline: 'someone/other' is not in the local model cache"), done.stderr
 
 
+@pytest.mark.slow
+def test_the_converted_model_is_the_packaged_file_as_transformers_reads_it():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = package_file(models.SMOLLM2, progress=False)
+    with models._transformers_without_bars():
+        reference = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    converted = models.load_model(progress=False)
+    text = "When Mary and John went to the store, John gave a drink to"
+    ids = models.encode_text(converted, text)
+    assert ids[1:].tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        want = reference(ids[None]).logits
+    got = converted(ids[None])
+    # The cache holds half precision, which costs the third decimal of a logit.
+    torch.testing.assert_close(got, want, atol=0.05, rtol=0.01)
+    assert converted.tokenizer.decode(got[0, -1].argmax()) == " Mary"
+
+
 # --- the cache ---------------------------------------------------------------------------------------------------
 
 
