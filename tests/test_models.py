@@ -7,6 +7,7 @@ import torch
 
 import saekit.models as models
 from saekit._cache import PackageFile, atomic, package_file
+from saekit._models_packaged import PACKAGED, _in_one_piece
 from saekit.errors import ChecksumError, DataError, ModelError, OfflineError
 from tests import tiny
 
@@ -144,8 +145,8 @@ def test_a_model_in_the_hubs_cache_loads_without_a_network(model_folder, tmp_pat
 def test_the_converted_model_is_the_packaged_file_as_transformers_reads_it():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    gguf = package_file(models.SMOLLM2, progress=False)
-    with models._transformers_without_bars():
+    gguf = package_file(PACKAGED["smollm2-135m"].files[0], progress=False)
+    with models.transformers_without_bars():
         reference = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     converted = models.load_model(progress=False)
@@ -158,6 +159,29 @@ def test_the_converted_model_is_the_packaged_file_as_transformers_reads_it():
     # The cache holds half precision, which costs the third decimal of a logit.
     torch.testing.assert_close(got, want, atol=0.05, rtol=0.01)
     assert converted.tokenizer.decode(got[0, -1].argmax()) == " Mary"
+
+
+def test_a_licence_that_asks_for_it_is_shown_before_anything_is_fetched(monkeypatch, tmp_path):
+    import saekit._models_packaged as packaged
+
+    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(packaged, "package_file", lambda *a, **k: pytest.fail("fetched without consent"))
+    with pytest.raises(ModelError, match=r"gemma3-270m is under the Gemma Terms of Use\..*accept_licence=True"):
+        models.load_model("multilingual")
+
+
+def test_parts_are_joined_in_order_and_verified(monkeypatch, tmp_path):
+    import hashlib
+
+    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+    parts = [tmp_path / name for name in ("a", "b")]
+    parts[0].write_bytes(b"first ")
+    parts[1].write_bytes(b"second")
+    with _in_one_piece(parts, hashlib.sha256(b"first second").hexdigest()) as whole:
+        assert whole.read_bytes() == b"first second"
+    with pytest.raises(ChecksumError, match="do not belong together"), _in_one_piece(parts[::-1], "0" * 64):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
 # --- the cache ---------------------------------------------------------------------------------------------------
