@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "saekit"
 FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 MOST_LINES = 340
-LONGER = {"index.py": 380, "models.py": 341}  # one class, half of it docstrings; may shrink, not grow
+LONGER = {"index.py": 380}  # one class, half of it docstrings; may shrink, not grow
 # A module may import from lower floors, and from its own as long as no circle arises. A private sibling
 # (`_index_text`) stands with the module that it is a part of.
 FLOORS = (
