@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from saekit._index_collect import Collector, Events, Statistics, TokenSample
-from saekit._index_events import BatchEvents, batch_events, sparse_form
+from saekit._index_events import Held, batch_events, sparse_form
 from saekit._index_slots import Candidates
 from saekit._index_store import read_folder, write_folder
 from saekit.data import Tokens
@@ -23,7 +23,7 @@ from saekit.models import hidden_states, special_token_ids
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-_CHUNK = 1_000_000  # events held before they are counted
+_CHUNK = 500_000  # events held before they are counted
 _CHECKPOINT_SECONDS = 60
 
 
@@ -101,7 +101,7 @@ def run_pass(
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     encoder = sparse_form(sae)
     log = _EventLog(folder, state, sae.cfg.d_sae) if keep_events else None
-    held: list[BatchEvents] = []  # batches that are not counted yet
+    held = Held()  # what is not counted yet
     counting = False
     saved = time.monotonic()
 
@@ -125,9 +125,9 @@ def run_pass(
             for start in range(state.sequences, len(tokens), batch_size):
                 batch = tokens[start : start + batch_size]
                 states = hidden_states(model, torch.from_numpy(batch.ids).long(), hook_name)
-                held.append(batch_events(states, encoder, batch, special, n_pos))
+                held.add(batch_events(states, encoder, batch, special, n_pos))
                 bar.update(len(batch))
-                if sum(len(b.value) for b in held) >= _CHUNK:
+                if len(held) >= _CHUNK:
                     flush()
                     if time.monotonic() - saved >= _CHECKPOINT_SECONDS:
                         checkpoint()
@@ -152,13 +152,9 @@ def run_pass(
     return state
 
 
-def _count(state: Pass, batches: list[BatchEvents], *, log: "_EventLog | None") -> None:
+def _count(state: Pass, held: Held, *, log: "_EventLog | None") -> None:
     """Count some batches in."""
-    if not batches:
-        return
-    place, length, feature, value = (
-        np.concatenate([getattr(b, name) for b in batches]) for name in ("place", "length", "feature", "value")
-    )
+    place, length, feature, value = held.columns()
     if log is not None:
         log.append(place, feature, value, length)
     else:
@@ -170,9 +166,8 @@ def _count(state: Pass, batches: list[BatchEvents], *, log: "_EventLog | None") 
         bins = state.statistics.add(events)
         # A full index has every event to draw its interval examples and co-activations from.
         state.collector.add(events, bins, state.statistics.range_exponent(), sample=log is None)
-    for batch in batches:
-        state.sequences += batch.sequences
-        state.excluded = {key: count + batch.excluded[key] for key, count in state.excluded.items()}
+    state.sequences += held.sequences
+    state.excluded = {key: count + held.excluded.get(key, 0) for key, count in state.excluded.items()}
     state.counted += len(place)
     state.events += len(value)
 

@@ -26,6 +26,48 @@ class BatchEvents:
     sequences: int
 
 
+class Held:
+    """Events of several batches, end to end in buffers that stay: memory given back in small pieces is not given back.
+
+    Attributes:
+        sequences: How many are in it.
+        excluded: How many of their tokens are not.
+    """
+
+    def __init__(self):
+        self._buffers = {"place": np.zeros(0, np.int64), "length": np.zeros(0, np.int64)}
+        self._buffers |= {"feature": np.zeros(0, np.int32), "value": np.zeros(0, np.float32)}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._used = dict.fromkeys(self._buffers, 0)
+        self.sequences, self.excluded = 0, {}
+
+    def __len__(self) -> int:
+        return self._used["value"]
+
+    def add(self, batch: BatchEvents) -> None:
+        """Append a batch."""
+        used = {}
+        for name, buffer in self._buffers.items():
+            new, old = getattr(batch, name), self._used[name]
+            used[name] = old + len(new)
+            if used[name] > len(buffer):
+                self._buffers[name] = grown = np.zeros(used[name] * 3 // 2, buffer.dtype)
+                grown[:old] = buffer[:old]
+            self._buffers[name][old : used[name]] = new
+        # Nothing above counts until this line: an interrupt leaves what was there before.
+        self._used, self.sequences, self.excluded = (
+            used, self.sequences + batch.sequences,
+            {key: self.excluded.get(key, 0) + count for key, count in batch.excluded.items()},
+        )  # fmt: skip
+
+    def columns(self) -> list[np.ndarray]:
+        """Return places, lengths, features and values; valid until the next `add` or `clear`."""
+        return [buffer[: self._used[name]] for name, buffer in self._buffers.items()]
+
+
 def sparse_form(sae: "SAE[Any]") -> "SAE[Any]":
     """Return the SAE, or for a TopK SAE a view of it whose ``encode`` names the active features itself.
 

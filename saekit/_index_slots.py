@@ -9,7 +9,7 @@ from jaxtyping import Float, Float16, Int, UInt64
 
 KEY_BITS = 40  # a key is below 2 ** KEY_BITS, which itself means "no entry"; 24 bits are left for the group
 EMPTY = np.uint64(1 << KEY_BITS)
-_BLOCK = 16_384  # groups that are brought up to date at once: bounds the memory for it
+_BLOCK = 65_536  # entries that are brought up to date at once: bounds the memory for it
 
 
 @dataclass
@@ -64,10 +64,11 @@ class Slots:
         groups = group[rows[starts]]
         best = rank < self.depth
         rows, rank, number = rows[best], rank[best], number[best]
-        cuts = np.searchsorted(number, np.arange(0, len(groups) + _BLOCK, _BLOCK))
+        size = max(_BLOCK // self.depth, 1)
+        cuts = np.searchsorted(number, np.arange(0, len(groups) + size, size))
         for block, (first, last) in enumerate(pairwise(cuts)):
-            part, begin = slice(first, last), block * _BLOCK
-            touched = groups[begin : begin + _BLOCK]
+            part, begin = slice(first, last), block * size
+            touched = groups[begin : begin + size]
             new = np.full((len(touched), self.depth), -1)
             new[number[part] - begin, rank[part]] = rows[part]
             self._join(touched, new, key, place, value, around)

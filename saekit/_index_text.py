@@ -34,29 +34,27 @@ def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarr
     rows = sae.W_dec.detach().float()
     W_U = unembedding(model).detach().float()
     reads_residual = rows.shape[1] == W_U.shape[0]  # an SAE inside a head has no direct path to the logits
-    kept_logits = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
-    out: dict[str, list[torch.Tensor]] = {}
-    for part in rows.split(256) if kept_logits else ():
-        logits = final_norm(model, part) @ W_U
+    kept = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
+    arrays = {f"{side}_logits": np.zeros((len(rows), kept), np.float32) for side in ("promoted", "suppressed")}
+    arrays |= {f"{side}_ids": np.zeros((len(rows), kept), _ids(W_U.shape[1])) for side in ("promoted", "suppressed")}
+    # One buffer for all: small results that outlive large ones would pin the memory of every round.
+    buffer = torch.empty(min(256, len(rows)), W_U.shape[1], device=W_U.device)
+    for start in range(0, len(rows) if kept else 0, len(buffer)):
+        part = slice(start, min(start + len(buffer), len(rows)))
+        logits = torch.mm(final_norm(model, rows[part]), W_U, out=buffer[: part.stop - start])
         logits -= logits.mean(1, keepdim=True)
         for side, largest in (("promoted", True), ("suppressed", False)):
-            values, ids = logits.topk(kept_logits, largest=largest)
-            out.setdefault(f"{side}_logits", []).append(values)
-            out.setdefault(f"{side}_ids", []).append(ids)
-    arrays = {name: torch.cat(parts).cpu().numpy() for name, parts in out.items()}
-    if not kept_logits:
-        for side in ("promoted", "suppressed"):
-            arrays[f"{side}_logits"], arrays[f"{side}_ids"] = np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
-    narrow = {name: a.astype(np.float32 if name.endswith("logits") else _ids(a)) for name, a in arrays.items()}
-    narrow["direction"] = (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
+            values, ids = logits.topk(kept, largest=largest)
+            arrays[f"{side}_logits"][part], arrays[f"{side}_ids"][part] = values.cpu(), ids.cpu()
+    arrays["direction"] = (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
     pieces = token_bytes(model)
     start = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.uint32)
-    return narrow | {"vocabulary": np.frombuffer(b"".join(pieces), np.uint8), "vocabulary_start": start}
+    return arrays | {"vocabulary": np.frombuffer(b"".join(pieces), np.uint8), "vocabulary_start": start}
 
 
-def _ids(array: np.ndarray) -> np.dtype:
-    """Return the smallest type that holds ids like these."""
-    return np.dtype(np.uint16 if array.max(initial=0) <= 65535 else np.int32)
+def _ids(size: int) -> type:
+    """Return the smallest type that holds ids below ``size``."""
+    return np.uint16 if size <= 65536 else np.int32
 
 
 def cosine(arrays: dict[str, np.ndarray], features: np.ndarray) -> tuple[np.ndarray, Float[np.ndarray, "n k"]]:
