@@ -7,6 +7,9 @@ what we use of the bridge is listed in ``tests/test_upstream.py``.
 import difflib
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -61,6 +64,8 @@ def load_model(
         raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
     else:
         source = name
+        if not _in_hub_cache(name) and not _hub_answers():
+            raise _hub_error(name, OSError("offline"))  # upstream would try for half a minute, and print about it
     try:
         with transformers_without_bars():
             model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
@@ -74,6 +79,29 @@ def load_model(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def _in_hub_cache(name: str) -> bool:
+    """Say whether the hub's cache may hold a model; short names such as ``gpt2`` leave the owner out."""
+    from huggingface_hub import constants
+
+    return any(Path(constants.HF_HUB_CACHE).glob(f"models--*{name.split('/')[-1]}*"))
+
+
+def _hub_answers() -> bool:
+    """Try to connect to the hub, for three seconds at most; behind a proxy, leave that to upstream."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    host = urllib.parse.urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((host.hostname, host.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def _hub_error(name: str, error: Exception) -> Exception:

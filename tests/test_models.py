@@ -117,6 +117,21 @@ def test_unknown_models_and_an_unreachable_hub_are_told_apart(monkeypatch, tmp_p
     assert isinstance(models._hub_error("gpt-2x", ValueError("not a supported model")), ModelError)
 
 
+def test_without_a_network_an_uncached_model_is_refused_at_once(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(models.socket, "create_connection", unreachable)
+    monkeypatch.setattr(models.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OfflineError, match="'gpt2' is not in the local model cache"):
+        models.load_model("gpt2")
+    (tmp_path / "models--openai-community--gpt2").mkdir()
+    assert models._in_hub_cache("gpt2"), "what may be cached is left to upstream"
+
+
 def test_a_model_in_the_hubs_cache_loads_without_a_network(model_folder, tmp_path):
     """In a fresh process, since the hub library reads its settings once: a folder that looks like the hub's cache."""
     import subprocess
