@@ -1,6 +1,7 @@
 """Fill a feature index: one pass of the model, resumable, in memory that does not grow with the corpus."""
 
 import json
+import mmap
 import os
 import shutil
 import time
@@ -253,6 +254,12 @@ def read_log(folder: Path, state: Pass, d_sae: int) -> dict[str, np.ndarray]:
     }
 
 
+def _unmap(array: np.ndarray) -> None:
+    """Let go of a mapped file's pages: they would count as this process's memory, and the file keeps them."""
+    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
+
+
 def by_feature(
     log: dict[str, np.ndarray], count: np.ndarray, allocate: Callable[[str, str, int], np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -281,4 +288,6 @@ def by_feature(
         out_value[target] = log["token_value"][base:last][order]
         cursor += np.bincount(sorted_feature, minlength=len(cursor))
         token = stop
+        for array in (out_place, out_value, *log.values()):
+            _unmap(array)
     return {"event_start": start, "event_place": out_place, "event_value": out_value}

@@ -10,7 +10,7 @@ import numpy as np
 from saekit._cache import atomic
 from saekit._index_build import Pass, by_feature
 from saekit._index_slots import Candidates
-from saekit._index_store import write_arrays, write_folder
+from saekit._index_store import new_array, write_arrays, write_folder
 from saekit._index_text import coactivation, cosine, gather
 from saekit.errors import FeatureIndexError
 
@@ -75,10 +75,7 @@ def finish(
     with atomic(target) as draft:
         draft.mkdir()
         if log is not None:
-            allocate = lambda name, dtype, n: (  # noqa: E731
-                np.memmap(draft / f"{name}.bin", dtype, "w+", shape=(n,)) if n else np.zeros(n, dtype)
-            )
-            arrays |= by_feature(log, state.statistics.count, allocate)
+            arrays |= by_feature(log, state.statistics.count, lambda *about: new_array(draft, *about))
             arrays |= log
         write_arrays(draft, manifest, arrays)
 
@@ -122,6 +119,7 @@ def join(
     tokens = np.concatenate([p._arrays["tokens"] for p in parts])[order]
     corpus = {"tokens": tokens, "sequence_ids": ids[order], **{name: first._arrays[name] for name in SHARED}}
     kept = {k: v for k, v in first.manifest.items() if k not in ("arrays", "format", "counted", "excluded", "events")}
+    del kept["documents_hash"]  # of the parts; only a build compares it
     kept["sources"] = sorted({source for p in parts for source in p.manifest["sources"]})
     kept["tokens_hash"] = corpus_hash(tokens, corpus["sequence_ids"])
     return state, corpus, None if first.bounded else _join_logs(parts), kept

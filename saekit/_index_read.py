@@ -73,6 +73,20 @@ class Reader:
         place = self.arrays["sequence_ids"][pointer // self.n_pos] * self.n_pos + pointer % self.n_pos
         return rows[first_of_each(per, priority(place), place, group=(which,))]
 
+    def interval_examples(self, feature: int, maximum: float, n: int, per: int) -> dict[int, list[Example]]:
+        """Return up to ``per`` stored examples of each interval, 0 the weakest; the sample first, then the top ones."""
+        found: dict[int, list[Example]] = {i: [] for i in range(n)}
+        pointers = set()
+        sources = (("sampled", self.interval_rows(feature, maximum, n, per)), ("top", self.stored("top", feature)))
+        for kind, rows in sources:
+            which = interval_of(self.arrays[f"{kind}_value"][rows], maximum, n)
+            for row, interval in zip(rows, which.tolist(), strict=True):
+                pointer = int(self.arrays[f"{kind}_pointer"][row])
+                if len(found[interval]) < per and pointer not in pointers:
+                    found[interval].append(self.stored_example(kind, row))
+                    pointers.add(pointer)
+        return found
+
     def bytes(self, token: int) -> bytes:
         """Return the bytes that a token stands for."""
         start, stop = self.arrays["vocabulary_start"][int(token) : int(token) + 2]

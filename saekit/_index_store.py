@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +48,24 @@ def write_array(folder: Path, name: str, array: np.ndarray) -> Path:
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         with file.open("wb") as out:
             out.write(np.ascontiguousarray(little).data if little.size else b"")
+            out.flush()
+            os.fsync(out.fileno())  # the rename that makes it count must not reach the disk before it
     return file
+
+
+def new_array(folder: Path, name: str, dtype: str, size: int) -> np.ndarray:
+    """Return an array of ``size`` numbers that lies in the folder, to be filled in any order.
+
+    Raises OSError if there is no room: without asking first, a full disk would kill the process at some later write.
+    """
+    if not size:
+        return np.zeros(0, dtype)
+    with (folder / f"{name}.bin").open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size * np.dtype(dtype).itemsize)
+        else:
+            file.truncate(size * np.dtype(dtype).itemsize)
+    return np.memmap(folder / f"{name}.bin", dtype, "r+", shape=(size,))
 
 
 def describe(file: Path, array: np.ndarray) -> dict:
@@ -55,6 +74,42 @@ def describe(file: Path, array: np.ndarray) -> dict:
     if about["bytes"] <= _CHECKED:
         about["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return about
+
+
+def writable(path: Path | str | None) -> tuple[Path, "tempfile.TemporaryDirectory | None"]:
+    """Return where to write an index, and the owner of that place if it is a temporary one (``path`` None).
+
+    Raises FeatureIndexError if something else stands there, which writing would replace.
+    """
+    if path is None:
+        owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
+        return Path(owner.name) / "index", owner
+    target = Path(path).expanduser().absolute()
+    if target.exists() and not (target.is_dir() and (_is_index(target) or not any(target.iterdir()))):
+        raise FeatureIndexError(f"{target} is there already and is no feature index: choose another path, or move it")
+    return target, None
+
+
+def holds(path: Path, identity: dict) -> bool:
+    """Say whether a complete index of exactly this identity stands at ``path``."""
+    if not _is_index(path):
+        return False
+    try:
+        manifest, arrays = read_folder(path)
+    except FeatureIndexError:
+        return False
+    if "coactivation_ids" in arrays:  # compacted since
+        return False
+    return all(manifest.get(key) == json.loads(json.dumps(value)) for key, value in identity.items())
+
+
+def _is_index(folder: Path) -> bool:
+    """Say whether a folder is an index, of whatever format and in whatever state."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return str(manifest["format"]).startswith("saekit feature index")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_folder(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

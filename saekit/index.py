@@ -32,7 +32,7 @@ from saekit._index_results import (
     PromptActivations,
     PromptFeatures,
 )
-from saekit._index_store import read_folder
+from saekit._index_store import holds, read_folder, writable
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.saes import ASSETS, DEFAULT, check_pair, sae_fingerprint, sae_hook
@@ -97,7 +97,8 @@ class FeatureIndex:
             model: The language model; layers above the SAE's do not run.
             sae: The SAE.
             tokens: The corpus.
-            path: Folder to write; None for a temporary one that goes when the object goes.
+            path: Folder to write; None for a temporary one that goes when the object goes. If it holds the result of
+                this very call already, that is opened.
             examples_per_feature: None for a full index: 8 to 16 bytes an event, on disk. A number for a bounded one
                 that keeps so many of the strongest examples, one a sequence, and 4 from each 16th of the range.
             window: Tokens of context an example carries, two thirds of them before the peak.
@@ -117,7 +118,7 @@ class FeatureIndex:
             raise FeatureIndexError(f"examples_per_feature must be at least 1, not {examples_per_feature}")
         if window < 1:
             raise FeatureIndexError(f"window must be at least 1 token, not {window}")
-        target, owner = _target(path)
+        target, owner = writable(path)
         order = np.argsort(tokens.sequence_ids, kind="stable")
         if (np.diff(order) != 1).any():
             tokens = replace(
@@ -130,9 +131,12 @@ class FeatureIndex:
             "model_name": model.cfg.model_name,
             "sae_hash": sae_fingerprint(sae),
             "tokens_hash": merging.corpus_hash(tokens.ids, tokens.sequence_ids),
+            "documents_hash": merging.corpus_hash(tokens.document, tokens.sequence_ids),
             "examples": examples_per_feature or STORED_EXAMPLES,
             "window": window,
         }
+        if holds(target, identity):
+            return cls._open(target, owner)
         partial = target.with_name(target.name + ".partial")
         state = Pass.new(sae.cfg.d_sae, examples=identity["examples"], window=window, n_pos=tokens.ids.shape[1])
         run_pass(
@@ -160,7 +164,7 @@ class FeatureIndex:
         Raises FeatureIndexError if they overlap, or are of different SAEs or settings.
         """
         parts = merging.check(indexes)
-        target, owner = _target(path)
+        target, owner = writable(path)
         state, corpus, log, about = merging.join(parts)
         merging.finish(target, about, state, corpus, log)
         return cls._open(target, owner)
@@ -170,7 +174,7 @@ class FeatureIndex:
 
         ``intervals(feature)`` answers as before for these ``intervals`` and ``per``; the result cannot be merged.
         """
-        target, owner = _target(path)
+        target, owner = writable(path)
         chosen = [self._read.interval_rows(f, float(self.max[f]), intervals, per) for f in np.flatnonzero(~self.dead)]
         merging.write_compact(self, target, np.unique(np.concatenate([np.zeros(0, np.int64), *chosen])))
         return self._open(target, owner)
@@ -198,7 +202,7 @@ class FeatureIndex:
 
     def save(self, path: Path | str) -> "FeatureIndex":
         """Write the index to a folder and return it as opened from there."""
-        target, _ = _target(path)
+        target, _ = writable(path)
         from saekit._cache import atomic
 
         with atomic(target) as draft:
@@ -241,7 +245,8 @@ class FeatureIndex:
 
         Which examples is decided by a hash of their place, so it is the same for every shard order. ``share`` comes
         from all events. A bounded index keeps 4 candidates in each of 16 equal bins up to the power of two above the
-        maximum, so within an interval it samples evenly by strength, not by token.
+        maximum, so within an interval it samples evenly by strength, not by token; where that leaves an interval
+        short, the strongest examples in it fill it up.
         """
         self._check(feature)
         if n < 1 or per < 0:
@@ -249,16 +254,13 @@ class FeatureIndex:
         if self.dead[feature]:
             return []
         edges = np.linspace(0, float(self.max[feature]), n + 1)
-        found: dict[int, list[Example]] = {i: [] for i in range(n)}
         if self.bounded:
-            rows = self._read.interval_rows(feature, float(self.max[feature]), n, per)
-            for row in rows:
-                example = self._read.stored_example("sampled", row)
-                found[int(interval_of(example.value, edges[-1], n))].append(example)
+            found = self._read.interval_examples(feature, edges[-1], n, per)
             shares = self._shares(feature, edges)
         else:
             events = self._read.events(feature)
             which = interval_of(events.value, edges[-1], n)
+            found = {i: [] for i in range(n)}
             for row in first_of_each(per, priority(events.place), events.place, group=(which,)):
                 found[int(which[row])] += self._read.event_examples(events, np.array([row]))
             shares = np.bincount(which, minlength=n) / len(which)
@@ -359,13 +361,6 @@ class FeatureIndex:
         histogram = self.histogram(feature)
         below = np.concatenate([[0], np.cumsum(histogram.counts)]) / histogram.counts.sum()
         return np.diff(np.interp(edges, np.minimum(histogram.edges, edges[-1]), below))
-
-
-def _target(path: Path | str | None) -> tuple[Path, "tempfile.TemporaryDirectory | None"]:
-    if path is not None:
-        return Path(path).expanduser().absolute(), None
-    owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
-    return Path(owner.name) / "index", owner
 
 
 def _versions() -> dict[str, str]:
