@@ -1,5 +1,6 @@
 """The parts of a feature index that deal in text and weights: vocabulary, logits, neighbours, search, prompts."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,16 +147,13 @@ def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     """Return the top examples whose window contains a text."""
     arrays = index._arrays
     if "_joined" not in arrays:
-        starts, vocabulary = arrays["vocabulary_start"].astype(np.int64), arrays["vocabulary"].tobytes()
+        pieces = [_lower(index._read.bytes(i)) for i in range(len(arrays["vocabulary_start"]) - 1)]
         flat = np.asarray(arrays["tokens"]).ravel()
-        text = b"".join(vocabulary[starts[t] : starts[t + 1]] for t in flat)
-        arrays["_joined"] = np.frombuffer(text.lower(), np.uint8)
-        arrays["_joined_end"] = np.cumsum(np.diff(starts)[flat])
-    text, wanted = arrays["_joined"].tobytes(), query.encode().lower()
-    hits, at = [], text.find(wanted)
-    while at >= 0:
-        hits.append(at)
-        at = text.find(wanted, at + 1)
+        arrays["_joined"] = b"".join(map(pieces.__getitem__, flat.tolist()))
+        arrays["_joined_end"] = np.cumsum(np.array([len(p) for p in pieces])[flat])
+    wanted = query.encode()
+    # Occurrences may overlap, hence the lookahead.
+    hits = [match.start() for match in re.finditer(b"(?=" + re.escape(wanted) + b")", arrays["_joined"])]
     if not hits:
         return np.zeros(0, np.int64)
     byte = np.array(hits, dtype=np.int64)
@@ -168,6 +166,14 @@ def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     # Occurrences are in order, so the first that begins in a window is the one that ends earliest.
     after = np.searchsorted(first, begin)
     return np.flatnonzero((after < len(last)) & (last[np.minimum(after, len(last) - 1)] < end))
+
+
+def _lower(piece: bytes) -> bytes:
+    """Fold the case of a token's bytes where they are whole characters."""
+    try:
+        return piece.decode().casefold().encode()
+    except UnicodeDecodeError:
+        return piece
 
 
 @torch.no_grad()
