@@ -29,9 +29,9 @@ export function guardKeys(node) {
   });
 }
 
-/** One token: shade by value / scale, exact token and value in the tooltip and for screen readers. */
+/** One token: shade by value / scale, exact token and value in the tooltip and for screen readers; a dim one is not shaded. */
 export function tokenCell(cell, scale, { dim = false } = {}) {
-  const shade = scale > 0 ? Math.min(1, Math.max(0, cell.value / scale)) : 0;
+  const shade = scale > 0 && !dim ? Math.min(1, Math.max(0, cell.value / scale)) : 0;
   const pieces = cell.to - cell.from > 1 ? `, ${cell.to - cell.from} pieces` : "";
   const node = h(
     "span",

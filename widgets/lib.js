@@ -1,5 +1,10 @@
 // Shared by every view. Pure functions, no DOM at import time, so `node --test` can load it.
 
+/** The largest value among the cells that count: one left out (BOS above all) would drown all others. */
+export function peakOf(cells, leftOut) {
+  return cells.reduce((best, cell) => (leftOut.has(cell.from) ? best : Math.max(best, cell.value)), 0);
+}
+
 /** Read a little-endian float32 array out of a binary trait; its DataView may begin at any offset. */
 export function float32(view) {
   if (!view || !view.byteLength) return new Float32Array();

@@ -1,5 +1,5 @@
 // The panel for a reader's own text: this feature on every token, and the strongest features at one of them.
-import { aligned, float32, mergePieces, sig, strongest } from "./lib.js";
+import { aligned, float32, mergePieces, peakOf, sig, strongest } from "./lib.js";
 import { h, tokenCell, tokenStrip } from "./dom.js";
 
 const PROMPT_HELP = {
@@ -52,7 +52,7 @@ export function promptPanel(model, featureButton) {
     const values = float32(shown.values);
     const cells = mergePieces(shown.tokens, values);
     const left = new Set(shown.excluded ?? []);
-    const most = cells.reduce((best, cell) => Math.max(best, cell.value), 0);
+    const most = peakOf(cells, left);
     const scale = Math.max(card.max, most);
     strip = tokenStrip(
       `Your own text, feature ${card.feature}`,

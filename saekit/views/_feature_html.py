@@ -172,7 +172,8 @@ def _neighbours(card: Mapping[str, Any]) -> str:
 
 
 def _prompt(prompt: Mapping[str, Any], card: Mapping[str, Any]) -> str:
-    values = np.frombuffer(prompt["values"], "<f4")
+    values = np.frombuffer(prompt["values"], "<f4").copy()
+    values[prompt.get("excluded", [])] = 0  # BOS above all: it would drown all others
     most = float(values.max(initial=0))
     scale = max(card["max"], most)
     said = f"strongest {sig(most, 2)}" if most > 0 else "not active on this text"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import traitlets
 
+from saekit.views._feature_html import _prompt
 from saekit.views.top_activations import TopActivations
 from tests.views.fake_index import NASTY, FakeIndex
 
@@ -100,3 +101,12 @@ def test_the_default_page_holds_the_neighbours(index):
     view = TopActivations(index, feature=12)
     near = {n["feature"] for by in view._card["neighbours"].values() for n in by}
     assert f"This page holds {len(near | {12})} features only" in view.to_html()
+
+
+def test_a_token_left_out_of_the_statistics_does_not_set_the_scale_of_your_own_text():
+    values = np.array([1947, 0, 5], dtype="<f4").tobytes()
+    prompt = {"feature": 1, "tokens": ["<bos>", "about", " London"], "values": values, "excluded": [0]}
+    shown = _prompt(prompt, {"feature": 1, "max": 10.0})
+    assert "strongest 5" in shown
+    assert shown.count("<mark") == 1
+    assert "1,9" not in shown

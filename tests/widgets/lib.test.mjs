@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  aligned, around, float32, grouped, histogramBars, histogramWords, logTicks, mergePieces, parseFeature, percent, sig, signed, spoken, step, strongest, visible, walkOn,
+  aligned, around, float32, grouped, histogramBars, histogramWords, logTicks, mergePieces, parseFeature, peakOf, percent, sig, signed, spoken, step, strongest, visible,
+  walkOn,
 } from "../../widgets/lib.js";
 
 test("float32 reads a DataView that does not start at an aligned offset", () => {
@@ -92,4 +93,11 @@ test("a histogram in words", () => {
 
 test("only whole numbers in range are features", () => {
   assert.deepEqual([" 12 ", "1,204", "4608", "-1", "1.5", "", "x"].map((t) => parseFeature(t, 4608)), [12, 1204, null, null, null, null, null]);
+});
+
+test("a token that is left out does not set the scale", () => {
+  const cells = [{ from: 0, value: 1947 }, { from: 1, value: 3 }, { from: 2, value: 5 }];
+  assert.equal(peakOf(cells, new Set([0])), 5);
+  assert.equal(peakOf(cells, new Set()), 1947);
+  assert.equal(peakOf([], new Set()), 0);
 });
