@@ -111,12 +111,12 @@ def _convert(gguf: Path, target: Path, name: str, *, progress: bool) -> None:
     from tqdm.auto import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False) as bar:
-        with transformers_without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            bar.update()
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            bar.update()
+    bar = tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False)
+    with bar, transformers_without_bars():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        bar.update()
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        bar.update()
         # Dequantised, but still treated as quantised by transformers unless told otherwise.
         del model.config.quantization_config
         model.hf_quantizer = None

@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._cache import atomic, cache_dir
+from saekit._data_files import documents
 from saekit._sources import LABELLED, SOURCES, Source
-from saekit.errors import DataError, OfflineError
+from saekit.errors import DataError
 from saekit.models import bos_token_id, massive
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def load_corpus(
                 f"no packaged corpus or local file {name!r} (packaged: {', '.join(CORPORA)}). To stream it from the "
                 f"hub, say how much with max_tokens="
             )
-        texts = _local_or_hub(name)
+        texts = documents(name)
         held = ((number, text) for number, text in enumerate(texts) if _held_out(name, number) == (split == "heldout"))
         rows = None if max_tokens is None else -(-max_tokens // (context_size - 1))
         tokens = _pack(held, model, context_size, rows)
@@ -179,7 +180,12 @@ class LabelledTexts:
 
 
 def load_labelled(name: str, *, progress: bool = True) -> LabelledTexts:
-    """Load a labelled data set by name (``"sms-spam"``); raises DataError for another, OfflineError without a network."""
+    """Load a labelled data set by name: ``"sms-spam"``.
+
+    Raises:
+        DataError: No such set.
+        OfflineError: It has to be downloaded and cannot be.
+    """
     if name not in LABELLED:
         raise DataError(f"no labelled data set {name!r}: expected one of {', '.join(LABELLED)}")
     source = LABELLED[name]
@@ -285,41 +291,3 @@ def _pack(
         first = np.full((rows, 1), bos, np.int32)
         table, document = np.hstack([first, table]), np.hstack([np.full_like(first, -1), document])
     return Tokens(table, document, np.arange(rows, dtype=np.int64))
-
-
-def _local_or_hub(name: str) -> Iterator[str]:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        files = sorted(path.rglob("*.txt"))
-        if not files:
-            raise DataError(f"{path} has no .txt file")
-        for file in files:
-            yield file.read_text(encoding="utf-8", errors="replace")
-    elif path.suffix == ".jsonl" and path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f"{path}, line {number}: expected an object with a 'text' ({error!r})") from error
-    elif path.is_file():
-        yield path.read_text(encoding="utf-8", errors="replace")
-    else:
-        yield from _hub(name)
-
-
-def _hub(name: str) -> Iterator[str]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(name, split="train", streaming=True)
-        columns = rows.column_names or list(next(iter(rows)))
-    except Exception as error:
-        raise OfflineError(
-            f"could not open {name!r} on the data hub: {str(error).strip().splitlines()[0][:200]}. Connect and try "
-            f"again, pass a local file, or use a packaged corpus: {', '.join(CORPORA)}"
-        ) from error
-    if "text" not in columns:
-        raise DataError(f"data set {name!r} has columns {', '.join(columns)}: expected one named 'text'")
-    for row in rows:
-        yield row["text"]
