@@ -236,6 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--k", type=int, default=46)
     parser.add_argument("--passes", type=float, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--index-tokens", type=int, default=1_020_000)
+    parser.add_argument("--held-out-tokens", type=int, default=60_000, help="for the card")
     parser.add_argument("--out", type=Path, required=True, help="folder for activations/, sae/ and index/")
     args = parser.parse_args(arguments)
 
@@ -261,7 +263,10 @@ def main(arguments: list[str] | None = None) -> None:
         "passes": args.passes,
         "excluded": activations.excluded,
     }
-    publish(sae, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training)
+    publish(
+        sae, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training,
+        index_tokens=args.index_tokens, held_out_tokens=args.held_out_tokens,
+    )  # fmt: skip
 
 
 def publish(

@@ -135,3 +135,27 @@ def test_the_same_seed_gives_the_same_sae_and_an_interrupt_returns_what_there_is
 def test_an_impossible_k_is_named(activations, k):
     with pytest.raises(SAEError, match="k must be between 1 and d_sae - 1"):
         training.train_sae(activations, d_sae=64, k=k)
+
+
+def test_the_documented_command_makes_an_sae_a_card_and_an_index(model_folder, tmp_path):
+    import json
+
+    from saekit.index import FeatureIndex
+    from saekit.saes import load_sae
+
+    lines = [json.dumps({"text": f"document {i}: {tiny.TEXT[i : i + 300]}"}) for i in range(300)]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("\n".join(lines))
+    where = f"--model {model_folder} --hook {HOOK} --corpus {corpus} --index-corpus {corpus} --out {tmp_path / 'out'}"
+    size = "--d-sae 64 --k 4 --passes 3 --index-tokens 3000 --held-out-tokens 500 --device cpu"
+    training.main(f"{where} {size}".split())
+    sae = load_sae(str(tmp_path / "out/sae"))
+    card = json.loads((tmp_path / "out/sae/card.json").read_text())
+    index = FeatureIndex.load(tmp_path / "out/index", sae=sae)
+    assert index.n_tokens >= 3000
+    assert index.bounded
+    assert 0 < card["fvu"] < 1.5
+    assert card["held_out"] == f"{corpus} (heldout)"
+    assert "--d-sae 64" in card["training"]["command"]
+    assert card["dead_share_of_index_tokens"] == index.dead.mean()
+    assert index.top(int(index.count.argmax()), 3)
