@@ -11,7 +11,7 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,23 +154,34 @@ def stop_layer(hook_name: str) -> int | None:
     return extract_stop_at_layer_from_tlens_hook_name(hook_name)
 
 
-@torch.no_grad()
 def hidden_states(
     model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_name: str
 ) -> Float[Tensor, "batch pos d_model"]:
     """Return the activations at one hook point; layers above it do not run."""
-    seen = {}
+    return hidden_states_at(model, ids, [hook_name])[hook_name]
 
-    def keep(activation, hook):
-        seen["here"] = activation
 
+@torch.no_grad()
+def hidden_states_at(
+    model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the activations ``[batch, pos, d_model]`` at several hook points from one pass.
+
+    Layers above the highest of them do not run.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(activation, hook, *, name):
+        seen[name] = activation.detach()
+
+    stops = [stop_layer(name) for name in hook_names]
     model.run_with_hooks(
         ids.to(model.cfg.device),
-        fwd_hooks=[(check_hook(model, hook_name), keep)],
-        stop_at_layer=stop_layer(hook_name),
+        fwd_hooks=[(check_hook(model, name), partial(keep, name=name)) for name in hook_names],
+        stop_at_layer=None if None in stops else max(stops),
         prepend_bos=False,
     )
-    return seen["here"].detach()
+    return {name: seen[name] for name in hook_names}
 
 
 # --- the output side -------------------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from saekit._harvest import Activations, harvest, load_activations
+from saekit._harvest import harvest, harvest_many
+from saekit._harvest_store import Activations, load_activations
 from saekit.errors import SAEError
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-__all__ = ["Activations", "Progress", "TopKWeights", "harvest", "load_activations", "topk_gradients", "train_sae"]
+__all__ = ["Activations", "Progress", "TopKWeights", "harvest", "harvest_many", "load_activations", "topk_gradients", "train_sae"]
 
 
 @dataclass

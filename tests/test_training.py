@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from saekit import training
-from saekit._harvest import harvest, load_activations
+from saekit._harvest import harvest, harvest_many
+from saekit._harvest_store import load_activations
 from saekit.errors import DataError, SAEError
-from saekit.models import hidden_states, massive
+from saekit.models import hidden_states, hidden_states_at, massive
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -57,18 +58,18 @@ def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations,
 
     def interrupted(*args):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 5:  # the first asks for the width
             raise KeyboardInterrupt
-        return hidden_states(*args)
+        return hidden_states_at(*args)
 
-    monkeypatch.setattr(module, "hidden_states", interrupted)
+    monkeypatch.setattr(module, "hidden_states_at", interrupted)
     with pytest.raises(KeyboardInterrupt):
         harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
     assert len(load_activations(tmp_path / "a")) > 0
     again = harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
     np.testing.assert_array_equal(again.rows, activations.rows)
     assert again.excluded == activations.excluded
-    assert len(calls) <= 4 + 8 - 3
+    assert len(calls) <= 5 + 9 - 3
     with pytest.raises(DataError, match="another hook_name"):
         harvest(model, tokens, "blocks.0.hook_resid_post", tmp_path / "a", progress=False)
 
