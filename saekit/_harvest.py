@@ -107,8 +107,8 @@ def _harvest(
         if error.errno != errno.ENOSPC:
             raise
         raise DataError(
-            f"the disk is full: {', '.join(map(str, folders.values()))} keeps what was safe before. Free some space and "
-            f"call again to go on"
+            f"the disk is full: {', '.join(map(str, folders.values()))} keeps what was safe before. Free some space "
+            f"and call again to go on"
         ) from error
     return {name: load_activations(path, verify=False) for name, path in folders.items()}
 

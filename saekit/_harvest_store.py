@@ -177,3 +177,45 @@ class Writer:
         draft = self.path / f"{_MANIFEST}.part"
         draft.write_text(json.dumps(self.state, indent=1))
         draft.replace(self.path / _MANIFEST)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Activations in memory, of whatever origin: what `train_sae` makes of a tensor."""
+
+    rows: Float[np.ndarray, "sample d_in"]
+    hook_name: None = None
+    model_name: None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return self.rows.shape[1]
+
+    @property
+    def tokens_fingerprint(self) -> str:
+        """A checksum of the numbers."""
+        return f"{zlib.crc32(np.ascontiguousarray(self.rows)):08x}"
+
+    def batches(
+        self, batch_size: int, *, passes: float = 1, seed: int = 0, start: int = 0
+    ) -> Iterator[Float[Tensor, "batch d_in"]]:
+        """Yield batches as `Activations.batches` does."""
+        return shuffled(self.rows, batch_size, passes=passes, seed=seed, start=start)
+
+
+def samples(activations: Tensor | np.ndarray) -> Samples:
+    """Check a tensor of activations ``[sample, d_in]``."""
+    rows = activations.detach().float().cpu().numpy() if isinstance(activations, Tensor) else np.asarray(activations)
+    if rows.ndim != 2:
+        raise DataError(f"activations must be [sample, d_in], not an array of shape {list(rows.shape)}")
+    bad = ~np.isfinite(rows).all(1)
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {len(rows)} activations hold a number that is not finite, the first in row "
+            f"{int(bad.argmax())}: leave those rows out"
+        )
+    return Samples(rows)

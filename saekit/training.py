@@ -1,49 +1,47 @@
-"""Train an SAE on harvested activations: sae-lens's classes hold the weights, a sparse step moves them.
+"""Train SAEs of all architectures that sae-lens has, on harvested, streamed or synthetic activations.
 
-Of a TopK SAE's work only the encoder product is dense. Each token has k active features, so decoding, every
-gradient and the bias updates touch k rows a token. sae-lens's trainer multiplies the full matrices instead;
-``topk_gradients`` gives the same numbers (``tests/test_training.py`` compares them with autograd in float64).
+sae-lens's classes hold the weights and are what comes out. TopK, BatchTopK and Matryoshka SAEs learn by a sparse step
+(`saekit._training_sparse`), the others by sae-lens's own.
 
-    python -m saekit.training          # trains the bundled SAE, writes its card and its index; see --help
+    python -m saekit.training          # trains a bundled SAE, writes its card and its index; see --help
 """
 
 import math
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from saekit._harvest import harvest, harvest_many
-from saekit._harvest_store import Activations, load_activations
+from saekit._harvest_store import Activations, Samples, batch_count, load_activations, samples
+from saekit._harvest_stream import ActivationStream, stream_activations
+from saekit._training_learners import PENALISED, RANKED, DenseLearner, Learner, SparseLearner, Start, resample, scale_of
+from saekit._training_state import load_state, save_state
 from saekit.errors import SAEError
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-__all__ = ["Activations", "Progress", "TopKWeights", "harvest", "harvest_many", "load_activations", "topk_gradients", "train_sae"]
+__all__ = [
+    "ARCHITECTURES",
+    "ActivationStream",
+    "Activations",
+    "Progress",
+    "harvest",
+    "harvest_many",
+    "load_activations",
+    "stream_activations",
+    "train_sae",
+]
 
-
-@dataclass
-class TopKWeights:
-    """Weights of a TopK SAE, both matrices with one feature a row, and their gradients in the same form.
-
-    ``x_hat = sum over the k largest relu((x - b_dec) @ W_enc[f] + b_enc[f]) of value * W_dec[f], plus b_dec``.
-    """
-
-    W_enc: Float[Tensor, "d_sae d_in"]
-    W_dec: Float[Tensor, "d_sae d_in"]
-    b_enc: Float[Tensor, " d_sae"]
-    b_dec: Float[Tensor, " d_in"]
-
-    def tensors(self) -> list[Tensor]:
-        """The four tensors, always in this order."""
-        return [self.W_enc, self.W_dec, self.b_enc, self.b_dec]
+ARCHITECTURES = (*RANKED, *PENALISED)
+_REMEDIES = ("auxk", "resample", "none")
 
 
 @dataclass(frozen=True)
@@ -53,129 +51,222 @@ class Progress:
     step: int
     steps: int
     samples: int
-    loss: float  # mean squared error a token, summed over dimensions, in units of the normalised activations
+    loss: float  # squared error a token, summed over dimensions, in units of the scaled activations
     fvu: float  # of this batch
-    dead_share: float  # of features that fired on none of the last million samples
-
-
-def topk_gradients(
-    weights: TopKWeights, x: Float[Tensor, "batch d_in"], k: int, *, matmul_dtype: torch.dtype | None = None
-) -> tuple[Float[Tensor, ""], TopKWeights, Tensor]:
-    """Return loss, gradients and the chosen features ``[batch, k]`` for one batch.
-
-    The loss is ``mean over the batch of the squared error summed over dimensions``.
-
-    Args:
-        weights: Of the SAE.
-        x: Activations.
-        k: Active features a token.
-        matmul_dtype: Of the encoder product alone (bfloat16 is faster where the processor has it).
-    """
-    centred = x - weights.b_dec
-    if matmul_dtype is None:
-        hidden = torch.addmm(weights.b_enc, centred, weights.W_enc.T)  # [batch, d_sae], the one dense product
-    else:
-        hidden = (centred.to(matmul_dtype) @ weights.W_enc.to(matmul_dtype).T).to(x.dtype).add_(weights.b_enc)
-    values, chosen = hidden.topk(k, sorted=False)  # [batch, k]
-    values = values.relu()
-
-    error = F.embedding_bag(chosen, weights.W_dec, per_sample_weights=values, mode="sum") + weights.b_dec - x
-    loss = error.square().sum(1).mean()
-    g_out = error * (2 / len(x))  # d loss / d x_hat, [batch, d_in]
-
-    # d loss / d value is the dot product of g_out with the feature's decoder row; zero where relu cut it off.
-    weight = values.detach().requires_grad_()
-    with torch.enable_grad():
-        bag = F.embedding_bag(chosen, weights.W_dec.detach(), per_sample_weights=weight, mode="sum")
-    (g_values,) = torch.autograd.grad(bag, weight, g_out)
-    g_values = g_values * (values > 0)
-
-    # Both weight gradients are sums over the (token, feature) pairs, bagged by feature.
-    pairs = chosen.flatten()
-    order = pairs.argsort()
-    token = order // k
-    counts = pairs.bincount(minlength=len(weights.b_enc))
-    offsets = counts.cumsum(0) - counts
-    by_feature = lambda table, weight: F.embedding_bag(  # noqa: E731
-        token, table, offsets, mode="sum", per_sample_weights=weight.flatten()[order]
-    )
-    g_b_enc = torch.zeros_like(weights.b_enc).index_add_(0, pairs, g_values.flatten())
-    gradients = TopKWeights(
-        W_enc=by_feature(centred, g_values),
-        W_dec=by_feature(g_out, values),
-        b_enc=g_b_enc,
-        b_dec=g_out.sum(0) - g_b_enc @ weights.W_enc,
-    )
-    return loss, gradients, chosen
+    l0: float  # of this batch
+    dead_share: float  # of features that fired on none of the last `dead_after` samples
+    density: Float[Tensor, " d_sae"] = field(repr=False)  # share of the last samples on which each feature fired
 
 
 def train_sae(
-    activations: Activations,
+    activations: "Activations | ActivationStream | Float[Tensor, 'sample d_in'] | Float[np.ndarray, 'sample d_in']",
     *,
+    architecture: str = "topk",
     d_sae: int,
-    k: int,
+    k: float | None = None,
+    coefficient: float | None = None,
+    widths: Sequence[int] | None = None,
     passes: float = 1,
     batch_size: int = 2048,
     lr: float = 1e-3,
     seed: int = 0,
+    remedy: str | None = None,
+    dead_after: int = 1_000_000,
+    encoder_init: str = "transposed",
     device: str = "cpu",
     on_step: Callable[[Progress], None] | None = None,
+    report_every: int = 10,
     checkpoint: Path | str | None = None,
+    checkpoint_every: int = 1000,
 ) -> "SAE":
-    """Train a TopK SAE (Gao et al. 2024) and return it as sae-lens's inference class.
+    """Train an SAE and return it as one of sae-lens's inference classes.
 
     Activations are scaled to a mean norm of sqrt(d_in) for training and the scale is folded into the weights at the
-    end, so the SAE reads raw activations. Decoder rows keep unit norm: an activation is in units of the residual
-    stream. ``Ctrl-C`` ends training early and returns what there is.
+    end, so the SAE reads raw activations. Decoder rows come out with unit norm: an activation is in units of the
+    residual stream. ``Ctrl-C`` ends training early and returns what there is.
 
     Args:
-        activations: From `harvest`.
+        activations: From `harvest` or `stream_activations`, or any tensor ``[sample, d_in]``.
+        architecture: ``"topk"`` (Gao et al. 2024), ``"batchtopk"`` (Bussmann et al. 2024), ``"matryoshka_batchtopk"``
+            (Bussmann et al. 2025), ``"standard"`` (L1; Cunningham et al. 2023), ``"gated"`` (Rajamanoharan et al.
+            2024a) or ``"jumprelu"`` (Rajamanoharan et al. 2024b).
         d_sae: Number of features.
-        k: Active features a token.
+        k: Active features a token; for the batch architectures on average. Not for the other three.
+        coefficient: Of the sparsity penalty (L1 of activation times decoder norm; for JumpReLU of L0), on the scaled
+            activations with squared error summed over dimensions. It warms up over the first 5 %. Not for the first
+            three.
+        widths: Of the nested SAEs of a Matryoshka SAE, increasing, the last d_sae; default d_sae / 16, 8, 4, 2, 1.
         passes: Over the activations; may be a fraction.
-        batch_size: Tokens a step.
+        batch_size: Samples a step.
         lr: Peak learning rate of Adam, warmed up over 5 % and decayed linearly over the last half.
         seed: Of the initialisation and of the order of the data.
+        remedy: Against dead features. ``"auxk"``: they learn to rebuild what the others miss (Gao et al. 2024;
+            default of the architectures with k). ``"resample"``: every ``dead_after`` samples they start anew at
+            badly rebuilt inputs (Bricken et al. 2023; default of "standard" and "gated"). ``"none"``.
+        dead_after: A feature counts as dead after so many samples without firing.
+        encoder_init: ``"transposed"``: the encoder starts as the decoder's transpose. ``"random"``: at directions of
+            its own, which makes many dead features.
         device: "cpu" or "cuda".
-        on_step: Called after every step.
-        checkpoint: A folder to save to every 1,000 steps (an SAE like any other).
+        on_step: Called every ``report_every`` steps and after the last. If it raises KeyboardInterrupt, training
+            ends early as after Ctrl-C.
+        report_every: Steps between two calls of ``on_step``.
+        checkpoint: A folder for the state of training, written every ``checkpoint_every`` steps and at the end.
+            Called again with the same arguments, training goes on from there and ends at the same weights, bit for
+            bit, as without the interruption.
+        checkpoint_every: Steps between two checkpoints.
 
     Raises:
-        SAEError: k or d_sae cannot be used.
+        SAEError: Arguments that cannot be used, a checkpoint that is damaged or of another run, or training that
+            came to numbers that are not finite.
+        DataError: Activations that cannot be used: too few for one batch, or not finite.
     """
-    if not 0 < k < d_sae:
-        raise SAEError(f"k must be between 1 and d_sae - 1 (here {d_sae - 1}), not {k}")
-    sample = next(activations.batches(min(len(activations), 8192), seed=seed))
-    scale = math.sqrt(activations.d_model) / sample.norm(dim=1).mean().item()
-    weights = _initial(activations.d_model, d_sae, sample.mean(0) * scale, seed, device)
-    parameters = weights.tensors()
-    adam = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), fused=True)
-    steps = int(len(activations) * passes) // batch_size
-    last_fired = torch.zeros(d_sae, dtype=torch.long, device=device)
-    matmul_dtype = torch.bfloat16 if _has_fast_bfloat16(device) else None
+    source = activations if isinstance(activations, Activations | ActivationStream | Samples) else samples(activations)
+    widths = _check(architecture, d_sae, k, coefficient, widths, remedy, encoder_init)
+    if remedy is None:
+        remedy = "auxk" if architecture in RANKED else "none" if architecture == "jumprelu" else "resample"
+    for name, value in {"lr": lr, "dead_after": dead_after, "report_every": report_every}.items():
+        if not (math.isfinite(value) and value > 0):
+            raise SAEError(f"{name} must be more than 0, not {value}")
+    steps = batch_count(len(source), batch_size, passes)
+    sample = next(source.batches(min(len(source), 8192), seed=seed))
+    scale = scale_of(sample)
+    start = Start(source.d_model, d_sae, sample.mean(0) * scale, seed, device, encoder_init)
+    learner: Learner
+    if architecture in RANKED:
+        learner = SparseLearner(start, architecture=architecture, k=k, widths=widths, auxk=remedy == "auxk")
+    else:
+        learner = DenseLearner(start, architecture=architecture, coefficient=coefficient)
+
+    watch = _Watch(d_sae, dead_after, device)
+    tensors = {**learner.tensors(), **watch.tensors()}
+    done = 0
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        settings = {
+            "architecture": architecture, "d_sae": d_sae, "k": k, "coefficient": coefficient, "widths": widths,
+            "passes": passes, "batch_size": batch_size, "lr": lr, "seed": seed, "remedy": remedy,
+            "dead_after": dead_after, "encoder_init": encoder_init, "d_in": source.d_model, "samples": len(source),
+            "hook_name": source.hook_name, "model_name": source.model_name, "tokens": source.tokens_fingerprint,
+        }  # fmt: skip
+        done = (load_state(checkpoint, settings, tensors) or {"step": 0})["step"]
+
+    def save() -> None:
+        if checkpoint is not None:
+            save_state(checkpoint, settings, {"step": done}, tensors)
+
+    whole = True  # between two steps: an interrupt within one leaves weights that no checkpoint may hold
     try:
-        for step, batch in enumerate(activations.batches(batch_size, passes=passes, seed=seed), start=1):
+        for batch in source.batches(batch_size, passes=passes, seed=seed, start=done):
             x = batch.to(device) * scale
-            with torch.no_grad():
-                loss, gradients, chosen = topk_gradients(weights, x, k, matmul_dtype=matmul_dtype)
-                # Keep decoder rows on the unit sphere: drop the radial part of the gradient, step, renormalise.
-                radial = (gradients.W_dec * weights.W_dec).sum(1, keepdim=True)
-                gradients.W_dec.addcmul_(weights.W_dec, radial, value=-1)
-                for parameter, gradient in zip(parameters, gradients.tensors(), strict=True):
-                    parameter.grad = gradient
-                adam.param_groups[0]["lr"] = lr * _schedule(step / steps)
-                adam.step()
-                F.normalize(weights.W_dec, dim=1, out=weights.W_dec)
-                last_fired[chosen.flatten()] = step * batch_size
-                if on_step is not None:
-                    fvu = loss / (x - x.mean(0)).square().sum(1).mean()
-                    dead = (last_fired < step * batch_size - 1_000_000).double().mean()
-                    on_step(Progress(step, steps, step * batch_size, loss.item(), fvu.item(), dead.item()))
-            if checkpoint is not None and step % 1000 == 0:
-                _as_sae(weights, scale, k, activations).save_model(str(checkpoint))
+            share = (done + 1) / steps
+            whole = False
+            dead = watch.dead if remedy != "none" or architecture == "jumprelu" else None
+            seen = learner.step(x, lr * _schedule(share), min(share / 0.05, 1), dead)
+            if not math.isfinite(seen.loss.item()):
+                raise SAEError(_not_finite(done + 1, batch, lr))
+            done += 1
+            if watch.count(seen.fired, done * batch_size, batch_size) and remedy == "resample" and share < 0.8:
+                if watch.dead.any():
+                    resample(learner, x, seen.error, watch.dead, seed=seed + done)
+            whole = True
+            if checkpoint is not None and done % checkpoint_every == 0:
+                save()
+            if on_step is not None and (done % report_every == 0 or done == steps):
+                variance = (x - x.mean(0)).square().sum(1).mean()
+                fvu, l0 = (seen.loss / variance).item(), seen.fired.sum().item() / batch_size
+                report = (seen.loss.item(), fvu, l0, watch.dead.double().mean().item(), watch.density())
+                on_step(Progress(done, steps, done * batch_size, *report))
     except KeyboardInterrupt:
         pass  # the docstring promises what there is
-    return _as_sae(weights, scale, k, activations)
+    if whole:
+        save()
+    return _described(learner.sae(scale), source, architecture)
+
+
+class _Watch:
+    """Which features fired, and when."""
+
+    def __init__(self, d_sae: int, dead_after: int, device: str) -> None:
+        self.dead_after = dead_after
+        self.last = torch.zeros(d_sae, dtype=torch.long, device=device)  # the sample at which each fired last
+        self.dead = torch.zeros(d_sae, dtype=torch.bool, device=device)
+        # Two windows: the present one and the one before, so that the density is never that of a few tokens.
+        self.fired = torch.zeros(2, d_sae, device=device)
+        self.seen = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"watch.{name}": value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def count(self, fired: Float[Tensor, " d_sae"], now: int, batch_size: int) -> bool:
+        """Add a batch; return whether a window ended with it."""
+        self.last[fired > 0] = now
+        torch.less(self.last, now - self.dead_after, out=self.dead)
+        self.fired[0] += fired
+        self.seen[0] += batch_size
+        if self.seen[0] < self.dead_after:
+            return False
+        for pair in (self.fired, self.seen):
+            pair[1] = pair[0]
+            pair[0] = 0
+        return True
+
+    def density(self) -> Float[Tensor, " d_sae"]:
+        return (self.fired.sum(0) / self.seen.sum().float()).cpu()
+
+
+def _check(
+    architecture: str,
+    d_sae: int,
+    k: float | None,
+    coefficient: float | None,
+    widths: Sequence[int] | None,
+    remedy: str | None,
+    encoder_init: str,
+) -> tuple[int, ...]:
+    """Check the arguments that depend on each other; return the widths of a Matryoshka SAE."""
+    if "transcoder" in architecture:
+        raise SAEError(
+            f"{architecture!r} cannot be trained: sae-lens has classes that run transcoders and none that trains them. "
+            f"Load a trained one with load_sae, or choose one of {', '.join(ARCHITECTURES)}"
+        )
+    if architecture not in ARCHITECTURES:
+        raise SAEError(f"architecture must be one of {', '.join(ARCHITECTURES)}, not {architecture!r}")
+    if d_sae < 2:
+        raise SAEError(f"d_sae must be at least 2, not {d_sae}")
+    ranked = architecture in RANKED
+    if ranked and (coefficient is not None or k is None):
+        raise SAEError(f"{architecture!r} takes k, the number of active features, and no coefficient")
+    if not ranked and (k is not None or coefficient is None):
+        raise SAEError(f"{architecture!r} takes coefficient, the weight of its sparsity penalty, and no k")
+    if ranked and not 0 < k < d_sae:
+        raise SAEError(f"k must be between 1 and d_sae - 1 (here {d_sae - 1}), not {k}")
+    if architecture == "topk" and k != int(k):
+        raise SAEError(f"k must be a whole number for 'topk', not {k}; 'batchtopk' takes an average")
+    if not ranked and not (math.isfinite(coefficient) and coefficient >= 0):
+        raise SAEError(f"coefficient must be 0 or more, not {coefficient}")
+    if remedy is not None and remedy not in _REMEDIES:
+        raise SAEError(f"remedy must be one of {', '.join(_REMEDIES)}, not {remedy!r}")
+    if remedy == "auxk" and not ranked:
+        raise SAEError(f"remedy 'auxk' is for {', '.join(RANKED)}; for {architecture!r} use 'resample' or 'none'")
+    if encoder_init not in ("transposed", "random"):
+        raise SAEError(f"encoder_init must be 'transposed' or 'random', not {encoder_init!r}")
+    if architecture != "matryoshka_batchtopk":
+        if widths is not None:
+            raise SAEError(f"widths are for 'matryoshka_batchtopk', not for {architecture!r}")
+        return ()
+    if widths is None:
+        widths = dict.fromkeys(max(1, d_sae // n) for n in (16, 8, 4, 2, 1))
+    chosen = tuple(widths)
+    if not chosen or chosen[0] < 1 or chosen[-1] != d_sae or any(a >= b for a, b in pairwise(chosen)):
+        raise SAEError(f"widths must increase from at least 1 to d_sae = {d_sae}, not {list(chosen)}")
+    return chosen
+
+
+def _not_finite(step: int, batch: Tensor, lr: float) -> str:
+    bad = int((~batch.isfinite()).any(1).sum())
+    if bad:
+        return f"batch {step} holds {bad} activations that are not finite: leave them out of the source"
+    return f"training diverged at step {step}: the loss is not finite. Try a learning rate lower than {lr}"
 
 
 def _schedule(progress: float) -> float:
@@ -183,122 +274,17 @@ def _schedule(progress: float) -> float:
     return min(progress / 0.05, 1, 2 * (1 - progress) + 0.01)
 
 
-def _has_fast_bfloat16(device: str) -> bool:
-    return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-
-
-def _initial(d_in: int, d_sae: int, mean: Tensor, seed: int, device: str) -> TopKWeights:
-    """Random unit decoder rows, encoder equal to them, decoder bias at the mean: leaves next to no feature dead."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = F.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
-    zeros = torch.zeros(d_sae)
-    return TopKWeights(*(t.clone().to(device) for t in (rows, rows, zeros, mean)))
-
-
-def _as_sae(weights: TopKWeights, scale: float, k: int, activations: Activations) -> "SAE":
-    """Build sae-lens's inference class, with the scale of the activations folded in."""
-    from sae_lens import TopKSAE, TopKSAEConfig
-    from sae_lens.saes.sae import SAEMetadata
-
-    d_sae, d_in = weights.W_enc.shape
-    metadata = SAEMetadata(
-        model_name=activations.model_name,
-        hook_name=activations.hook_name,
-        prepend_bos=True,
-        training_architecture="topk",
-    )
-    sae = TopKSAE(TopKSAEConfig(d_in=d_in, d_sae=d_sae, k=k, apply_b_dec_to_input=True, metadata=metadata))
-    with torch.no_grad():
-        # f = relu(scale * (x - b) @ W_enc + b_enc), x_hat = f @ W_dec / scale + b. Giving f / scale the name of
-        # activation keeps decoder rows at unit norm: W_enc stays, and both biases shrink by the scale.
-        sae.W_enc.copy_(weights.W_enc.T)
-        sae.W_dec.copy_(weights.W_dec)
-        sae.b_enc.copy_(weights.b_enc / scale)
-        sae.b_dec.copy_(weights.b_dec / scale)
+def _described(sae: "SAE", source: "Activations | ActivationStream | Samples", architecture: str) -> "SAE":
+    """Say in the SAE's metadata what it reads and how it was trained."""
+    metadata = sae.cfg.metadata
+    metadata.model_name, metadata.hook_name = source.model_name, source.hook_name
+    metadata.prepend_bos, metadata.training_architecture = True, architecture
+    for parameter in sae.parameters():
+        parameter.requires_grad_(False)
     return sae.eval()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Harvest, train, measure and index one SAE: the command behind the bundled one."""
-    import argparse
-
-    from tqdm.auto import tqdm
-
-    from saekit.data import load_corpus
-    from saekit.models import load_model
-
-    parser = argparse.ArgumentParser(prog="python -m saekit.training", description=main.__doc__)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--hook", default="blocks.18.hook_resid_post")
-    parser.add_argument("--corpus", default="english")
-    parser.add_argument("--index-corpus", default="english-open", help="its text is shown in the index")
-    parser.add_argument("--max-tokens", type=int, default=None, help="of the corpus; default: all")
-    parser.add_argument("--d-sae", type=int, default=4608)
-    parser.add_argument("--k", type=int, default=46)
-    parser.add_argument("--passes", type=float, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--index-tokens", type=int, default=1_020_000)
-    parser.add_argument("--held-out-tokens", type=int, default=60_000, help="for the card")
-    parser.add_argument("--out", type=Path, required=True, help="folder for activations/, sae/ and index/")
-    args = parser.parse_args(arguments)
-
-    model = load_model(args.model, device=args.device, dtype=torch.bfloat16)
-    tokens = load_corpus(args.corpus, model=model, max_tokens=args.max_tokens)
-    activations = harvest(model, tokens, args.hook, args.out / "activations")
-    with tqdm(total=int(len(activations) * args.passes) // 2048, desc="Training", unit="step") as bar:
-
-        def show(progress: Progress) -> None:
-            bar.update()
-            if progress.step % 50 == 0:
-                bar.set_postfix(fvu=f"{progress.fvu:.3f}", dead=f"{progress.dead_share:.1%}")
-
-        sae = train_sae(
-            activations, d_sae=args.d_sae, k=args.k, passes=args.passes, device=args.device, on_step=show,
-            checkpoint=args.out / "checkpoint",
-        )  # fmt: skip
-    training = {
-        "command": " ".join(["python -m saekit.training", *(arguments or sys.argv[1:])]),
-        "corpus": args.corpus,
-        "sources": list(tokens.sources),
-        "tokens": len(activations),
-        "passes": args.passes,
-        "excluded": activations.excluded,
-    }
-    publish(
-        sae, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training,
-        index_tokens=args.index_tokens, held_out_tokens=args.held_out_tokens,
-    )  # fmt: skip
-
-
-def publish(
-    sae: "SAE",
-    model_name: str,
-    out: Path,
-    *,
-    corpus: str,
-    index_corpus: str,
-    training: dict,
-    index_tokens: int = 1_020_000,
-    held_out_tokens: int = 60_000,
-) -> None:
-    """Write ``out/index`` (bounded, compacted) and ``out/sae`` (weights and card); all scores in float32."""
-    from saekit.data import load_corpus
-    from saekit.evaluation import evaluate
-    from saekit.index import FeatureIndex
-    from saekit.models import load_model
-    from saekit.saes import save_sae
-
-    model = load_model(model_name)
-    sae = sae.to("cpu")
-    save_sae(sae, out / "sae", card={"training": training})
-    shown = load_corpus(index_corpus, model=model, max_tokens=index_tokens)
-    index = FeatureIndex.build(model, sae, shown, path=out / "index-mergeable", examples_per_feature=20)
-    index.compacted(out / "index")
-    held_out = load_corpus(corpus, model=model, split="heldout", max_tokens=held_out_tokens)
-    card = evaluate(model, sae, held_out).as_dict()
-    dead = {"dead_share_of_index_tokens": float(index.dead.mean()), "index_tokens": index.n_tokens}
-    save_sae(sae, out / "sae", card=card | dead | {"training": training})
-
-
 if __name__ == "__main__":
+    from saekit._training_publish import main
+
     main()
