@@ -145,11 +145,12 @@ class SparseLearner:
         from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, TopKSAE, TopKSAEConfig
 
         size = {"d_in": self.start.d_in, "d_sae": self.start.d_sae, "apply_b_dec_to_input": True}
-        if self.architecture == "topk":
-            sae = TopKSAE(TopKSAEConfig(k=int(self.k), **size))
-        else:
-            sae = JumpReLUSAE(JumpReLUSAEConfig(**size))
-            sae.threshold.fill_((self.threshold / scale).item())
+        with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
+            if self.architecture == "topk":
+                sae = TopKSAE(TopKSAEConfig(k=int(self.k), **size))
+            else:
+                sae = JumpReLUSAE(JumpReLUSAEConfig(**size))
+                sae.threshold.fill_((self.threshold / scale).item())
         # f = relu(scale * (x - b) @ W_enc + b_enc), x_hat = f @ W_dec / scale + b. Giving f / scale the name of
         # activation keeps decoder rows at unit norm: W_enc stays, and biases and threshold shrink by the scale.
         sae.W_enc.copy_(self.weights.W_enc.T)
@@ -184,7 +185,7 @@ class DenseLearner:
 
     def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"] | None) -> Step:
         """Move the weights by one batch."""
-        from sae_lens import TrainStepInput
+        from sae_lens.saes.sae import TrainStepInput
 
         coefficients = {
             name: warm * (value if isinstance(value, float | int) else value.value)
@@ -224,7 +225,8 @@ class DenseLearner:
         module.fold_W_dec_norm()
         weights = dict(module.state_dict())
         module.process_state_dict_for_saving_inference(weights)
-        sae = SAE.from_dict(module.cfg.get_inference_sae_cfg_dict())
+        with torch.random.fork_rng(devices=[]):
+            sae = SAE.from_dict(module.cfg.get_inference_sae_cfg_dict())
         sae.load_state_dict(weights)
         return sae
 
@@ -242,7 +244,7 @@ def resample(
     if not weight.sum() > 0:
         return
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(weight, len(rows), replacement=len(rows) > len(weight), generator=generator)
+    drawn = torch.multinomial(weight, len(rows), replacement=len(rows) > int((weight > 0).sum()), generator=generator)
     tensors = learner.tensors()
     direction = F.normalize(x[drawn.to(x.device)] - tensors["b_dec"], dim=1)
     encoder, decoder = learner.encoder_rows(), learner.decoder_rows()

@@ -10,6 +10,7 @@ import torch
 
 from saekit._harvest import harvest_many
 from saekit._harvest_store import Activations
+from saekit._training_loop import ARCHITECTURES, Progress, train_sae
 from saekit.errors import SAEError
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from saekit.data import load_corpus
     from saekit.models import load_model
-    from saekit.training import ARCHITECTURES
 
     parser = argparse.ArgumentParser(prog="python -m saekit.training", description=main.__doc__)
     parser.add_argument("--model", default="smollm2-135m")
@@ -95,8 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _train(activations: Activations, one: Wanted, args: argparse.Namespace) -> "SAE":
     from tqdm.auto import tqdm
-
-    from saekit.training import Progress, train_sae
 
     with tqdm(desc=f"Training {one.name}", unit="step") as bar:
 
