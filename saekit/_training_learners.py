@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 RANKED = ("topk", "batchtopk", "matryoshka_batchtopk")
 PENALISED = ("standard", "gated", "jumprelu")
-_THRESHOLD_RATE = 0.01  # of the running mean of the batch's smallest active value (sae-lens's)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Start:
 
     d_in: int
     d_sae: int
-    mean: Float[Tensor, " d_in"]  # of the scaled activations: where the decoder bias starts
+    sample: Float[Tensor, "n d_in"]  # scaled activations: their mean is where the decoder bias starts
     seed: int
     device: str
     encoder_init: str  # "transposed" or "random"
@@ -89,9 +88,8 @@ class SparseLearner:
     def __init__(self, start: Start, *, architecture: str, k: float, widths: tuple[int, ...], auxk: bool) -> None:
         self.start, self.architecture, self.k, self.widths, self.auxk = start, architecture, k, widths, auxk
         decoder, encoder = start.rows()
-        parts = (encoder, decoder, torch.zeros(start.d_sae), start.mean)
+        parts = (encoder, decoder, torch.zeros(start.d_sae), start.sample.mean(0))
         self.weights = Weights(*(t.clone().to(start.device) for t in parts))
-        self.threshold = torch.zeros((), dtype=torch.float64, device=start.device)
         self.adam = torch.optim.Adam(self.weights.tensors(), lr=1.0, fused=True)
         self.matmul_dtype = torch.bfloat16 if _has_fast_bfloat16(start.device) else None
         _fill_optimiser(self.adam)
@@ -121,15 +119,12 @@ class SparseLearner:
     def _active(self, hidden: Float[Tensor, "batch d_sae"]) -> Active:
         if self.architecture == "topk":
             return topk_active(hidden, int(self.k))
-        active = batchtopk_active(hidden, int(self.k * len(hidden)))
-        if len(active.value):
-            self.threshold += _THRESHOLD_RATE * (active.value.min().double() - self.threshold)
-        return active
+        return batchtopk_active(hidden, int(self.k * len(hidden)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and optimiser state."""
         names = ("W_enc", "W_dec", "b_enc", "b_dec")
-        return {**vars(self.weights), "threshold": self.threshold, **_optimiser_tensors(self.adam, names)}
+        return {**vars(self.weights), **_optimiser_tensors(self.adam, names)}
 
     def encoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
         """Return the encoder."""
@@ -141,7 +136,11 @@ class SparseLearner:
 
     @torch.no_grad()
     def sae(self, scale: float) -> "SAE":
-        """Return a TopK SAE; a batch's budget becomes a threshold, so the other two are JumpReLU SAEs."""
+        """Return a TopK SAE; a batch's budget becomes a threshold, so the other two are JumpReLU SAEs.
+
+        The threshold is the one that meets the budget on the sample with the final weights. sae-lens takes a running
+        mean from zero over the whole training instead, which is far too low after a short one.
+        """
         from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, TopKSAE, TopKSAEConfig
 
         size = {"d_in": self.start.d_in, "d_sae": self.start.d_sae, "apply_b_dec_to_input": True}
@@ -150,7 +149,9 @@ class SparseLearner:
                 sae = TopKSAE(TopKSAEConfig(k=int(self.k), **size))
             else:
                 sae = JumpReLUSAE(JumpReLUSAEConfig(**size))
-                sae.threshold.fill_((self.threshold / scale).item())
+                active = self._active(pre_activations(self.weights, self.start.sample.to(self.start.device)))
+                lowest = active.value.min().item() if len(active.value) else 0.0
+                sae.threshold.fill_(lowest / scale)
         # f = relu(scale * (x - b) @ W_enc + b_enc), x_hat = f @ W_dec / scale + b. Giving f / scale the name of
         # activation keeps decoder rows at unit norm: W_enc stays, and biases and threshold shrink by the scale.
         sae.W_enc.copy_(self.weights.W_enc.T)
@@ -178,7 +179,7 @@ class DenseLearner:
             norm = config.decoder_init_norm  # 0.1 in sae-lens: a wide SAE would start with a far too large output
             self.module.W_dec.copy_(decoder * norm)
             self.module.W_enc.copy_(encoder.T * norm)
-            self.module.b_dec.copy_(start.mean)
+            self.module.b_dec.copy_(start.sample.mean(0))
         self.names = [name for name, _ in self.module.named_parameters()]
         self.adam = torch.optim.Adam(self.module.parameters(), lr=1.0, fused=True)
         _fill_optimiser(self.adam)

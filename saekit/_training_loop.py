@@ -111,7 +111,7 @@ def train_sae(
     steps = batch_count(len(source), batch_size, passes)
     sample = next(source.batches(min(len(source), 8192), seed=seed))
     scale = scale_of(sample)
-    start = Start(source.d_model, d_sae, sample.mean(0) * scale, seed, device, encoder_init)
+    start = Start(source.d_model, d_sae, sample * scale, seed, device, encoder_init)
     learner: Learner
     if architecture in RANKED:
         learner = SparseLearner(start, architecture=architecture, k=k, widths=widths, auxk=remedy == "auxk")
