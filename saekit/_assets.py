@@ -11,6 +11,7 @@ ROOT = next(
     _HERE.parent / "widgets",
 )
 
+_IMPORT_STYLE = re.compile(r'^@import "\./([\w-]+)\.css";\n', re.MULTILINE)
 _IMPORT = re.compile(r'^import \{[^}\n]*\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
 
 
@@ -45,8 +46,9 @@ def source(name: str) -> str:
 
 @cache
 def style(name: str) -> str:
-    """Return the stylesheet of view ``name``."""
-    return (ROOT / f"{name}.css").read_text(encoding="utf-8")
+    """Return the stylesheet of view ``name`` with its ``@import "./*.css";`` lines replaced by what they name."""
+    text = (ROOT / f"{name}.css").read_text(encoding="utf-8")
+    return _IMPORT_STYLE.sub(lambda found: style(found[1]), text)
 
 
 def _without_imports(name: str) -> str:

@@ -53,12 +53,14 @@ export function decadeTicks(low, high, most = 6) {
 /**
  * An axis for these values: {log, low, high, ticks, at}; `at(value)` runs from 0 to 1.
  * `scale` is "linear" (from 0), "log", or "auto": logarithmic once the values differ more than eightfold.
+ * It ends at a round value; a `tight` one, always linear, at the largest.
  */
-export function axisFor(values, { scale = "auto", most = 4 } = {}) {
+export function axisFor(values, { scale = "auto", most = 4, tight = false } = {}) {
   const known = Array.from(values).filter(Number.isFinite);
   const low = known.reduce((a, b) => Math.min(a, b), Infinity);
   const high = known.reduce((a, b) => Math.max(a, b), -Infinity);
   const log = known.length > 0 && low > 0 && (scale === "log" || (scale === "auto" && high > 8 * low));
+  if (tight && high > 0) return { log: false, low: 0, high, ticks: linearTicks(high, most).filter((tick) => tick <= high), at: (v) => v / high };
   const ticks = log ? decadeTicks(low, high) : linearTicks(high, most);
   const [first, last] = [ticks[0], ticks.at(-1)];
   const at = log ? (v) => Math.log(v / first) / Math.log(last / first) : (v) => (v - first) / (last - first);
@@ -112,13 +114,13 @@ export function lineSample(number) {
 }
 
 /**
- * Lines over a common x axis from 0. `series` is [{name, number, xs, ys}]; `words` says the chart in a sentence.
- * `ticksAs` writes the values of the y axis. The name stands at the end of each line.
+ * Lines over a common x axis from 0 to `xHigh`. `series` is [{name, number, xs, ys}]; `words` says the chart in a
+ * sentence; `ticksAs` writes the values of the y axis. The name stands at the end of each line.
  */
-export function lineChart({ series, words, xLabel, scale = "auto", ticksAs = short }) {
+export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ticksAs = short }) {
   const { width, height, left, right, top, bottom } = LINE_BOX;
   const drawn = series.filter(({ xs }) => xs.length);
-  const across = axisFor(drawn.flatMap(({ xs }) => [xs.at(-1)]), { scale: "linear", most: 3 });
+  const across = axisFor([xHigh, ...drawn.map(({ xs }) => xs.at(-1))], { most: 3, tight: true });
   const up = axisFor(drawn.flatMap(({ ys }) => Array.from(ys)), { scale });
   const x = (value) => left + across.at(value) * (width - left - right);
   const y = (value) => height - bottom - up.at(value) * (height - top - bottom);
@@ -144,8 +146,8 @@ export function lineChart({ series, words, xLabel, scale = "auto", ticksAs = sho
         { class: `saekit-hue-${colour}` },
         svg("path", { class: "saekit-line", d: linePath(xs, ys, x, y), "stroke-dasharray": dash || null }),
         Number.isFinite(ends[i]) ? svg("circle", { class: "saekit-end", cx: end, cy: ends[i], r: 2.6 }) : null,
-        svg("path", { class: "saekit-leader", d: `M${end + 3} ${ends[i] || places[i]}L${width - right + 7} ${places[i]}` }),
-        svg("text", { class: "saekit-label", x: width - right + 10, y: places[i] + 3.5 }, svg("title", {}, name), cut),
+        svg("path", { class: "saekit-leader", d: `M${end + 3} ${Number.isFinite(ends[i]) ? ends[i] : places[i]}L${end + 8} ${places[i]}` }),
+        svg("text", { class: "saekit-label", x: end + 10, y: places[i] + 3.5 }, svg("title", {}, name), cut),
       );
     }),
   );

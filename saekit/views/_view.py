@@ -51,8 +51,12 @@ class View(anywidget.AnyWidget):
 
     def _repr_html_(self) -> str:
         """Return static HTML for GitHub, nbviewer and exported pages: no script and no external file."""
-        self.wait()  # a stored output shows the finished state, the same in every run
+        self._settle()
         return self._static()
+
+    def _settle(self) -> None:
+        """Wait before something is stored: it should show the finished state, the same in every run."""
+        self.wait()
 
     def _static(self) -> str:
         raise NotImplementedError
@@ -62,7 +66,7 @@ class View(anywidget.AnyWidget):
 
     def _page(self, *, replies: Mapping[str, Mapping[str, dict]] | None = None, **changes: Any) -> str:
         """Return a self-contained page of this view; see `saekit.views._page.page` for ``replies``."""
-        self.wait()
+        self._settle()
         keys = [k for k in self.keys if not k.startswith(("_model", "_view", "_esm", "_css", "_dom", "_anywidget"))]
         state = {key: getattr(self, key) for key in keys if key not in ("layout", "tabbable", "tooltip")}
         return page(

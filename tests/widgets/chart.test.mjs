@@ -42,6 +42,8 @@ test("an axis is logarithmic where the values differ much, and never with a zero
   assert.equal(axisFor([]).log, false);
   const { at } = axisFor([1, 10, 100]);
   assert.ok([1, 10, 100].every((value, i) => Math.abs(at(value) - i / 2) < 1e-12));
+  const tight = axisFor([102400, 512], { most: 3, tight: true });
+  assert.deepEqual([tight.ticks, tight.at(51200)], [[0, 50000, 100000], 0.5], "a tight axis ends where the data end");
   assert.equal(axisFor([NaN, 30, Infinity]).high, 30, "what is no number does not set the scale");
 });
 
