@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from saekit._exercise_list import EXERCISES, Exercise
+from saekit import _exercise_list, _exercise_training
+from saekit._exercise_list import Exercise
 
+EXERCISES = _exercise_list.EXERCISES | _exercise_training.EXERCISES
 RTOL, ATOL = 1e-4, 1e-5  # float32 answers pass; a wrong formula does not
 
 

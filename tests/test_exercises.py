@@ -35,7 +35,17 @@ def density_in_place(activations, keep):
     return np.count_nonzero(activations) / np.count_nonzero(keep)
 
 
+def topk_with_torch(hidden, k):
+    hidden = torch.tensor(hidden)
+    values, chosen = hidden.topk(k, dim=1)
+    return torch.zeros_like(hidden).scatter(1, chosen, values.relu())
+
+
 OTHER_RIGHT_ANSWERS = {
+    "mmcs": lambda a, b: np.mean([max(x @ y / np.sqrt((x @ x) * (y @ y)) for x in a) for y in b]),
+    "fvu": lambda x, y: np.mean((x - y) ** 2) / np.var(x, axis=0).mean(),
+    "topk_activation": topk_with_torch,
+    "absorption_rate": lambda f, p, c: sum(v == 0 for v, a, b in zip(f, p, c, strict=True) if a and b) / (p & c).sum(),
     "feature_direction": lambda a, b: torch.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0),
     "density": density_in_place,
     "top_k_one_per_sequence": top_k_with_a_loop,
@@ -46,6 +56,10 @@ OTHER_RIGHT_ANSWERS = {
 }
 
 BY_HAND = [
+    ("mmcs", (np.array([[2.0, 0.0], [0.0, -1.0]]), np.array([[1.0, 0.0], [0.0, 3.0]])), 0.5),
+    ("fvu", (np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]])), 0.5),
+    ("topk_activation", (np.array([[1.0, 3.0, -2.0], [-1.0, -3.0, -2.0]]), 2), [[1, 3, 0], [0, 0, 0]]),
+    ("absorption_rate", (np.array([0.0, 2.0, 0.0]), np.array([True] * 3), np.array([True, True, False])), 0.5),
     ("feature_direction", (np.array([3.0, 0.0]), np.array([-1.0, 0.0])), -1),
     ("density", (np.array([[1.0, 0.0, 2.0]]), np.array([[False, True, True]])), 0.5),
     ("top_k_one_per_sequence", (np.array([[5.0, 5.0], [1.0, 2.0], [0.0, 5.0]]), 2), [[0, 0], [2, 1]]),
