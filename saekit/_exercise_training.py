@@ -26,7 +26,7 @@ def fvu(x: Float[np.ndarray, "sample d"], x_hat: Float[np.ndarray, "sample d"]) 
 
 
 def topk_activation(hidden: Float[np.ndarray, "token d_sae"], k: int) -> Float[np.ndarray, "token d_sae"]:
-    """Return what a TopK SAE makes of its pre-activations: each token keeps its k largest, after relu; the rest is 0."""
+    """Return a TopK SAE's features: each token keeps its k largest pre-activations, after relu; the rest is 0."""
     chosen = np.argsort(-hidden, axis=1, kind="stable")[:, :k]
     kept = np.zeros_like(hidden)
     np.put_along_axis(kept, chosen, np.take_along_axis(hidden, chosen, axis=1).clip(0), axis=1)
