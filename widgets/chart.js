@@ -1,12 +1,12 @@
 // Small charts as inline SVG: lines on a linear or logarithmic axis, and bars. Pure functions first, drawing last.
-import { grouped, sig } from "./lib.js";
+import { sig } from "./lib.js";
 import { svg } from "./dom.js";
 
 export const LINE_COLOURS = 6;
 export const LINE_DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "4 2"];
-const LINE_BOX = { width: 300, height: 172, left: 38, right: 78, top: 8, bottom: 30 };
+const LINE_BOX = { width: 250, height: 160, left: 36, right: 66, top: 8, bottom: 30 };
 const BAR_BOX = { width: 300, height: 172, left: 38, right: 10, top: 8, bottom: 30 };
-const LETTERS = 12; // of a name beside its line
+const LETTERS = 10; // of a name beside its line
 
 /** A number on an axis: 250k, 1.5M, 0.05; short rather than exact. */
 export function short(value) {
@@ -14,8 +14,7 @@ export function short(value) {
   if (!Number.isFinite(value)) return "–";
   if (size >= 1e9) return `${Number((value / 1e9).toPrecision(3))}G`;
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;
-  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(3))}k`;
-  if (size >= 1000) return grouped(Math.round(value));
+  if (size >= 1e3) return `${Number((value / 1e3).toPrecision(3))}k`;
   return sig(value);
 }
 
@@ -136,7 +135,8 @@ export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ti
     ...across.ticks.map((tick, i) =>
       svg("text", { x: x(tick), y: height - bottom + 13, "text-anchor": i ? "middle" : "start" }, drawn.length ? short(tick) : ""),
     ),
-    svg("text", { class: "saekit-axis-name", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, `${xLabel}${up.log ? ", log scale upwards" : ""}`),
+    svg("text", { class: "saekit-axis-name", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel),
+    up.log ? svg("text", { x: width - right, y: top + 11, "text-anchor": "end" }, "log scale") : null,
     ...drawn.map(({ name, number, xs, ys }, i) => {
       const { colour, dash } = lineLook(number);
       const cut = name.length > LETTERS ? `${name.slice(0, LETTERS - 1)}…` : name;
@@ -161,7 +161,7 @@ export function barChart({ counts, apart, number, words, ticks, xLabel }) {
   const { width, height, left, right, top, bottom } = BAR_BOX;
   const up = axisFor([...counts, apart.count], { scale: "linear" });
   const y = (value) => height - bottom - up.at(value) * (height - top - bottom);
-  const start = left + 34;
+  const start = left + 50;
   const slot = (width - right - start) / counts.length;
   const bar = (x, wide, count) => {
     const tall = count ? Math.max(1, height - bottom - y(count)) : 0;
@@ -169,7 +169,7 @@ export function barChart({ counts, apart, number, words, ticks, xLabel }) {
   };
   return svg(
     "svg",
-    { class: "saekit-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
+    { class: "saekit-chart saekit-chart-of-bars", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
     ...up.ticks.map((tick) =>
       svg("g", {}, svg("line", { class: "saekit-rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
         svg("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, short(tick))),

@@ -12,8 +12,8 @@ from saekit.views._format import escape, sig
 # The hues and dashes of widgets/chart.css and chart.js.
 COLOURS = ("0,120,186", "213,94,0", "0,148,108", "196,106,158", "176,122,0", "118,110,200")
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 172, 38, 78, 8, 30
-_LETTERS = 12  # of a name beside its line
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 250, 160, 36, 66, 8, 30
+_LETTERS = 10  # of a name beside its line
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def short(value: float) -> str:
     """Write a number on an axis.
 
     >>> [short(v) for v in (0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9)]
-    ['0', '0.05', '46', '1,500', '12k', '250k', '1.5M', '2G']
+    ['0', '0.05', '46', '1.5k', '12k', '250k', '1.5M', '2G']
     """
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= max(unit, 1e4):
+        if abs(value) >= unit:
             return f"{float(f'{value / unit:.3g}'):g}{letter}"
     return sig(value)
 
@@ -76,13 +76,23 @@ def dodge(wanted: Sequence[float], gap: float, low: float, high: float) -> list[
     return placed
 
 
-def line_chart(title: str, lines: Sequence[Line], words: str, *, ticks_as: Callable[[float], str] = short) -> str:
-    """Return the chart as a ``<figure>``; the axis upwards is logarithmic once values differ more than eightfold."""
+def line_chart(
+    title: str, lines: Sequence[Line], words: str, *, linear: bool = False, ticks_as: Callable[[float], str] = short
+) -> str:
+    """Return the chart as a ``<figure>``; the axis upwards is logarithmic once values differ more than eightfold.
+
+    Args:
+        title: Above it.
+        lines: One for each run; those without points are left out.
+        words: The chart in a sentence, for those who do not see it.
+        linear: Keep the axis linear whatever the values.
+        ticks_as: Writes the values of that axis.
+    """
     lines = [line for line in lines if len(line.xs)]
     values = [float(y) for line in lines for y in line.ys if math.isfinite(y)]
     if not values:
         return ""
-    log = min(values) > 0 and max(values) > 8 * min(values)
+    log = not linear and min(values) > 0 and max(values) > 8 * min(values)
     ticks = decade_ticks(min(values), max(values)) if log else linear_ticks(max(values))
     most = max(float(line.xs[-1]) for line in lines) or 1.0
     inner, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -98,8 +108,9 @@ def line_chart(title: str, lines: Sequence[Line], words: str, *, ticks_as: Calla
     for i, tick in enumerate(t for t in linear_ticks(most, 3) if t <= most):
         anchor = "middle" if i else "start"
         drawn.append(f'<text x="{x(tick):.0f}" y="{_HEIGHT - 17}" text-anchor="{anchor}">{short(tick)}</text>')
-    named = f"samples{', log scale upwards' if log else ''}"
-    drawn.append(f'<text x="{_LEFT + inner / 2:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">{named}</text>')
+    drawn.append(f'<text x="{_LEFT + inner / 2:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">samples</text>')
+    if log:
+        drawn.append(f'<text x="{_WIDTH - _RIGHT}" y="{_TOP + 11}" text-anchor="end">log scale</text>')
     finite = [
         [(x(float(a)), y(float(b))) for a, b in zip(ln.xs, ln.ys, strict=True) if math.isfinite(b)] for ln in lines
     ]
@@ -108,7 +119,7 @@ def line_chart(title: str, lines: Sequence[Line], words: str, *, ticks_as: Calla
     for line, points, end, place in zip(lines, finite, ends, places, strict=True):
         drawn.append(_line(line, points, end, place))
     return (
-        f'<figure style="margin:0;flex:1 1 260px;max-width:400px"><figcaption><b>{escape(title)}</b></figcaption>'
+        f'<figure style="margin:0;flex:1 1 200px;max-width:250px"><figcaption><b>{escape(title)}</b></figcaption>'
         f'<svg data-saekit="picture" role="img" aria-label="{escape(words)}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'style="width:100%;overflow:visible;font-size:10.5px" fill="currentColor">{"".join(drawn)}</svg></figure>'
     )

@@ -59,8 +59,12 @@ def _charts(runs: Sequence[Run]) -> str:
             for run in runs
             if run.last is not None
         )
-        ticks_as = percent if curve == "dead_share" else short
-        figures.append(line_chart(TITLES[curve], lines, f"{TITLES[curve]}: {said}", ticks_as=ticks_as))
+        share = curve == "dead_share"
+        figures.append(
+            line_chart(
+                TITLES[curve], lines, f"{TITLES[curve]}: {said}", linear=share, ticks_as=percent if share else short
+            )
+        )
     drawn = "".join(figures)
     return f'<div style="display:flex;flex-wrap:wrap;gap:.6em 1.2em;margin:.6em 0">{drawn}</div>' if drawn else ""
 

@@ -231,7 +231,7 @@ class Training(View):
             return f"Training({'; '.join(map(_in_short, self._plan))})"
 
     def _title(self) -> str:
-        return "Training"
+        return f"Training · {', '.join(run.name for run in self._plan)}"
 
     def _static(self) -> str:
         with self._guard:

@@ -3,7 +3,7 @@ import test from "node:test";
 import { LINE_COLOURS, LINE_DASHES, axisFor, decadeTicks, dodge, linePath, lineLook, linearTicks, powerOfTen, short } from "../../widgets/chart.js";
 
 test("numbers on an axis are short", () => {
-  assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), ["0", "0.05", "46", "1,500", "12k", "250k", "1.5M", "2G"]);
+  assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), ["0", "0.05", "46", "1.5k", "12k", "250k", "1.5M", "2G"]);
   assert.equal(short(NaN), "–");
   assert.deepEqual([-4, 0, -10].map(powerOfTen), ["10⁻⁴", "10⁰", "10⁻¹⁰"]);
 });

@@ -1,0 +1,204 @@
+"""The training view without a kernel: static HTML, repr, mime bundle, exported page, static chart axes."""
+
+import html.parser
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from saekit.views import _chart_html as chart
+from saekit.views._training_html import rough
+from saekit.views.training import Training
+from tests.views.fake_index import NASTY
+from tests.views.fake_trainer import FakeTrainer
+from tests.views.test_training import RUNS, training
+
+HOSTILE = NASTY[0] + "</script>&\0"
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text, self.attributes = [], "", []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def finished(runs=RUNS, **options):
+    view = training(runs, autostart=True, **options)
+    assert view.wait(20)
+    return view
+
+
+def test_the_repr_is_the_same_in_every_session():
+    assert repr(training()) == "Training(TopK: not trained; L1: not trained)"
+    assert repr(finished({**RUNS, "bad": {"k": 0}})) == (
+        "Training(TopK: done, FVU 0.11, L0 8; L1: done, FVU 0.12, L0 20; bad: failed)"
+    )
+    assert [rough(v) for v in (0.2149, 8.04, 123.4, 999.6, 1234.5, 0, math.nan)] == [
+        "0.21", "8", "120", "1,000", "1,200", "0", "–",
+    ]  # fmt: skip
+
+
+def test_the_mime_bundle_has_widget_html_and_text():
+    view = finished()
+    data, _ = view._repr_mimebundle_()
+    assert data["text/plain"] == repr(view)
+    assert data["text/html"] == view._repr_html_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_the_finished_picture_shows_all_curves_and_values():
+    found = _Tags()
+    shown = finished()._repr_html_()
+    found.feed(shown)
+    assert found.tags.count("figure") == 4
+    assert shown.count('data-saekit="picture"') == 4
+    for text in ("2 done of 2", "Loss", "FVU", "L0", "Dead features", "10,240", "56", "0.11", "20 %"):
+        assert text in found.text
+    assert "all runs: d_sae 64" in found.text
+    assert "architecture standard, coefficient 2.0" in found.text
+
+
+def test_the_picture_is_small_deterministic_and_without_a_clock():
+    first, second = (finished()._repr_html_() for _ in range(2))
+    assert first == second
+    assert len(first.encode()) < 30_000
+    assert not re.search(r"<script|<style|https?:|#[0-9a-f]{3,6}\b|:\s*(?:white|black)\b", first)
+    assert "samples/s" not in first
+    assert "left" not in _text(first)
+    long = finished(steps=3000)._repr_html_()
+    assert len(long.encode()) < 30_000
+
+
+def test_hostile_names_and_errors_are_text():
+    def trainer(activations, **options):
+        raise ValueError(HOSTILE)
+
+    view = Training(None, {HOSTILE: {"note": HOSTILE}}, train=trainer, autostart=True)
+    view.wait(20)
+    found = _Tags()
+    found.feed(view._repr_html_())
+    assert set(found.tags) <= {
+        "div", "p", "strong", "figure", "figcaption", "b", "bdi", "svg", "path", "circle", "text",
+        "table", "thead", "tbody", "tr", "th", "td",
+    }  # fmt: skip
+    assert [name for name in found.attributes if name.startswith("on") or name in ("src", "href")] == []
+    assert found.text.count(NASTY[0]) >= 3
+    assert "\0" not in found.text
+    named = finished({HOSTILE: {"k": 8}})
+    assert "<img" not in named._repr_html_()
+    page = named.to_html()
+    assert "<img" not in page
+    assert page.count("<script") == 1
+
+
+def test_before_training_the_picture_says_how_to_start():
+    shown = _text(training()._repr_html_())
+    assert "not started: press Start in the live view, or call view.start()" in shown
+    assert "<figure" not in training()._repr_html_()
+
+
+def test_under_way_there_are_no_figures_that_change_by_the_second():
+    trainer = FakeTrainer(gated=True)
+    view = training(train=trainer, autostart=True)
+    before = view._repr_html_()
+    trainer.allow(2)
+    while len(view.history["TopK"]) < 2:
+        pass
+    assert view._repr_html_() == before
+    assert "<figure" not in before
+    view.stop()
+    trainer.allow()
+    view.wait(20)
+
+
+def test_a_page_needs_no_kernel_and_holds_the_curves():
+    page = finished().to_html()
+    assert '"_has_kernel":false' in page
+    assert '"busy":false' in page
+    assert page.count("<script") == 1
+    assert not re.search(r'(?:src|href)="https?:', page)
+
+
+def test_nbval_leaves_out_the_drawn_curves_and_nothing_else():
+    config = (Path(__file__).parents[2] / "notebooks" / "nbval.cfg").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"^\[training curves\]\nregex: (.*)$", config, re.MULTILINE)
+    shown = finished()._repr_html_()
+    left = re.sub(pattern, "", shown)
+    assert "data-saekit" not in left
+    assert _table(left) == _table(shown)
+    assert left.count("<figcaption>") == 4
+
+
+# --- the axes of the static charts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low", [1e-7, 0.013, 1, 3, 47, 9999])
+@pytest.mark.parametrize("ratio", [1, 1.5, 12, 90, 1e4, 1e9])
+def test_logarithmic_ticks_enclose_the_values_and_stay_few(low, ratio):
+    ticks = chart.decade_ticks(low, low * ratio)
+    assert ticks[0] <= low * (1 + 1e-6)
+    assert ticks[-1] >= low * ratio * (1 - 1e-6)
+    assert 2 <= len(ticks) <= 7
+    assert ticks == sorted(set(ticks))
+
+
+def test_labels_move_apart_and_keep_their_order():
+    assert chart.dodge([98, 99, 97, 20], 12, 0, 100) == [88, 100, 76, 20]
+
+
+def test_a_curve_of_numbers_that_are_none_leaves_its_chart_out():
+    import numpy as np
+
+    line = chart.Line("a", 0, np.array([1.0, 2.0]), np.array([np.nan, np.nan]))
+    assert chart.line_chart("t", [line], "w") == ""
+    half = chart.Line("a", 0, np.array([1.0, 2.0]), np.array([np.nan, 3.0]))
+    assert "nan" not in chart.line_chart("t", [half, line], "w")
+    alone = chart.Line("a", 0, np.array([10.0]), np.array([3.0]))
+    assert "nan" not in chart.line_chart("t", [alone], "w")
+
+
+def test_live_and_static_charts_have_the_same_axes(tmp_path):
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("needs Node")
+    highs = [0.3, 1, 7, 46, 102_400, 3.2e6]
+    spans = [(0.13, 1.7), (30, 900), (1, 1), (1e-5, 3), (0.2, 0.9)]
+    wanted = {
+        "linear": [chart.linear_ticks(high, 3) for high in highs],
+        "decades": [chart.decade_ticks(*span) for span in spans],
+        "dodged": chart.dodge([50, 51, 49, 99, 100.5], 12, 10, 100),
+        "short": [chart.short(v) for v in (0, 0.05, 46, 1500, 12345, 250_000, 1.5e6, 2e9)],
+    }
+    module = Path(__file__).parents[2] / "widgets" / "chart.js"
+    script = tmp_path / "axes.mjs"
+    script.write_text(
+        f'import {{ linearTicks, decadeTicks, dodge, short }} from "{module.as_uri()}";\n'
+        f"console.log(JSON.stringify({{ linear: {highs}.map((h) => linearTicks(h, 3)),"
+        f" decades: {json.dumps(spans)}.map(([a, b]) => decadeTicks(a, b)),"
+        " dodged: dodge([50, 51, 49, 99, 100.5], 12, 10, 100),"
+        f" short: [0, 0.05, 46, 1500, 12345, 250000, 1.5e6, 2e9].map(short) }}));",
+        encoding="utf-8",
+    )
+    out = subprocess.run([node, "--no-warnings", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out) == wanted
+
+
+def _text(shown):
+    found = _Tags()
+    found.feed(shown)
+    return found.text
+
+
+def _table(shown):
+    return re.search(r"<table.*</table>", shown)[0]
