@@ -11,7 +11,7 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saekit._models_bytes import from_byte_level, from_sentencepiece, join_pieces  # noqa: F401 (the index uses it)
 from saekit._models_packaged import PACKAGED, converted, transformers_without_bars
+from saekit._models_rest import block_calls, first_block_after, run_blocks
 from saekit.errors import ModelError, OfflineError
 
 if TYPE_CHECKING:
@@ -184,6 +186,44 @@ def hidden_states_at(
     return {name: seen[name] for name in hook_names}
 
 
+def logits_from(
+    model: "SAETransformerBridge",
+    ids: Int[Tensor, "batch pos"],
+    states: Float[Tensor, "_batch _pos ..."],
+    hook_name: str,
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Return the logits of the model when these states stand at a hook point: the other half of `hidden_states`.
+
+    At ``hook_resid_pre`` and ``hook_resid_post`` only the blocks above run, with the same result as the whole model
+    with a hook that puts the states there. At any other point (attention, MLP), and for a model whose blocks cannot
+    be called one by one, the whole model does run. Hooks that are set on the model count; gradients flow to
+    ``states``. The first call tries the model's blocks on short made-up sequences, and the first call of each
+    length runs one such sequence, both out of sight of the hooks.
+
+    Args:
+        model: The model.
+        ids: The tokens. Above a point of the residual stream nothing depends on them but the length.
+        states: What stands at the hook point, in the hook point's shape and any dtype.
+        hook_name: The hook point.
+
+    Raises:
+        ModelError: No such hook point, or the states are not of the tokens' shape.
+    """
+    hook = check_hook(model, hook_name)
+    if states.shape[:2] != ids.shape:
+        raise ModelError(
+            f"the states are for {list(states.shape[:2])} [batch, pos], but there are tokens for {list(ids.shape)}"
+        )
+    weight = next(model.parameters())
+    states = states.to(weight.device, weight.dtype)
+    first = first_block_after(model, hook)
+    calls = None if first is None else block_calls(model, ids.shape[1])
+    if first is not None and calls is not None:
+        return run_blocks(model, states, calls, first)
+    put = lambda activation, hook: states  # noqa: E731
+    return model.run_with_hooks(ids.to(weight.device), fwd_hooks=[(hook, put)], prepend_bos=False)
+
+
 # --- the output side -------------------------------------------------------------------------------------------
 
 
@@ -263,71 +303,5 @@ def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
     surfaces += [f"<{i}>" for i in range(len(surfaces), size)]
     special = set(tokenizer.all_special_tokens)
     byte_level = "Ġ" in "".join(s or "" for s in surfaces[:2000])
-    convert = _from_byte_level if byte_level else _from_sentencepiece
+    convert = from_byte_level if byte_level else from_sentencepiece
     return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]
-
-
-@lru_cache
-def _byte_alphabet() -> dict[str, int]:
-    """Map the printable stand-ins of byte-level BPE (Radford et al. 2019) back to bytes."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-def _from_byte_level(surface: str) -> bytes:
-    alphabet = _byte_alphabet()
-    if all(c in alphabet for c in surface):
-        return bytes(alphabet[c] for c in surface)
-    return surface.encode()  # an added token, stored as it reads
-
-
-def _from_sentencepiece(surface: str) -> bytes:
-    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", surface):
-        return bytes([int(byte[1], 16)])
-    return surface.replace("▁", " ").encode()
-
-
-def join_pieces(pieces: Sequence[bytes]) -> list[str]:
-    """Turn the bytes of consecutive tokens into readable strings, one a token.
-
-    A character that is spread over several tokens stands whole at the first of them; the rest get ``""``. Bytes
-    that are no UTF-8 (a text cut inside a character) become U+FFFD.
-
-    >>> join_pieces([b"caf", b"\\xc3", b"\\xa9", b"!"])
-    ['caf', 'é', '', '!']
-    """
-    texts = []
-    held, start = b"", 0  # bytes of an unfinished character, and the token at which it began
-    for number, piece in enumerate(pieces):
-        texts.append("")
-        if held:
-            length = _length(held[0])
-            if len(held) + len(piece) < length:
-                held += piece
-                continue
-            taken = length - len(held)  # the rest of the character; what follows it is this token's own
-            texts[start] += (held + piece[:taken]).decode("utf-8", errors="replace")
-            piece = piece[taken:]
-        done = len(piece) - _unfinished(piece)
-        texts[number] += piece[:done].decode("utf-8", errors="replace")
-        held, start = piece[done:], number
-    if held:
-        texts[start] += "\ufffd"
-    return texts
-
-
-def _length(lead: int) -> int:
-    """Return how many bytes a character has whose first byte is ``lead``."""
-    return 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-
-
-def _unfinished(data: bytes) -> int:
-    """Return how many bytes at the end of ``data`` are the beginning of a character that is not complete."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte >= 0xC0:
-            return back if _length(byte) > back else 0
-        if byte < 0x80:
-            return 0
-    return 0

@@ -7,6 +7,7 @@ import torch
 
 import saekit.models as models
 from saekit._cache import PackageFile, atomic, package_file
+from saekit._models_bytes import from_sentencepiece
 from saekit._models_packaged import PACKAGED, _in_one_piece
 from saekit.errors import ChecksumError, DataError, ModelError, OfflineError
 from tests import tiny
@@ -106,8 +107,8 @@ def test_a_character_cut_in_two_is_shown_as_a_replacement_character():
 
 
 def test_sentencepiece_vocabularies_become_bytes_too():
-    assert models._from_sentencepiece("▁the") == b" the"
-    assert models._from_sentencepiece("<0xE2>") == b"\xe2"
+    assert from_sentencepiece("▁the") == b" the"
+    assert from_sentencepiece("<0xE2>") == b"\xe2"
 
 
 def test_special_token_markers_in_a_text_stay_text(model):

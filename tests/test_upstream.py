@@ -11,9 +11,11 @@ import logging
 import tomllib
 from pathlib import Path
 
+import pytest
 import torch
 from packaging.requirements import Requirement
 
+from saekit.models import check_hook
 from tests import tiny
 
 # module, name in it (dotted for attributes), parameters that we pass by name
@@ -36,6 +38,8 @@ NAMES = [
     ("transformer_lens.model_bridge", "TransformerBridge.hook_dict", ()),
     ("transformer_lens.model_bridge", "TransformerBridge._collect_hook_aliases_from_registry", ()),
     ("transformer_lens.model_bridge", "TransformerBridge.W_U", ()),
+    ("transformer_lens.model_bridge.architecture_adapter", "ArchitectureAdapter.apply_output_logits_transform", ()),
+    ("transformer_lens.model_bridge.generalized_components.block", "BlockBridge", ()),
     ("transformer_lens.model_bridge", "TransformerBridge.boot_native", ()),
     ("transformer_lens.config", "TransformerBridgeConfig", ()),
     ("transformers", "AutoTokenizer.from_pretrained", ()),
@@ -196,3 +200,22 @@ def test_trap_importing_sae_lens_warns(recwarn):
 
     importlib.reload(transformer_lens.utils)
     assert any("utils" in str(warning.message) for warning in recwarn.list)
+
+
+@pytest.mark.parametrize("point", ["hook_resid_pre", "hook_resid_post"])
+def test_trap_hooks_at_a_point_under_its_other_name_are_never_called(model, point):
+    """They are skipped in silence: pass the name that `check_hook` returns."""
+    called = []
+    note = lambda activation, hook: called.append(hook.name)  # noqa: E731
+    ids = torch.tensor([[0, 5, 9]])
+    for name in (f"blocks.2.{point}", check_hook(model, f"blocks.2.{point}")):
+        with model.hooks(fwd_hooks=[(name, note)]):
+            model(ids)
+        model.run_with_hooks(ids, fwd_hooks=[(name, note)])
+    assert called == 2 * [check_hook(model, f"blocks.2.{point}")]
+
+
+def test_trap_starting_at_a_layer_is_refused(model):
+    """`saekit.models.logits_from` calls the blocks itself."""
+    with pytest.raises(NotImplementedError, match="start_at_layer"):
+        model(torch.zeros(1, 4, model.cfg.d_model), start_at_layer=1)

@@ -1,0 +1,73 @@
+"""Bytes and characters of tokens: what a vocabulary's entries stand for, and readable text of several tokens."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+
+@lru_cache
+def _byte_alphabet() -> dict[str, int]:
+    """Map the printable stand-ins of byte-level BPE (Radford et al. 2019) back to bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def from_byte_level(surface: str) -> bytes:
+    """Return the bytes of an entry of a byte-level vocabulary."""
+    alphabet = _byte_alphabet()
+    if all(c in alphabet for c in surface):
+        return bytes(alphabet[c] for c in surface)
+    return surface.encode()  # an added token, stored as it reads
+
+
+def from_sentencepiece(surface: str) -> bytes:
+    """Return the bytes of an entry of a SentencePiece vocabulary: ``<0x41>`` is one byte, ``▁`` a space."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", surface):
+        return bytes([int(byte[1], 16)])
+    return surface.replace("▁", " ").encode()
+
+
+def join_pieces(pieces: Sequence[bytes]) -> list[str]:
+    """Turn the bytes of consecutive tokens into readable strings, one a token.
+
+    A character that is spread over several tokens stands whole at the first of them; the rest get ``""``. Bytes
+    that are no UTF-8 (a text cut inside a character) become U+FFFD.
+
+    >>> join_pieces([b"caf", b"\\xc3", b"\\xa9", b"!"])
+    ['caf', 'é', '', '!']
+    """
+    texts = []
+    held, start = b"", 0  # bytes of an unfinished character, and the token at which it began
+    for number, piece in enumerate(pieces):
+        texts.append("")
+        if held:
+            length = _length(held[0])
+            if len(held) + len(piece) < length:
+                held += piece
+                continue
+            taken = length - len(held)  # the rest of the character; what follows it is this token's own
+            texts[start] += (held + piece[:taken]).decode("utf-8", errors="replace")
+            piece = piece[taken:]
+        done = len(piece) - _unfinished(piece)
+        texts[number] += piece[:done].decode("utf-8", errors="replace")
+        held, start = piece[done:], number
+    if held:
+        texts[start] += "\ufffd"
+    return texts
+
+
+def _length(lead: int) -> int:
+    """Return how many bytes a character has whose first byte is ``lead``."""
+    return 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+
+
+def _unfinished(data: bytes) -> int:
+    """Return how many bytes at the end of ``data`` are the beginning of a character that is not complete."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            return back if _length(byte) > back else 0
+        if byte < 0x80:
+            return 0
+    return 0
