@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._models_bytes import from_byte_level, from_sentencepiece, join_pieces  # noqa: F401 (the index uses it)
+from saekit._models_control import shuffled_model  # noqa: F401 (public here)
 from saekit._models_packaged import PACKAGED, converted, transformers_without_bars
 from saekit._models_rest import block_calls, first_block_after, run_blocks
 from saekit.errors import ModelError, OfflineError

@@ -12,18 +12,23 @@ from saekit._harvest_store import Activations, load_activations
 from saekit._harvest_stream import ActivationStream, stream_activations
 from saekit._training_loop import ARCHITECTURES, Progress, train_sae
 from saekit._training_publish import main, publish
+from saekit._training_sweep import Sweep, SweepPoint, load_sweep, sweep
 
 __all__ = [
     "ARCHITECTURES",
     "ActivationStream",
     "Activations",
     "Progress",
+    "Sweep",
+    "SweepPoint",
     "harvest",
     "harvest_many",
     "load_activations",
+    "load_sweep",
     "main",
     "publish",
     "stream_activations",
+    "sweep",
     "train_sae",
 ]
 
