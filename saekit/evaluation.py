@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saekit._evaluation_dictionary import DictionaryMatch, compare_dictionaries, mmcs
+from saekit._evaluation_gate import Gate, GateCard, gate_card
 from saekit._evaluation_sums import Behaviour, Clean, Inputs, Rebuilt, recovered
 from saekit._models_rest import first_block_after
 from saekit.data import Tokens, counted
@@ -19,6 +21,11 @@ from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
+
+__all__ = [
+    "DictionaryMatch", "Evaluation", "Gate", "GateCard", "compare_dictionaries", "evaluate", "evaluate_many",
+    "gate_card", "mmcs",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
