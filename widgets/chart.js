@@ -97,6 +97,20 @@ export function dodge(wanted, gap, low, high) {
   return placed;
 }
 
+/** Heights of the labels at line ends: only those of lines that end within `near` of each other make room. */
+export function endPlaces(across, heights, near, [low, high]) {
+  const order = across.map((_, i) => i).sort((a, b) => across[a] - across[b]);
+  const groups = [];
+  for (const i of order) {
+    const last = groups.at(-1);
+    if (last && across[i] - across[last.at(-1)] < near) last.push(i);
+    else groups.push([i]);
+  }
+  const placed = [];
+  for (const group of groups) dodge(group.map((i) => heights[i]), 12, low, high).forEach((place, n) => (placed[group[n]] = place));
+  return placed;
+}
+
 /** Colour and dash of the line with this number: 30 pairs before one comes again. */
 export function lineLook(number) {
   return { colour: number % LINE_COLOURS, dash: LINE_DASHES[number % LINE_DASHES.length] };
@@ -124,7 +138,7 @@ export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ti
   const x = (value) => left + across.at(value) * (width - left - right);
   const y = (value) => height - bottom - up.at(value) * (height - top - bottom);
   const ends = drawn.map(({ ys }) => y(Array.from(ys).findLast((v) => Number.isFinite(v) && (!up.log || v > 0))));
-  const places = dodge(ends.map((end) => (Number.isFinite(end) ? end : height - bottom)), 12, top + 3, height - bottom);
+  const places = endPlaces(drawn.map(({ xs }) => x(xs.at(-1))), ends.map((end) => (Number.isFinite(end) ? end : height - bottom)), right, [top + 3, height - bottom]);
   return svg(
     "svg",
     { class: "saekit-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },

@@ -1,5 +1,7 @@
 """The training view in a bare page: curves, legend, densities, roles, contrast, hostile names. No Jupyter."""
 
+from itertools import pairwise
+
 import pytest
 
 from saekit.views.training import Training
@@ -83,7 +85,7 @@ def test_labels_do_not_cover_each_other_or_leave_the_panel(open_view):
         right = panel.evaluate("(n) => n.getBoundingClientRect().right")
         boxes.sort()
         assert all(box[2] <= right + 1 for box in boxes)
-        assert all(below[0] >= above[1] - 5 for above, below in zip(boxes, boxes[1:], strict=False))
+        assert all(below[0] >= above[1] - 5 for above, below in pairwise(boxes))
 
 
 def test_a_legend_button_switches_a_run_off_and_on(open_view):
@@ -141,7 +143,8 @@ def test_curves_grow_with_the_news_of_the_run_under_way(open_view, shots):
       const rows = new Float32Array(state._runs[2].points.buffer.slice(0));
       const half = Float32Array.from([0, 1, 2, 3, 4].flatMap((row) => [...rows.subarray(row * 40, row * 40 + 20)]));
       const last = { ...run.last, samples: 5120, step: 20 };
-      model.set("_runs", state._runs.map((other, i) => (i === 2 ? { ...run, points: null, last: null, density: null } : other)));
+      const begun = { ...run, points: null, last: null, density: null };
+      model.set("_runs", state._runs.map((other, i) => (i === 2 ? begun : other)));
       model.set("busy", true);
       model.set("_live", { ...run, points: new DataView(half.buffer), last, rate: 25123, seconds_left: 3.2 });
     }""")
@@ -184,8 +187,8 @@ def test_line_colours_stand_out_from_the_ground(open_view, page, scheme):
     open_view({f"run {i}": {"k": 8} for i in range(6)})
     ratios = page.evaluate("""() => {
       const parse = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
-      const light = (rgb) => { const [r, g, b] = rgb.map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const linear = (c) => (c <= 0.03928 * 255 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+      const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
       const ground = light(parse(getComputedStyle(document.documentElement).backgroundColor));
       return [...document.querySelectorAll(".saekit-legend line")].map((n) => light(parse(getComputedStyle(n).stroke)))
         .map((l) => (Math.max(l, ground) + 0.05) / (Math.min(l, ground) + 0.05));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { LINE_COLOURS, LINE_DASHES, axisFor, decadeTicks, dodge, linePath, lineLook, linearTicks, powerOfTen, short } from "../../widgets/chart.js";
+import { LINE_COLOURS, LINE_DASHES, axisFor, decadeTicks, dodge, endPlaces, linePath, lineLook, linearTicks, powerOfTen, short } from "../../widgets/chart.js";
 
 test("numbers on an axis are short", () => {
   assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), ["0", "0.05", "46", "1.5k", "12k", "250k", "1.5M", "2G"]);
@@ -60,6 +60,11 @@ test("labels move apart, keep their order and stay inside where they fit", () =>
   assert.deepEqual(placed, [88, 100, 76, 20]);
   const many = dodge(Array(8).fill(50), 12, 0, 100).toSorted((a, b) => a - b);
   for (let i = 1; i < many.length; i++) assert.ok(many[i] - many[i - 1] >= 12 - 1e-9);
+});
+
+test("a label far from the others stays at the end of its line", () => {
+  assert.deepEqual(endPlaces([180, 100, 180, 178], [50, 52, 51, 80], 60, [0, 100]), [50, 52, 62, 80]);
+  assert.deepEqual(endPlaces([], [], 60, [0, 100]), []);
 });
 
 test("thirty lines look different before one look comes again", () => {
