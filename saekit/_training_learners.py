@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RANKED = ("topk", "batchtopk", "matryoshka_batchtopk")
 PENALISED = ("standard", "gated", "jumprelu")
+_THRESHOLD_RATE = 10  # of JumpReLU's thresholds, in learning rates
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,12 @@ class DenseLearner:
             self.module.W_dec.copy_(decoder * norm)
             self.module.W_enc.copy_(encoder.T * norm)
             self.module.b_dec.copy_(start.sample.mean(0))
-        self.names = [name for name, _ in self.module.named_parameters()]
-        self.adam = torch.optim.Adam(self.module.parameters(), lr=1.0, fused=True)
+        # Adam moves a number by at most the learning rate a step, and a threshold has to travel as far as a
+        # pre-activation is large: at the weights' rate a short training would end before it arrives.
+        named = sorted(self.module.named_parameters(), key=lambda item: item[0] == "threshold")
+        self.names = [name for name, _ in named]
+        self.rates = [_THRESHOLD_RATE if name == "threshold" else 1.0 for name in self.names]
+        self.adam = torch.optim.Adam([{"params": [parameter]} for _, parameter in named], lr=1.0, fused=True)
         _fill_optimiser(self.adam)
 
     def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"] | None) -> Step:
@@ -197,7 +202,8 @@ class DenseLearner:
             out = self.module.training_forward_pass(given)
             self.adam.zero_grad()
             out.loss.backward()
-        self.adam.param_groups[0]["lr"] = lr
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
+            group["lr"] = lr * rate
         self.adam.step()
         fired = (out.feature_acts.detach() > 0).sum(0).float()
         return Step(out.losses["mse_loss"].detach(), (out.sae_out - x).detach(), fired)
@@ -264,9 +270,13 @@ def _has_fast_bfloat16(device: str) -> bool:
     return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
+def _parameters(adam: torch.optim.Adam) -> list[Tensor]:
+    return [parameter for group in adam.param_groups for parameter in group["params"]]
+
+
 def _fill_optimiser(adam: torch.optim.Adam) -> None:
     """Make Adam's state now rather than at its first step, so that a checkpoint can be written into it."""
-    for parameter in adam.param_groups[0]["params"]:
+    for parameter in _parameters(adam):
         adam.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
@@ -276,7 +286,7 @@ def _fill_optimiser(adam: torch.optim.Adam) -> None:
 
 def _optimiser_tensors(adam: torch.optim.Adam, names: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
     found = {}
-    for name, parameter in zip(names, adam.param_groups[0]["params"], strict=True):
+    for name, parameter in zip(names, _parameters(adam), strict=True):
         for part, key in (("mean", "exp_avg"), ("square", "exp_avg_sq"), ("step", "step")):
             found[f"{name}.{part}"] = adam.state[parameter][key]
     return found
