@@ -1,6 +1,7 @@
 """What is added up, batch by batch, to say how good a reconstruction is and what it costs the model."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -99,25 +100,32 @@ class Clean:
         ids: Int[Tensor, "batch pos"],
         scored: Bool[Tensor, "batch next"],
     ) -> None:
-        self._scored = scored
-        self._targets = [row[1:][keep] for row, keep in zip(ids, scored, strict=True)]
-        # One sequence at a time: a batch of logits is the largest thing here, and copies of it would be larger yet.
-        self._log_p = [
-            row[:-1][keep].float().log_softmax(-1) for row, keep in zip(logits.cpu(), scored, strict=True)
-        ]  # fmt: skip
+        self._scored = scored.to(logits.device)
+        targets = ids[:, 1:].to(logits.device)
+        self._targets = [row[keep][:, None] for row, keep in zip(targets, self._scored, strict=True)]
+        self._log_p = list(self._log_probabilities(logits))
 
     def add_own(self, sums: Behaviour) -> None:
         """Add the loss of the clean run itself."""
         for log_p, target in zip(self._log_p, self._targets, strict=True):
-            sums.loss -= log_p.gather(1, target[:, None]).double().sum().item()
+            sums.loss -= _total(log_p.gather(1, target))
 
     def add(self, logits: Float[Tensor, "batch pos d_vocab"], sums: Behaviour) -> None:
         """Add loss and KL(clean || this run) of a run with something else at the hook point."""
-        rows = zip(logits.cpu(), self._scored, self._log_p, self._targets, strict=True)
-        for row, keep, log_p, target in rows:
-            log_q = row[:-1][keep].float().log_softmax(-1)
-            sums.loss -= log_q.gather(1, target[:, None]).double().sum().item()
-            sums.kl += (log_p.exp() * (log_p - log_q)).sum(-1).double().sum().item()
+        for log_q, log_p, target in zip(self._log_probabilities(logits), self._log_p, self._targets, strict=True):
+            sums.loss -= _total(log_q.gather(1, target))
+            sums.kl += _total((log_p.exp() * (log_p - log_q)).sum(-1))
+
+    def _log_probabilities(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Iterator[Tensor]:
+        """Return the scored rows, one sequence at a time: a copy of a batch's logits would be the largest thing here.
+
+        With the classes last: torch adds up another order of axes less exactly (1.3e-4 nats off at 49,152 classes).
+        """
+        return (row[:-1][keep].float().log_softmax(-1) for row, keep in zip(logits, self._scored, strict=True))
+
+
+def _total(values: Tensor) -> float:
+    return values.cpu().double().sum().item()
 
 
 def recovered(floor: float, value: float, clean: float) -> float:

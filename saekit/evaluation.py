@@ -240,10 +240,14 @@ def _collected(model: "SAETransformerBridge", names: list[str], batches: list[To
             raise DataError("no token is left to count: all are BOS, padding, special or massive")
         if not all(torch.isfinite(x[keep]).all() for x, keep in zip(states[name], kept[name], strict=True)):
             raise ModelError(f"the model's activations at {name} are not finite: was it loaded in half precision?")
-    return {
+    hooks = {
         name: _Hook(name, states[name], kept[name], excluded[name], Inputs.of(states[name], kept[name]))
         for name in names
     }
+    for hook in hooks.values():
+        if not hook.inputs.variance:
+            raise DataError(f"all {hook.inputs.count} activations counted at {hook.name} are equal: expected more text")
+    return hooks
 
 
 def _run(model: "SAETransformerBridge", ids: Tensor, hook: _Hook, number: int, new: Tensor) -> Tensor:
@@ -258,8 +262,6 @@ def _evaluation(
 ) -> Evaluation:
     clean, spliced, zero, mean = runs
     inputs, (d_in,) = hook.inputs, hook.inputs.mean.shape
-    if not inputs.variance:
-        raise DataError(f"all {inputs.count} counted activations are equal: expected tokens that differ")
     mse, l0 = sums.error / inputs.count / d_in, int(sums.fired.sum()) / inputs.count
     return Evaluation(
         fvu=sums.error / inputs.variance,

@@ -152,3 +152,13 @@ def test_wrong_states_and_hook_points_are_refused(model):
         logits_from(model, ids, torch.zeros(2, 8, 32), "blocks.1.hook_resid_post")
     with pytest.raises(ModelError, match=r"no hook point"):
         logits_from(model, ids, torch.zeros(2, 9, 32), "blocks.9.hook_resid_post")
+
+
+def test_half_precision_goes_the_same_way(model_folder):
+    model = load_model(str(model_folder), dtype=torch.bfloat16)
+    hook, ids = "blocks.1.hook_resid_post", ids_of(3, 21)
+    states = changed(model, ids, hook)
+    got = logits_from(model, ids, states.float(), hook)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, whole(model, ids, states, hook))
+    assert all(_models_rest._KNOWN[model].works.values())
