@@ -157,7 +157,7 @@ def test_wrong_states_and_hook_points_are_refused(model):
 def test_half_precision_goes_the_same_way(model_folder):
     model = load_model(str(model_folder), dtype=torch.bfloat16)
     hook, ids = "blocks.1.hook_resid_post", ids_of(3, 21)
-    states = changed(model, ids, hook)
+    states = changed(model, ids, hook).bfloat16()
     got = logits_from(model, ids, states.float(), hook)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got, whole(model, ids, states, hook))
