@@ -1,8 +1,12 @@
 """The three figures that arXiv:2507.06427 states for its dictionaries, as a card: pass or fail, line by line."""
 
 import html
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from saekit.errors import DataError
 
 if TYPE_CHECKING:
     from saekit.evaluation import Evaluation
@@ -89,7 +93,7 @@ class GateCard:
         )
 
 
-def gate_card(evaluation: "Evaluation") -> GateCard:
+def gate_card(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
     """Hold an evaluation against the figures that arXiv:2507.06427 states for all its models.
 
     Reconstruction loss at most 0.02, "less than 5 %", and a sparsity level of at most 1 %. What exactly those are is
@@ -99,8 +103,16 @@ def gate_card(evaluation: "Evaluation") -> GateCard:
 
     FVU is easy to pass with BOS and massive activations in it: they are some hundred times as long as the others.
     They are left out here, and the card says how many.
+
+    Args:
+        evaluation: From `evaluate`, or the card of a bundled SAE (`load_card`).
+
+    Raises:
+        DataError: The card of an older version, without the normalised MSE.
     """
-    e = evaluation
+    e = SimpleNamespace(**evaluation) if isinstance(evaluation, Mapping) else evaluation
+    if not hasattr(e, "mse_normalised"):
+        raise DataError("this card does not hold mse_normalised: evaluate the SAE again with this version of saekit")
     return GateCard(
         gates=(
             Gate(

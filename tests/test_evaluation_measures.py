@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saekit._evaluation_sums import DENSITY_EDGES, Behaviour, Clean, Inputs, Rebuilt, recovered
+from saekit.errors import DataError
 from saekit.evaluation import evaluate, gate_card
 from saekit.models import check_hook, hidden_states
 from saekit.saes import baseline_sae
@@ -312,3 +313,13 @@ def test_the_gate_card_is_a_table_in_jupyter_and_json_in_a_file(model, tokens):
 def test_an_evaluation_is_json(model, tokens):
     result = evaluate(model, tiny.topk_sae(32, 96), tokens)
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False)) == result.as_dict()
+
+
+def test_the_card_of_a_bundled_sae_can_be_held_against_the_gate_too():
+    from saekit.saes import load_card
+
+    card = load_card()
+    gate = gate_card(card)
+    assert [g.value for g in gate.gates] == [card["mse_normalised"], card["fvu"], card["active_fraction"]]
+    with pytest.raises(DataError, match="does not hold mse_normalised"):
+        gate_card({"fvu": 0.1})
