@@ -3,7 +3,7 @@ import { sig } from "./lib.js";
 import { svg } from "./dom.js";
 
 export const LINE_COLOURS = 6;
-export const LINE_DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "4 2"];
+export const LINE_DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "4 2", "13 4", "9 2.5 2 2.5 2 2.5"];
 const LINE_BOX = { width: 250, height: 160, left: 36, right: 66, top: 8, bottom: 30 };
 const BAR_BOX = { width: 300, height: 172, left: 38, right: 10, top: 8, bottom: 30 };
 const LETTERS = 10; // of a name beside its line
@@ -111,7 +111,7 @@ export function endPlaces(across, heights, near, [low, high]) {
   return placed;
 }
 
-/** Colour and dash of the line with this number: 30 pairs before one comes again. */
+/** Colour and dash of the line with this number: 42 pairs before one comes again. */
 export function lineLook(number) {
   return { colour: number % LINE_COLOURS, dash: LINE_DASHES[number % LINE_DASHES.length] };
 }

@@ -114,6 +114,12 @@ function render({ model, el }) {
     rows.replaceChildren(...runs.map(tableRow));
   }
 
+  function drawLive() {
+    drawControls();
+    drawCurves();
+    if (model.get("_live")?.name === model.get("value")) drawDensity();
+  }
+
   function drawDensity() {
     const runs = mergeRuns(model.get("_runs"), model.get("_live"));
     const run = runs.find(({ name }) => name === model.get("value"));
@@ -130,7 +136,7 @@ function render({ model, el }) {
   }
 
   const draws = {
-    "change:_live": [drawControls, drawCurves, drawDensity],
+    "change:_live": [drawLive],
     "change:_runs": [drawControls, drawCurves, drawDensity],
     "change:busy": [drawControls],
     "change:_stopping": [drawControls],

@@ -11,7 +11,7 @@ from saekit.views._format import escape, sig
 
 # The hues and dashes of widgets/chart.css and chart.js.
 COLOURS = ("0,120,186", "213,94,0", "0,148,108", "196,106,158", "176,122,0", "118,110,200")
-DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2")
+DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2", "13 4", "9 2.5 2 2.5 2 2.5")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 250, 160, 36, 66, 8, 30
 _LETTERS = 10  # of a name beside its line
 

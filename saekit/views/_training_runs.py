@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saekit.training import Progress
 
 CURVES = ("loss", "fvu", "l0", "dead_share")
-MOST_POINTS = 400  # of a curve: more than a panel has pixels
+MOST_POINTS = 250  # of a curve: more than a panel has pixels
 BINS, LOWEST = 30, -6  # of the density histogram: log10 density from LOWEST to 0
 Trainer = Callable[..., "SAE"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from saekit.training import Activations, ActivationStream, Progress
 
-EVERY_SECONDS = 0.25  # between two messages to the browser
+EVERY_SECONDS = 0.3  # between two messages to the browser, which has to draw them on the same processor
 RATE_SECONDS = 5  # over which samples a second are measured
 
 

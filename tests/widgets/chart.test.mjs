@@ -67,9 +67,9 @@ test("a label far from the others stays at the end of its line", () => {
   assert.deepEqual(endPlaces([], [], 60, [0, 100]), []);
 });
 
-test("thirty lines look different before one look comes again", () => {
-  const looks = Array.from({ length: 30 }, (_, i) => JSON.stringify(lineLook(i)));
+test("forty-two lines look different before one look comes again", () => {
+  const looks = Array.from({ length: 42 }, (_, i) => JSON.stringify(lineLook(i)));
   assert.equal(new Set(looks).size, LINE_COLOURS * LINE_DASHES.length);
-  assert.deepEqual(lineLook(30), lineLook(0));
+  assert.deepEqual(lineLook(42), lineLook(0));
   for (let i = 1; i < 6; i++) assert.notEqual(lineLook(i).colour, lineLook(0).colour);
 });
