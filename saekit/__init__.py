@@ -48,10 +48,22 @@ _HOME = {
     "SAEError": "errors",
     "DataError": "errors",
     "FeatureIndexError": "errors",
+    "ToyModelError": "errors",
     "OfflineError": "errors",
     "ChecksumError": "errors",
 }
-_MODULES = ("errors", "exercises", "models", "saes", "data", "index", "evaluation", "training", "views")
+_MODULES = (
+    "errors",
+    "exercises",
+    "models",
+    "saes",
+    "data",
+    "index",
+    "evaluation",
+    "superposition",
+    "training",
+    "views",
+)
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 

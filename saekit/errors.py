@@ -21,6 +21,10 @@ class FeatureIndexError(SaekitError, ValueError):
     """A feature index that cannot be built, read or asked this question."""
 
 
+class ToyModelError(SaekitError, ValueError):
+    """Sizes, densities or importances that no toy model can have."""
+
+
 class OfflineError(SaekitError, OSError):
     """Something has to be downloaded first, and the network cannot be reached."""
 

@@ -1,0 +1,317 @@
+"""Toy models of superposition (Elhage et al. 2022): many small models trained at once, and what their weights say.
+
+A toy model squeezes n sparse features through m < n dimensions and rebuilds them: ``h = W x``, ``x' = W^T h + b``, with
+or without a relu at the end. The loss is ``mean over samples of sum_i importance_i (x_i - x'_i)^2``. Every setting
+(density, importance) is trained from several starts at once, in one tensor: some starts end in a worse minimum, so
+results are read from the `best` of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saekit._superposition_theory import antipodal_loss, dedicated_loss, ideal_loss
+from saekit.errors import ToyModelError
+
+__all__ = [
+    "AbsoluteValueModels",
+    "ToyModels",
+    "antipodal_loss",
+    "dedicated_loss",
+    "ideal_loss",
+    "in_pairs",
+    "train_absolute_value",
+    "train_toy_models",
+]
+
+Activation = Literal["relu", "linear"]
+Sampler = Callable[[Float[Tensor, "setting start batch n"], Float[Tensor, "setting n"]], Tensor]
+
+
+@dataclass(frozen=True)
+class ToyModels:
+    """Trained toy models, one setting a row; after `best` the axis of starts has length 1.
+
+    Attributes:
+        W: Feature directions, one a column.
+        b: Output biases.
+        loss: On fresh samples, the same for all starts of a setting.
+        density: Chance that a feature is on.
+        importance: Weight of each feature's error.
+        activation: "relu" or "linear".
+    """
+
+    W: Float[Tensor, "setting start m n"]
+    b: Float[Tensor, "setting start n"]
+    loss: Float[Tensor, "setting start"]
+    density: Float[Tensor, "setting n"]
+    importance: Float[Tensor, "setting n"]
+    activation: Activation
+
+    def best(self) -> "ToyModels":
+        """Keep the start with the lowest loss of every setting."""
+        chosen = self.loss.argmin(1)
+        pick = lambda t: t[torch.arange(len(t)), chosen][:, None]  # noqa: E731
+        return replace(self, W=pick(self.W), b=pick(self.b), loss=pick(self.loss))
+
+    @property
+    def gram(self) -> Float[Tensor, "setting start n n"]:
+        """W^T W: the diagonal says which features are stored, the rest how they get in each other's way."""
+        return self.W.mT @ self.W
+
+    @property
+    def norms(self) -> Float[Tensor, "setting start n"]:
+        """Length of each feature's direction: near 1 if the feature is stored, near 0 if not."""
+        return self.W.norm(dim=-2)
+
+    @property
+    def interference(self) -> Float[Tensor, "setting start n"]:
+        """Sum over the other features j of (unit W_i . W_j)^2: above 0 the feature shares its direction."""
+        overlap = _unit(self.W).mT @ self.W
+        return overlap.square().sum(-1) - overlap.diagonal(dim1=-2, dim2=-1).square()
+
+    @property
+    def dimensionality(self) -> Float[Tensor, "setting start n"]:
+        """Share of a dimension that each feature has: |W_i|^2 / sum over j of (unit W_i . W_j)^2; 0 if not stored."""
+        overlap = (_unit(self.W).mT @ self.W).square().sum(-1)
+        return torch.where(self.norms > 1e-3, self.norms.square() / overlap.clamp(min=1e-12), 0.0)
+
+    @property
+    def dimensions_per_feature(self) -> Float[Tensor, "setting start"]:
+        """D* = m / |W|^2 (Frobenius): 1 if features have a dimension each, 1/2 for antipodal pairs."""
+        return self.W.shape[-2] / self.W.square().sum((-2, -1))
+
+    def __repr__(self) -> str:
+        settings, starts, m, n = self.W.shape
+        return f"ToyModels({n} features in {m} dimensions, {self.activation}; {settings} settings, {starts} starts)"
+
+
+def train_toy_models(
+    n: int,
+    m: int,
+    *,
+    density: "float | list[float] | np.ndarray | Tensor",
+    importance: "float | list[float] | np.ndarray | Tensor" = 1.0,
+    activation: Activation = "relu",
+    starts: int = 8,
+    steps: int = 2000,
+    batch_size: int = 256,
+    lr: float = 5e-3,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+) -> ToyModels:
+    """Train a toy model for every setting, each from several starts, all in one tensor.
+
+    Args:
+        n: Features.
+        m: Hidden dimensions, at most n.
+        density: Chance that a feature is on (1 - S in the paper): one number, one a setting ``[setting]``, or one for
+            every feature of every setting ``[setting, n]``.
+        importance: Weights of the features' errors, in the same forms; ``[1, n]`` gives all settings the same.
+        activation: Of the output.
+        starts: Random starts a setting.
+        steps: Of Adam, with a cosine decay.
+        batch_size: Samples a step; each start has its own.
+        lr: Learning rate at the beginning.
+        seed: Of starts and samples.
+        sampler: Turns uniform noise ``[setting, start, batch, n]`` and the densities into which features are on
+            (boolean, same shape); default: each by itself. `in_pairs` makes one for correlated features.
+
+    Raises:
+        ToyModelError: A size, density or importance that cannot be.
+    """
+    density, importance = _settings(n, density, "density"), _settings(n, importance, "importance")
+    settings = max(len(density), len(importance))
+    _check(n, m, density, importance, starts, steps, batch_size, lr, activation)
+    density, importance = density.expand(settings, n).contiguous(), importance.expand(settings, n).contiguous()
+    generator = torch.Generator().manual_seed(seed)
+    W = torch.randn(settings, starts, m, n, generator=generator) / m**0.5 * 0.5
+    W.requires_grad_()
+    b = torch.zeros(settings, starts, n, requires_grad=True)
+    adam = torch.optim.Adam([W, b], lr=lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+
+    def losses(x: Float[Tensor, "setting start batch n"]) -> Float[Tensor, "setting start"]:
+        out = (x @ W.mT) @ W + b[:, :, None]
+        out = out.relu() if activation == "relu" else out
+        return (importance[:, None, None] * (x - out).square()).sum(-1).mean(-1)
+
+    draw = lambda shape: _samples(shape, density, generator, sampler)  # noqa: E731
+    for _ in range(steps):
+        loss = losses(draw((settings, starts, batch_size, n))).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        decay.step()
+    with torch.no_grad():
+        # One big sample for all starts of a setting, in parts: comparing starts must not depend on luck.
+        final = torch.stack([losses(draw((settings, 1, 2048, n)).expand(-1, starts, -1, -1)) for _ in range(32)]).mean(
+            0
+        )
+    return ToyModels(W.detach(), b.detach(), final, density, importance, activation)
+
+
+def _samples(
+    shape: tuple[int, ...], density: Float[Tensor, "setting n"], generator: torch.Generator, sampler: Sampler | None
+) -> Float[Tensor, "setting start batch n"]:
+    """Draw features that are 0 or uniform between 0 and 1."""
+    noise = torch.rand(shape, generator=generator)
+    value = torch.rand(shape, generator=generator)
+    on = noise < density[:, None, None] if sampler is None else sampler(noise, density)
+    return value * on
+
+
+def in_pairs(kind: Literal["correlated", "anticorrelated"]) -> Sampler:
+    """Return a sampler in which features 0 and 1, 2 and 3, ... are on together, or never at the same time.
+
+    Each feature keeps its density (that of the first of its pair); anticorrelated densities may not exceed 1/2.
+    sae_lens.synthetic makes correlated features by thresholded Gaussians, which come close to but never reach "always
+    together" and "never together".
+    """
+    if kind not in ("correlated", "anticorrelated"):
+        raise ToyModelError(f"kind must be 'correlated' or 'anticorrelated', not {kind!r}")
+
+    def sample(noise: Tensor, density: Tensor) -> Tensor:
+        if noise.shape[-1] % 2:
+            raise ToyModelError(f"features in pairs must be even in number, not {noise.shape[-1]}")
+        first = noise[..., ::2]  # one draw a pair
+        p = density[:, None, None, ::2]
+        if kind == "correlated":
+            on = torch.stack([first < p, first < p], -1)
+        elif (p > 0.5).any():
+            raise ToyModelError(
+                f"two features that exclude each other have a density of at most 0.5, not {p.max():.2f}"
+            )
+        else:
+            on = torch.stack([first < p, (first >= p) & (first < 2 * p)], -1)
+        return on.flatten(-2)
+
+    return sample
+
+
+@dataclass(frozen=True)
+class AbsoluteValueModels:
+    """Models that compute y = |x| with a hidden relu layer: ``y' = relu(W2 relu(W1 x) + b)``.
+
+    Attributes:
+        W1: Into the hidden neurons.
+        W2: Out of them.
+        loss: On fresh samples.
+        density: Chance that a feature is on; values are uniform between -1 and 1.
+    """
+
+    W1: Float[Tensor, "setting start hidden n"]
+    W2: Float[Tensor, "setting start n hidden"]
+    loss: Float[Tensor, "setting start"]
+    density: Float[Tensor, " setting"]
+
+    def best(self) -> "AbsoluteValueModels":
+        """Keep the start with the lowest loss of every setting."""
+        chosen = self.loss.argmin(1)
+        pick = lambda t: t[torch.arange(len(t)), chosen][:, None]  # noqa: E731
+        return replace(self, W1=pick(self.W1), W2=pick(self.W2), loss=pick(self.loss))
+
+    @property
+    def features_per_neuron(self) -> Float[Tensor, "setting start hidden"]:
+        """Effective number of features a neuron reads: (sum of |w|)^2 / sum of w^2; 1 if it reads one, 0 if none."""
+        size = self.W1.abs()
+        return torch.where(size.amax(-1) > 0.05, size.sum(-1).square() / size.square().sum(-1).clamp(min=1e-12), 0.0)
+
+
+def train_absolute_value(
+    n: int,
+    hidden: int,
+    *,
+    density: "float | list[float]",
+    importance: "float | list[float] | np.ndarray" = 1.0,
+    starts: int = 8,
+    steps: int = 3000,
+    batch_size: int = 256,
+    lr: float = 5e-3,
+    seed: int = 0,
+) -> AbsoluteValueModels:
+    """Train models to compute absolute values of sparse features (Elhage et al. 2022, "Computation in Superposition").
+
+    Args:
+        n: Features.
+        hidden: Neurons; 2 n would be enough for two a feature, one for each sign.
+        density: One number, or one a setting.
+        importance: One number, or one a feature.
+        starts: Random starts a setting.
+        steps: Of Adam.
+        batch_size: Samples a step.
+        lr: Learning rate at the beginning.
+        seed: Of starts and samples.
+    """
+    density = torch.atleast_1d(torch.as_tensor(density, dtype=torch.float32))
+    weight = torch.as_tensor(np.asarray(importance), dtype=torch.float32).expand(n)
+    _check(n, n, density[:, None].expand(-1, n), weight[None], starts, steps, batch_size, lr, "relu")
+    if hidden < 1:
+        raise ToyModelError(f"hidden must be at least 1, not {hidden}")
+    generator = torch.Generator().manual_seed(seed)
+    W1 = torch.randn(len(density), starts, hidden, n, generator=generator) / n**0.5
+    W2 = torch.randn(len(density), starts, n, hidden, generator=generator) / hidden**0.5
+    b = torch.zeros(len(density), starts, n)
+    parameters = [W1.requires_grad_(), W2.requires_grad_(), b.requires_grad_()]
+    adam = torch.optim.Adam(parameters, lr=lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+
+    def losses(shape: tuple[int, ...]) -> Float[Tensor, "setting start"]:
+        on = torch.rand(shape, generator=generator) < density[:, None, None, None]
+        x = on * (2 * torch.rand(shape, generator=generator) - 1)
+        out = ((x @ W1.mT).relu() @ W2.mT + b[:, :, None]).relu()
+        return (weight * (out - x.abs()).square()).sum(-1).mean(-1)
+
+    for _ in range(steps):
+        adam.zero_grad()
+        losses((len(density), starts, batch_size, n)).sum().backward()
+        adam.step()
+        decay.step()
+    with torch.no_grad():
+        final = torch.stack([losses((len(density), starts, 2048, n)) for _ in range(4)]).mean(0)
+    return AbsoluteValueModels(W1.detach(), W2.detach(), final, density)
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def _unit(W: Float[Tensor, "... m n"]) -> Float[Tensor, "... m n"]:
+    return W / W.norm(dim=-2, keepdim=True).clamp(min=1e-12)
+
+
+def _settings(n: int, values: "float | list | np.ndarray | Tensor", name: str) -> Float[Tensor, "setting n"]:
+    tensor = torch.as_tensor(np.asarray(values), dtype=torch.float32)
+    if tensor.dim() == 0:
+        return tensor.expand(1, n)
+    if tensor.dim() == 1:
+        return tensor[:, None].expand(-1, n)
+    if tensor.dim() == 2 and tensor.shape[1] == n:
+        return tensor
+    raise ToyModelError(f"{name} must be a number, [setting], or [setting, {n}], not of shape {list(tensor.shape)}")
+
+
+def _check(
+    n: int, m: int, density: Tensor, importance: Tensor, starts: int, steps: int, batch_size: int, lr: float, kind: str
+) -> None:
+    if not 1 <= m <= n:
+        raise ToyModelError(f"m must be between 1 and n = {n}, not {m}: a toy model squeezes features into less room")
+    if len(density) != len(importance) and 1 not in (len(density), len(importance)):
+        raise ToyModelError(
+            f"density has {len(density)} settings and importance {len(importance)}: give as many, or one"
+        )
+    if not len(density) or not len(importance):
+        raise ToyModelError("there is no setting: give at least one density and one importance")
+    if not ((density > 0) & (density <= 1)).all():  # also catches NaN
+        raise ToyModelError(f"density must be above 0 and at most 1, not {density.flatten().tolist()[:8]}")
+    if not ((importance >= 0) & importance.isfinite()).all():
+        raise ToyModelError(f"importance must be 0 or more, not {importance.flatten().tolist()[:8]}")
+    for name, value in {"starts": starts, "steps": steps, "batch_size": batch_size, "lr": lr}.items():
+        if not value > 0:
+            raise ToyModelError(f"{name} must be more than 0, not {value}")
+    if kind not in ("relu", "linear"):
+        raise ToyModelError(f"activation must be 'relu' or 'linear', not {kind!r}")
