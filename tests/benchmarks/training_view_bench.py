@@ -17,7 +17,7 @@ import torch
 SAMPLES, D_IN, D_SAE, K, BATCH = 8192, 576, 1152, 46, 2048
 PASSES = 3
 REPORT_EVERY = 4  # steps; by default 10
-REPEATS = 16
+REPEATS = 12
 
 
 def training_view_overhead() -> dict[str, float]:
