@@ -3,6 +3,7 @@
 None of the three ever raises, so that a notebook with blank or wrong answers still runs to its end.
 """
 
+import difflib
 import inspect
 import re
 import warnings
@@ -13,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from saekit import _exercise_list, _exercise_training
+from saekit import _exercise_list, _exercise_superposition, _exercise_training
 from saekit._exercise_list import Exercise
 
-EXERCISES = _exercise_list.EXERCISES | _exercise_training.EXERCISES
+EXERCISES = _exercise_list.EXERCISES | _exercise_superposition.EXERCISES | _exercise_training.EXERCISES
 RTOL, ATOL = 1e-4, 1e-5  # float32 answers pass; a wrong formula does not
 
 
@@ -106,7 +107,8 @@ def _find(name: Any) -> Exercise | None:
 
 def _unknown(name: Any) -> str:
     shown = repr(name) if isinstance(name, str) else f"(a name of type {type(name).__name__})"
-    return f"no exercise is called {shown}; there are: {', '.join(EXERCISES)}"
+    near = difflib.get_close_matches(str(name), EXERCISES, n=3) or list(EXERCISES)[:3]
+    return f"no exercise is called {shown}; of {len(EXERCISES)} there are: {', '.join(near)}, ..."
 
 
 def _blank(value: Any) -> bool:
