@@ -19,7 +19,7 @@ def feature_dimensionality(W: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " n
 
 
 def phase_boundary() -> float:
-    """Return the density above 0 at which a dedicated dimension, p/3 - p^2/4, and an ideal pair, p^2/3, cost as much."""
+    """Return the density above 0 at which a dimension of one's own, p/3 - p^2/4, costs as much as a pair, p^2/3."""
     return 4 / 7
 
 

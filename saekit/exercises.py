@@ -107,7 +107,8 @@ def _find(name: Any) -> Exercise | None:
 
 def _unknown(name: Any) -> str:
     shown = repr(name) if isinstance(name, str) else f"(a name of type {type(name).__name__})"
-    near = difflib.get_close_matches(str(name), EXERCISES, n=3) or list(EXERCISES)[:3]
+    near = difflib.get_close_matches(name, EXERCISES, n=3) if isinstance(name, str) else []
+    near = near or list(EXERCISES)[:3]
     return f"no exercise is called {shown}; of {len(EXERCISES)} there are: {', '.join(near)}, ..."
 
 

@@ -159,7 +159,7 @@ FAULTS = [
     ("density", lambda a, keep: None, "not attempted yet"),
     ("density", lambda a, keep: ..., "not attempted yet"),
     ("density", raising(NotImplementedError()), "not attempted yet"),
-    ("densty", None, "no exercise is called 'densty'; there are: feature_direction, density,"),
+    ("densty", None, f"no exercise is called 'densty'; of {len(EXERCISES)} there are: density"),
     (["density"], None, "there are: feature_direction"),
     (None, None, "there are: feature_direction"),
 ]
@@ -222,9 +222,9 @@ def test_solution_is_the_source(name):
 
 
 @pytest.mark.parametrize("ask", [hint, solution])
-def test_unknown_name_lists_the_names(ask):
-    for name in ("densty", 3, ["density"]):
-        assert "there are: feature_direction, density" in repr(ask(name))
+def test_unknown_name_lists_the_nearest_names(ask):
+    for name, near in (("densty", "density"), ("xyz", "feature_direction"), (3, "feature_direction, density")):
+        assert f"there are: {near}" in repr(ask(name))
 
 
 def test_checks_leave_the_global_generator_alone():
