@@ -16,7 +16,17 @@ FLOORS = (
     ("errors", "_assets", "_cache", "_sources"),
     ("models", "_models", "saes", "_saes", "data", "_data", "_harvest"),
     ("index", "_index", "evaluation", "_evaluation"),
-    ("training", "_training", "attribution", "circuits", "steering", "probes", "superposition", "_superposition", "explain"),
+    (
+        "training",
+        "_training",
+        "attribution",
+        "circuits",
+        "steering",
+        "probes",
+        "superposition",
+        "_superposition",
+        "explain",
+    ),
     ("exercises", "_exercise"),
     ("views",),
 )
