@@ -6,11 +6,16 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from saekit._cache import atomic
 from saekit.errors import FeatureIndexError
+from saekit.saes import ASSETS, DEFAULT, bundled, sae_fingerprint
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 FORMAT = "saekit feature index 1"
 # Two kinds of array are mostly redundancy: offsets are stored as the lengths between them, sorted owners as how many
@@ -110,6 +115,16 @@ def _is_index(folder: Path) -> bool:
         return str(manifest["format"]).startswith("saekit feature index")
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def bundled_index(sae: "SAE[Any] | None") -> str:
+    """Return the name of the bundled SAE whose index this SAE has; if there is none, the default's."""
+    wanted = None if sae is None else sae_fingerprint(sae)
+    for name in bundled():
+        manifest = ASSETS / name / "index/manifest.json"
+        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["sae_hash"] == wanted:
+            return name
+    return DEFAULT
 
 
 def read_folder(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

@@ -32,10 +32,10 @@ from saekit._index_results import (
     PromptActivations,
     PromptFeatures,
 )
-from saekit._index_store import holds, read_folder, writable
+from saekit._index_store import bundled_index, holds, read_folder, writable
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.saes import ASSETS, DEFAULT, check_pair, sae_fingerprint, sae_hook
+from saekit.saes import ASSETS, check_pair, sae_fingerprint, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -180,18 +180,19 @@ class FeatureIndex:
         return self._open(target, owner)
 
     @classmethod
-    def load(cls, path: Path | str = DEFAULT, *, sae: "SAE[Any] | None" = None) -> "FeatureIndex":
+    def load(cls, path: Path | str | None = None, *, sae: "SAE[Any] | None" = None) -> "FeatureIndex":
         """Open a saved index, or the one of a bundled SAE by its name; arrays stay on disk until they are read.
 
         Args:
-            path: A folder, or a bundled SAE's name.
+            path: A folder, or a bundled SAE's name; default: the bundled index of ``sae``.
             sae: If given, an index of another SAE is refused.
 
         Raises:
             FeatureIndexError: Absent, foreign, truncated, altered, or of another SAE.
         """
-        bundled = ASSETS / str(path) / "index"
-        folder = bundled if isinstance(path, str) and bundled.is_dir() else Path(path).expanduser()
+        path = bundled_index(sae) if path is None else path
+        shipped = ASSETS / str(path) / "index"
+        folder = shipped if isinstance(path, str) and shipped.is_dir() else Path(path).expanduser()
         index = cls._open(folder, None)
         if sae is not None and sae_fingerprint(sae) != index.sae_hash:
             raise FeatureIndexError(

@@ -90,11 +90,14 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
 
 
 def load_card(name: str = DEFAULT) -> dict:
-    """Return the card of a bundled SAE: what it was trained on and how good it is on held-out text."""
-    folder = _bundled_folder(name)
-    if folder is None or not (folder / "card.json").is_file():
-        raise SAEError(f"no card for {name!r}: bundled SAEs are {', '.join(bundled())}")
-    return json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    """Return the card of an SAE: what it was trained on and how good it is on held-out text.
+
+    There is one for every bundled SAE, and for some that are too large to bundle (`load_sae` says which).
+    """
+    cards = _cards()
+    if name not in cards:
+        raise SAEError(f"no card for {name!r}: there are cards for {', '.join(cards)}")
+    return json.loads(cards[name].read_text(encoding="utf-8"))
 
 
 def sae_hook(sae: "SAE[Any]") -> str:
@@ -270,6 +273,11 @@ def bundled() -> list[str]:
     return sorted(str(path.parent.parent.relative_to(ASSETS).as_posix()) for path in ASSETS.glob("*/*/sae/cfg.json"))
 
 
+def _cards() -> dict[str, Path]:
+    files = sorted(ASSETS.glob("*/*/sae/card.json"))
+    return {file.parent.parent.relative_to(ASSETS).as_posix(): file for file in files}
+
+
 def _bundled_folder(name: str) -> Path | None:
     return ASSETS / name / "sae" if name in bundled() else None
 
@@ -308,6 +316,9 @@ def _no_such(name: str) -> SAEError:
     if name in releases:
         ids = list(releases[name].saes_map)
         return SAEError(f"{name!r} is a release of {len(ids)} SAEs: pass sae_id=, for example {ids[0]!r}")
+    if name in _cards():  # `load_sae` looks among the bundled ones first
+        command = load_card(name).get("training", {}).get("command", "python -m saekit.training")
+        return SAEError(f"{name!r} comes as a card without weights, see load_card({name!r}). To make it: {command}")
     near = difflib.get_close_matches(name, [*bundled(), *releases], n=3)
     hint = f" Nearest: {', '.join(near)}." if near else ""
     return SAEError(

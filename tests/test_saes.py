@@ -146,6 +146,36 @@ def test_the_bundled_sae_keeps_what_its_card_and_the_design_promise():
     assert size <= 55_000_000
 
 
+def test_an_sae_too_large_to_bundle_may_leave_its_card(tmp_path, monkeypatch):
+    folder = tmp_path / "tiny/blocks.1.hook_resid_post.96/sae"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps({"fvu": 0.5, "training": {"command": "make this one"}}))
+    monkeypatch.setattr(saes, "ASSETS", tmp_path)
+    name = "tiny/blocks.1.hook_resid_post.96"
+    assert saes.load_card(name)["fvu"] == 0.5
+    assert saes.bundled() == []
+    with pytest.raises(SAEError, match=r"a card without weights.*To make it: make this one"):
+        saes.load_sae(name)
+    with pytest.raises(SAEError, match=r"no card for '\.\./x': there are cards for tiny/blocks"):
+        saes.load_card("../x")
+
+
+@pytest.mark.parametrize("name", saes.bundled())
+def test_every_bundled_sae_loads_with_its_index_and_a_card_that_names_its_command(name):
+    from saekit.index import FeatureIndex
+
+    sae, card = saes.load_sae(name), saes.load_card(name)
+    assert saes.sae_hook(sae) == name.split("/")[1].removesuffix(f".{sae.cfg.d_sae}")
+    assert card["training"]["command"].startswith("python -m saekit.training ")
+    assert f"{card['training']['tokens']:,}"[:2] == "5,", "on all of the corpus"
+    assert card["l0"] <= 46
+    assert card["dead_share"] <= 0.05
+    assert card["n_tokens"] >= 50_000
+    index = FeatureIndex.load(sae=sae)
+    assert index.n_tokens == card["index_tokens"] >= 200_000
+    assert index.dead.mean() == pytest.approx(card["dead_share_of_index_tokens"])
+
+
 def test_the_bundled_index_is_small_opens_for_its_sae_and_covers_a_million_tokens():
     from saekit.index import FeatureIndex
 
