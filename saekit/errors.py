@@ -21,8 +21,16 @@ class FeatureIndexError(SaekitError, ValueError):
     """A feature index that cannot be built, read or asked this question."""
 
 
+class ProbeError(SaekitError, ValueError):
+    """A probe that cannot be fitted, compared or read as asked."""
+
+
 class ToyModelError(SaekitError, ValueError):
     """Sizes, densities or importances that no toy model can have."""
+
+
+class TaskError(SaekitError, ValueError):
+    """A task whose prompts, answers or names cannot be used."""
 
 
 class OfflineError(SaekitError, OSError):

@@ -1,0 +1,312 @@
+"""Prompts in pairs, clean and corrupted, whose answer a circuit has to find: IOI, agreement, and the reader's own."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saekit.errors import TaskError
+from saekit.models import encode_text
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+Corruption = Literal["subject", "indirect_object", "all_names"]
+Structure = Literal["simple", "prepositional", "relative"]
+
+# The first clause names both people, the second repeats one of them, the subject; the other is the indirect object.
+TEMPLATES = (
+    "After the rain,{a} and{b} walked to the{place}.{s} handed a{thing} to",
+    "When{a} and{b} arrived at the{place},{s} gave a{thing} to",
+    "Last week{a} and{b} met at the{place}, and{s} brought a{thing} to",
+    "While{a} and{b} were working at the{place},{s} offered a{thing} to",
+    "Then{a} and{b} had a long talk at the{place}. Later{s} sent a{thing} to",
+    "In the evening{a} and{b} stopped by the{place}, where{s} showed a{thing} to",
+    "Because{a} and{b} both liked the{place},{s} lent a{thing} to",
+    "Once{a} and{b} had found the{place},{s} passed a{thing} to",
+    "Friends said that{a} and{b} loved the{place}. On Sunday{s} sold a{thing} to",
+    "Before{a} and{b} left the{place},{s} returned a{thing} to",
+    "This morning{a} and{b} were late for the{place}, so{s} threw a{thing} to",
+    "Yesterday{a} and{b} spent an hour at the{place}, until{s} promised a{thing} to",
+    "As soon as{a} and{b} reached the{place},{s} decided to give a{thing} to",
+    "For years{a} and{b} went to the same{place}. One day{s} gave a{thing} to",
+    "The guide took{a} and{b} to the{place}, and there{s} carried a{thing} to",
+)
+NAMES = (
+    *("Mary", "John", "Anna", "James", "Emma", "David", "Laura", "Peter", "Sarah", "Michael", "Alice", "Robert"),
+    *("Julia", "Thomas", "Rachel", "Daniel", "Lisa", "Mark", "Susan", "Paul", "Linda", "Steven", "Karen", "George"),
+    *("Kate", "Simon", "Amy", "Kevin", "Jane", "Brian", "Maria", "Adam", "Helen", "Jason", "Nancy", "Eric"),
+    *("Ruth", "Frank", "Rose", "Henry", "Claire", "Martin", "Diana", "Andrew", "Grace", "Scott", "Lucy", "Tom"),
+)
+PLACES = ("station", "market", "library", "garden", "school", "office", "church", "museum")
+THINGS = ("book", "ring", "key", "drink", "letter", "ball", "picture", "map")
+NOUNS = (
+    *(("teacher", "teachers"), ("doctor", "doctors"), ("author", "authors"), ("driver", "drivers")),
+    *(("student", "students"), ("farmer", "farmers"), ("manager", "managers"), ("girl", "girls")),
+    *(("boy", "boys"), ("worker", "workers"), ("friend", "friends"), ("writer", "writers")),
+)
+VERBS = ((" is", " are"), (" was", " were"), (" has", " have"))
+_AGREEMENT = {
+    "simple": "The{noun}",
+    "prepositional": "The{noun} near the{other}",
+    "relative": "The{noun} that the{other} knew",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts in pairs with their answers.
+
+    Attributes:
+        name: What the task is, and how it was corrupted.
+        clean: Prompts whose right next token is the answer.
+        corrupted: As many, pair by pair of the same length in tokens.
+        answers: Token ids ``[prompt]`` of the right continuation of the clean prompts.
+        foils: Token ids ``[prompt]`` of the continuation to which it is compared.
+        answers_corrupted: Token ids ``[prompt]`` of the right continuation of the corrupted prompts.
+        positions: Names of positions, and where each is in every prompt ``[prompt]``; BOS counts as 0.
+        ids: Token ids of the clean prompts, one ``[pos]`` a prompt, BOS first where the model has one.
+        ids_corrupted: The same of the corrupted prompts.
+    """
+
+    name: str
+    clean: tuple[str, ...]
+    corrupted: tuple[str, ...]
+    answers: Int[Tensor, "prompt"]
+    foils: Int[Tensor, "prompt"]
+    answers_corrupted: Int[Tensor, "prompt"]
+    positions: dict[str, Int[Tensor, "prompt"]]
+    ids: tuple[Int[Tensor, "_pos"], ...]
+    ids_corrupted: tuple[Int[Tensor, "_pos"], ...]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, which: slice) -> "Task":
+        """Return some of the prompts as a task of their own."""
+        if not isinstance(which, slice):
+            raise TaskError(f"expected a slice such as task[:8], not {which!r}: a task is never a single prompt")
+        return self.select(range(len(self))[which])
+
+    def select(self, which: Sequence[int]) -> "Task":
+        """Return the prompts of these numbers as a task of their own, in this order."""
+        rows = torch.tensor(list(which), dtype=torch.long)
+        pick = lambda items: tuple(items[i] for i in rows.tolist())  # noqa: E731
+        return replace(
+            self,
+            clean=pick(self.clean),
+            corrupted=pick(self.corrupted),
+            answers=self.answers[rows],
+            foils=self.foils[rows],
+            answers_corrupted=self.answers_corrupted[rows],
+            positions={name: where[rows] for name, where in self.positions.items()},
+            ids=pick(self.ids),
+            ids_corrupted=pick(self.ids_corrupted),
+        )
+
+    def batches(self, size: int = 16) -> Iterator[tuple[Int[Tensor, "batch"], "Task"]]:
+        """Yield parts whose prompts are of one length, so that they need no padding, with the numbers of their rows."""
+        by_length = defaultdict(list)
+        for row, ids in enumerate(self.ids):
+            by_length[len(ids)].append(row)
+        for _, rows in sorted(by_length.items()):
+            for start in range(0, len(rows), size):
+                yield torch.tensor(rows[start : start + size]), self.select(rows[start : start + size])
+
+    def __repr__(self) -> str:
+        return f"Task({self.name}: {len(self)} pairs, for example {self.clean[0]!r} against {self.corrupted[0]!r})"
+
+
+def ioi_task(
+    model: "SAETransformerBridge",
+    n: int = 120,
+    *,
+    corruption: Corruption = "subject",
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Task:
+    """Make prompts for indirect object identification (Wang et al. 2022): "When Mary and John ..., John gave a key to".
+
+    The templates are saekit's own: fifteen, each with the indirect object first (ABBA) or second (BABA), used equally
+    often. The answer is the indirect object, the foil the subject. Positions: "IO", "S1", "S1+1" (the token after the
+    subject's first mention), "S2" and "end".
+
+    Args:
+        model: For its tokenizer: names, places and things must be single tokens, and those that are not are left out.
+        n: Pairs of prompts.
+        corruption: What the corrupted prompt changes. "subject": the second subject becomes the indirect object, so
+            one token differs and the answer flips. "indirect_object": another name stands for the indirect object and
+            the subject stays (Cunningham et al. 2023, section 4). "all_names": three other names that differ from
+            each other, so that no answer is right ("p_ABC"); the corrupted answer is then the first of them.
+        names: Names to draw from, without the space before them; default: 48 common ones. Names of your own must all
+            be single tokens.
+        seed: Of the draws.
+
+    Raises:
+        TaskError: Too few names, or names that are not single tokens (with their pieces); an unknown corruption.
+    """
+    if corruption not in ("subject", "indirect_object", "all_names"):
+        raise TaskError(f"corruption must be 'subject', 'indirect_object' or 'all_names', not {corruption!r}")
+    if names is not None:
+        for name in names:
+            single_token(model, f" {name}")
+    known = {kind: _single(model, words) for kind, words in (("n", names or NAMES), ("p", PLACES), ("t", THINGS))}
+    if len(set(known["n"])) < 6 or not known["p"] or not known["t"]:
+        raise TaskError(
+            f"{len(set(known['n']))} names, {len(known['p'])} places and {len(known['t'])} things are single tokens of "
+            f"this tokenizer; at least 6, 1 and 1 are needed: pass names="
+        )
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number in range(_some(n)):
+        io, s, *others = _draw(known["n"], 5, generator)
+        (place,), (thing,) = _draw(known["p"], 1, generator), _draw(known["t"], 1, generator)
+        io_first = (number // len(TEMPLATES)) % 2 == 0
+        template = TEMPLATES[number % len(TEMPLATES)].replace("{place}", place).replace("{thing}", thing)
+
+        def text(io: str, s: str, again: str, template: str = template, io_first: bool = io_first) -> str:
+            return template.format(a=io if io_first else s, b=s if io_first else io, s=again)
+
+        changed = {
+            "subject": (text(io, s, io), s),
+            "indirect_object": (text(others[0], s, s), others[0]),
+            "all_names": (text(*others), others[0]),
+        }
+        corrupted, answer = changed[corruption]
+        rows.append((text(io, s, s), corrupted, io, s, answer))
+    made = _made(model, f"IOI, other {corruption.replace('_', ' ')}", rows)
+    return replace(made, positions=_ioi_positions(made))
+
+
+def agreement_task(
+    model: "SAETransformerBridge", n: int = 60, *, structure: Structure = "prepositional", seed: int = 0
+) -> Task:
+    """Make prompts for subject-verb agreement (after Marks et al. 2024, templates of saekit): "The boy near the cars".
+
+    The corrupted prompt has the subject in the other number; the noun between it and the verb, where there is one,
+    always disagrees with the clean subject. Positions: "subject" and "end".
+
+    Raises TaskError for an unknown structure, or a tokenizer that splits too many of the nouns.
+    """
+    if structure not in _AGREEMENT:
+        raise TaskError(f"structure must be one of {', '.join(map(repr, _AGREEMENT))}, not {structure!r}")
+    nouns = [pair for pair in NOUNS if len(_single(model, pair)) == 2]
+    verbs = [pair for pair in VERBS if all(_is_single(model, verb) for verb in pair)]
+    if len(nouns) < 2 or not verbs:
+        raise TaskError(f"only {len(nouns)} nouns and {len(verbs)} verbs are single tokens in both numbers")
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number in range(_some(n)):
+        plural = number % 2
+        noun, other = _draw(nouns, 2, generator)
+        verb = verbs[number // 2 % len(verbs)]
+        clean, corrupted = (
+            _AGREEMENT[structure].format(noun=f" {noun[which]}", other=f" {other[1 - plural]}")
+            for which in (plural, 1 - plural)
+        )
+        rows.append((clean, corrupted, verb[plural], verb[1 - plural], verb[1 - plural]))
+    made = _made(model, f"subject-verb agreement, {structure}", rows)
+    return replace(made, positions={"subject": _first_difference(made), **made.positions})
+
+
+def task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own") -> Task:
+    """Make a task of one's own.
+
+    Args:
+        model: For its tokenizer.
+        pairs: ``(clean prompt, corrupted prompt, answer, foil)``; answer and foil are single tokens, usually with a
+            space before them. The answer of the corrupted prompt is taken to be the foil.
+        name: For tables and figures.
+
+    Raises:
+        TaskError: No pairs; prompts of different length (both are shown in pieces); an answer or foil of several
+            tokens; an answer that equals its foil.
+    """
+    made = _made(model, name, [(*pair, pair[3]) for pair in pairs])
+    return replace(made, positions={"first difference": _first_difference(made), **made.positions})
+
+
+def single_token(model: "SAETransformerBridge", text: str) -> int:
+    """Return the id of a text that is one token. Raises TaskError, with the pieces, if it is not."""
+    if not text:
+        raise TaskError("expected a token, such as ' Mary', not an empty text")
+    pieces = _pieces(model, text)
+    if len(pieces) != 1:
+        shown = " + ".join(repr(model.tokenizer.decode([piece])) for piece in pieces)
+        hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
+        raise TaskError(f"{text!r} is {len(pieces)} tokens for this model: {shown}. Choose a word that is one{hint}")
+    if pieces[0] == model.tokenizer.unk_token_id:
+        raise TaskError(f"{text!r} is unknown to this model's tokenizer: choose another word")
+    return pieces[0]
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------
+
+
+def _made(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str, str, str, str, str]]) -> Task:
+    if not rows:
+        raise TaskError("a task needs at least one pair of prompts")
+    ids = [tuple(encode_text(model, text) for text in row[:2]) for row in rows]
+    for row, (clean, corrupted) in zip(rows, ids, strict=True):
+        if len(clean) != len(corrupted):
+            shown = [" | ".join(model.tokenizer.decode([i]) for i in side) for side in (clean, corrupted)]
+            raise TaskError(
+                f"the prompts of a pair must have as many tokens, so that positions match, not {len(clean)} and "
+                f"{len(corrupted)}: {shown[0]!r} and {shown[1]!r}"
+            )
+        if row[2] == row[3]:
+            raise TaskError(f"answer and foil of {row[0]!r} are both {row[2]!r}: their difference is always zero")
+    tokens = lambda column: torch.tensor([single_token(model, row[column]) for row in rows])  # noqa: E731
+    return Task(
+        name=name,
+        clean=tuple(row[0] for row in rows),
+        corrupted=tuple(row[1] for row in rows),
+        answers=tokens(2),
+        foils=tokens(3),
+        answers_corrupted=tokens(4),
+        positions={"end": torch.tensor([len(clean) - 1 for clean, _ in ids])},
+        ids=tuple(clean for clean, _ in ids),
+        ids_corrupted=tuple(corrupted for _, corrupted in ids),
+    )
+
+
+def _ioi_positions(made: Task) -> dict[str, Int[Tensor, "prompt"]]:
+    found = defaultdict(list)
+    for ids, io, s in zip(made.ids, made.answers, made.foils, strict=True):
+        first, second = (ids == s).nonzero().flatten().tolist()
+        (other,) = (ids == io).nonzero().flatten().tolist()
+        for name, where in (("IO", other), ("S1", first), ("S1+1", first + 1), ("S2", second), ("end", len(ids) - 1)):
+            found[name].append(where)
+    return {name: torch.tensor(where) for name, where in found.items()}
+
+
+def _first_difference(made: Task) -> Int[Tensor, "prompt"]:
+    pairs = zip(made.ids, made.ids_corrupted, strict=True)
+    return torch.tensor([int((clean != other).float().argmax()) for clean, other in pairs])
+
+
+def _single(model: "SAETransformerBridge", words: Sequence[str]) -> list[str]:
+    return [f" {word}" for word in words if _is_single(model, f" {word}")]
+
+
+def _is_single(model: "SAETransformerBridge", text: str) -> bool:
+    pieces = _pieces(model, text)
+    return len(pieces) == 1 and pieces[0] != model.tokenizer.unk_token_id
+
+
+def _pieces(model: "SAETransformerBridge", text: str) -> list[int]:
+    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def _draw(items: Sequence, k: int, generator: torch.Generator) -> list:
+    return [items[i] for i in torch.randperm(len(items), generator=generator)[:k].tolist()]
+
+
+def _some(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise TaskError(f"n must be a whole number of pairs, at least 1, not {n!r}")
+    return n
