@@ -1,0 +1,153 @@
+"""What an extraction keeps: labelled texts, the model's own activations, and what SAEs say about every token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from saekit.data import LabelledTexts
+from saekit.errors import ProbeError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+@dataclass(frozen=True)
+class Hook:
+    """The model's own activations at one hook point: what the hidden-state baselines read.
+
+    A row is a token that counts: no BOS, no padding, no special token, no massive activation.
+
+    Attributes:
+        name: Of the hook point.
+        starts: The tokens of text i are rows ``starts[i]`` to ``starts[i + 1]``.
+        position: Where in its text a token stands, from 0.
+        last: Activation at the last token that counts; 0 for a text without any.
+        mean: Mean activation over the tokens that count; 0 for a text without any.
+        states: All of them in half precision, if they were asked for.
+        excluded: Tokens left out, by reason.
+    """
+
+    name: str
+    starts: Int[np.ndarray, " text1"]
+    position: Int[np.ndarray, " token"]
+    last: Float[np.ndarray, "text d_model"]
+    mean: Float[np.ndarray, "text d_model"]
+    states: Float[np.ndarray, "token d_model"] | None
+    excluded: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one SAE says about every token that counts.
+
+    Attributes:
+        name: Of the SAE in this extraction.
+        hook: Where it reads; its tokens are the rows of ``events``.
+        events: Feature activations ``[token, feature]``, compressed by rows.
+        control: "" for an SAE, else "random" or "permuted".
+        of: Name of the SAE that a control stands beside.
+    """
+
+    name: str
+    hook: Hook
+    events: "csr_array"
+    control: str = ""
+    of: str = ""
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return self.events.shape[1]
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Labelled texts, and what every SAE says about their tokens.
+
+    Attributes:
+        data: The texts and their labels, in the order of all arrays here.
+        index: Where each text stood in the data that was given.
+        ids: Token ids of all texts, end to end, without BOS.
+        id_starts: The ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
+        hooks: The model's activations by hook point.
+        sites: Features by name of the SAE.
+        truncated: How many texts were longer than the context, and were cut.
+        empty: How many texts have no token that counts.
+        context_size: Tokens of a text that were read, BOS included.
+        model_name: Whose tokens these are.
+    """
+
+    data: LabelledTexts
+    index: Int[np.ndarray, " text"]
+    ids: Int[np.ndarray, " id"]
+    id_starts: Int[np.ndarray, " text1"]
+    hooks: dict[str, Hook]
+    sites: dict[str, Site]
+    truncated: int
+    empty: int
+    context_size: int
+    model_name: str
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def site(self, name: str | None = None) -> Site:
+        """Return a site by name; without a name, the first one."""
+        name = next(iter(self.sites)) if name is None else name
+        if name not in self.sites:
+            raise ProbeError(f"no site {name!r}: this extraction has {', '.join(self.sites)}")
+        return self.sites[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sparse matrices of all sites."""
+        return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.sites.values()))
+
+    def __repr__(self) -> str:
+        hook = next(iter(self.hooks.values()))
+        left_out = ", ".join(f"{count:,} {name}" for name, count in hook.excluded.items())
+        notes = [f"{self.truncated:,} texts cut at {self.context_size} tokens"] if self.truncated else []
+        notes += [f"{self.empty:,} texts without a token that counts"] if self.empty else []
+        return (
+            f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; sites "
+            f"{', '.join(self.sites)}; left out: {'; '.join([left_out, *notes])})"
+        )
+
+
+def subset(features: TextFeatures, rows: Int[np.ndarray, " row"]) -> TextFeatures:
+    """Return some of the texts, with their features; kept in the extraction's order."""
+    rows = np.unique(rows)
+    hooks = {name: _hook_subset(hook, rows) for name, hook in features.hooks.items()}
+    sites = {
+        name: replace(site, hook=hooks[site.hook.name], events=site.events[_tokens_of(site.hook.starts, rows)])
+        for name, site in features.sites.items()
+    }
+    lengths = np.diff(features.id_starts)[rows]
+    return replace(
+        features, data=features.data[rows], index=features.index[rows], hooks=hooks, sites=sites,
+        ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
+    )  # fmt: skip
+
+
+def _tokens_of(starts: Int[np.ndarray, " text1"], rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, " token"]:
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[i], starts[i + 1]) for i in rows)])
+
+
+def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"]) -> Hook:
+    tokens = _tokens_of(hook.starts, rows)
+    return replace(
+        hook, starts=np.concatenate([[0], np.cumsum(np.diff(hook.starts)[rows])]), position=hook.position[tokens],
+        last=hook.last[rows], mean=hook.mean[rows], states=None if hook.states is None else hook.states[tokens],
+    )  # fmt: skip
+
+
+def unlabelled(texts: Sequence[str]) -> LabelledTexts:
+    """Return texts as data without labels (-1)."""
+    if isinstance(texts, str):
+        raise ProbeError("expected a list of texts, got one string: write [text]")
+    if not all(isinstance(text, str) for text in texts):
+        raise ProbeError("expected texts: every one of them a string")
+    return LabelledTexts("texts", tuple(texts), np.full(len(texts), -1), (), "the user's own", "the user's own")
