@@ -88,7 +88,7 @@ def behaviour(model: "SAETransformerBridge", task: Task, *, corrupted: bool = Fa
 
     Args:
         model: The model.
-        task: From `ioi_task`, `agreement_task` or `task`.
+        task: From `ioi_task`, `agreement_task` or `own_task`.
         corrupted: Run the corrupted prompts, answer and foil unchanged.
         batch_size: Prompts a pass.
     """

@@ -213,7 +213,7 @@ def agreement_task(
     return replace(made, positions={"subject": _first_difference(made), **made.positions})
 
 
-def task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own") -> Task:
+def own_task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own") -> Task:
     """Make a task of one's own.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saekit import _circuits_patching as patching
-from saekit._circuits_tasks import task as own_task
+from saekit._circuits_tasks import own_task
 from saekit.errors import TaskError
 from saekit.models import check_hook
 

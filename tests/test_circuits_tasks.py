@@ -122,7 +122,9 @@ def test_agreement_flips_with_the_number_of_the_subject_alone(words, structure):
 
 
 def test_a_task_of_ones_own_finds_where_its_prompts_differ(words):
-    own = tasks.task(words, [("The boy near", "The girl near", " is", " has"), ("The boy", "The boys", " is", " are")])
+    own = tasks.own_task(
+        words, [("The boy near", "The girl near", " is", " has"), ("The boy", "The boys", " is", " are")]
+    )
     assert own.positions["first difference"].tolist() == [2, 2]
     assert own.positions["end"].tolist() == [3, 2]
     assert len(own) == 2
@@ -154,12 +156,12 @@ def test_what_cannot_be_a_task_is_explained(words):
         ([("The boy", "The girl", " map", " is")], "' map' is unknown"),
     ):
         with pytest.raises(TaskError, match=message):
-            tasks.task(words, pairs)
+            tasks.own_task(words, pairs)
     for call, message in (
         (lambda: tasks.ioi_task(words, 0), "at least 1, not 0"),
         (lambda: tasks.ioi_task(words, corruption="names"), "'subject', 'indirect_object' or 'all_names', not 'names'"),
         (lambda: tasks.agreement_task(words, structure="x"), "'simple', 'prepositional', 'relative', not 'x'"),
-        (lambda: tasks.task(words, [good])[0], "a slice such as"),
+        (lambda: tasks.own_task(words, [good])[0], "a slice such as"),
     ):
         with pytest.raises(TaskError, match=message):
             call()

@@ -1,0 +1,25 @@
+"""Circuits: tasks in pairs of prompts, where their answer is carried, and which features carry it.
+
+Sources: Wang et al. 2022 (indirect object identification), Cunningham et al. 2023 section 4 (localisation), Marks et
+al. 2024 (sparse feature circuits).
+"""
+
+from saekit._circuits_localise import Directions, Localisation, localise, principal_directions, random_directions
+from saekit._circuits_patching import Behaviour, Patched, behaviour, patch_residual
+from saekit._circuits_tasks import Task, agreement_task, ioi_task, own_task
+
+__all__ = [
+    "Behaviour",
+    "Directions",
+    "Localisation",
+    "Patched",
+    "Task",
+    "agreement_task",
+    "behaviour",
+    "ioi_task",
+    "localise",
+    "own_task",
+    "patch_residual",
+    "principal_directions",
+    "random_directions",
+]

@@ -1,0 +1,137 @@
+"""Localisation: what patching none, some and all features of a dictionary has to give."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from saekit import _circuits_localise as local
+from saekit._circuits_tasks import own_task
+from saekit.errors import SAEError, TaskError
+from saekit.models import hidden_states, logits_from
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+PAIRS = [
+    ("The cat sat on the mat", "The dog sat on the mat", "c", "d"),
+    ("A dog sat", "A cat sat", "t", "s"),
+    ("The cat and the mat", "The dog and the mat", "a", "s"),
+]
+
+
+@pytest.fixture(scope="module")
+def task(model):
+    return own_task(model, PAIRS)
+
+
+@pytest.fixture(scope="module")
+def states(model):
+    return hidden_states(model, torch.as_tensor(tiny.random_tokens(8, 32, 400).ids).long(), HOOK).flatten(0, 1)
+
+
+def kl_by_hand(model, task, row, states):
+    target = logits_from(
+        model, task.ids_corrupted[row][None], hidden_states(model, task.ids_corrupted[row][None], HOOK), HOOK
+    )
+    found = logits_from(model, task.ids[row][None], states, HOOK)
+    p, q = (x[0, -1].detach().double().log_softmax(-1) for x in (found, target))
+    return (p.exp() * (p - q)).sum().item()
+
+
+def test_all_directions_of_a_basis_make_the_target_run_and_none_leaves_the_base_run(model, task, states):
+    for dictionary in (local.principal_directions(states, HOOK), local.random_directions(states, HOOK, rectified=True)):
+        found = local.localise(model, task, dictionary, counts=[1, 32, 10_000])
+        assert found.kl_all == pytest.approx(0, abs=1e-5)
+        assert found.kl[-1] == pytest.approx(found.kl_all, abs=1e-6), "counts are cut at the number of features"
+        assert found.edit[-1] == pytest.approx(found.edit_full, rel=1e-4)
+        by_hand = [kl_by_hand(model, task, i, hidden_states(model, ids[None], HOOK)) for i, ids in enumerate(task.ids)]
+        assert found.kl_unpatched == pytest.approx(np.mean(by_hand), rel=1e-4)
+
+
+def test_an_sae_with_all_features_patched_leaves_its_change_of_error(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    found = local.localise(model, task, sae, counts=[3])
+    left = []
+    for row, (ids, other) in enumerate(zip(task.ids, task.ids_corrupted, strict=True)):
+        base, target = hidden_states(model, ids[None], HOOK), hidden_states(model, other[None], HOOK)
+        left.append(kl_by_hand(model, task, row, base + sae(target).detach() - sae(base).detach()))
+    assert found.kl_all == pytest.approx(np.mean(left), rel=1e-3)
+
+
+def test_each_point_is_the_base_run_with_the_first_features_set_to_the_target_s(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    found = local.localise(model, task, sae, counts=[2, 5])
+    assert len(found.features) == 5
+    for point, count in enumerate(found.counts):
+        kls, edits = [], []
+        for row, (ids, other) in enumerate(zip(task.ids, task.ids_corrupted, strict=True)):
+            base, target = hidden_states(model, ids[None], HOOK), hidden_states(model, other[None], HOOK)
+            patched = base.clone()
+            for feature in found.features[:count]:
+                change = sae.encode(target)[..., feature] - sae.encode(base)[..., feature]
+                patched += change.detach()[..., None] * sae.W_dec[feature].detach()
+            kls.append(kl_by_hand(model, task, row, patched))
+            edits.append((patched - base).norm().item())
+        assert found.kl[point] == pytest.approx(np.mean(kls), rel=1e-3)
+        assert found.edit[point] == pytest.approx(np.mean(edits), rel=1e-4)
+
+
+def test_elimination_ends_with_the_best_single_candidate_or_close(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    by_attribution = local.localise(model, task, sae, counts=[6])
+    found = local.localise(model, task, sae, counts=[1, 2, 6], ranking="elimination", candidates=6)
+    assert set(found.features) == set(by_attribution.features), "the same candidates in another order"
+    assert found.kl[-1] == pytest.approx(by_attribution.kl[-1], rel=1e-5)
+    parts, rows, _ = local._prepared(model, task, sae, 16)
+    kl_of = lambda chosen: local._patched(model, parts, rows, torch.tensor(chosen))[0]  # noqa: E731
+    left = list(by_attribution.features)
+    for size in (5, 4, 3, 2, 1):  # greedy, by brute force
+        left = list(min(itertools.combinations(left, size), key=kl_of))
+    assert found.features[0] == left[0]
+
+
+def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch):
+    """With a KL that is linear in the states the estimated order is the true order of single patches."""
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(local, "_kl", lambda model, part, states: (states @ direction).sum(1) + 1000)
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    parts, rows, _ = local._prepared(model, task, sae, 16)
+    order = local._by_attribution(model, parts, rows)
+    alone = torch.tensor([local._patched(model, parts, rows, torch.tensor([feature]))[0] for feature in range(96)])
+    torch.testing.assert_close(alone[order], alone.sort().values, atol=2e-3, rtol=0)
+
+
+def test_directions_are_centred_orthonormal_and_ordered(states):
+    found = local.principal_directions(states, HOOK)
+    torch.testing.assert_close(found.rows @ found.rows.T, torch.eye(32), atol=1e-4, rtol=0)
+    variance = found.encode(states).var(0)
+    assert (variance[:-1] - variance[1:] > -1e-4).all()
+    torch.testing.assert_close(found.encode(states).mean(0), torch.zeros(32), atol=1e-4, rtol=0)
+    both = local.principal_directions(states, HOOK, rectified=True)
+    assert both.name == "PCA ±"
+    codes = both.encode(states)
+    assert (codes >= 0).all()
+    torch.testing.assert_close(codes @ both.rows + both.mean, states, atol=1e-3, rtol=1e-3)
+
+
+def test_the_summary_says_how_many_features_close_half_of_the_gap(model, task, states):
+    found = local.localise(model, task, local.principal_directions(states, HOOK), counts=range(1, 33))
+    half = next(int(n) for n, kl in zip(found.counts, found.kl, strict=True) if kl <= found.kl_unpatched / 2)
+    assert found.needed() == half
+    assert found.needed(2.0) is None
+    assert f"half of it gone with {half} features" in repr(found)
+
+
+def test_what_cannot_be_localised_is_explained(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    for options, message in (
+        ({"counts": [0]}, "positive numbers"),
+        ({"ranking": "x"}, "'attribution' or 'elimination'"),
+    ):
+        with pytest.raises(SAEError, match=message):
+            local.localise(model, task, sae, **options)
+    with pytest.raises(TaskError, match="the same prediction"):
+        local.localise(model, own_task(model, [("The cat", "The cat", "c", "d")]), sae)
+    with pytest.raises(SAEError, match="has 32"):
+        local.localise(model, task, tiny.topk_sae(16, 96, hook_name=HOOK))
