@@ -33,6 +33,10 @@ class TaskError(SaekitError, ValueError):
     """A task whose prompts, answers or names cannot be used."""
 
 
+class SteeringError(SaekitError, ValueError):
+    """An intervention, a prompt or a position that steering cannot use."""
+
+
 class OfflineError(SaekitError, OSError):
     """Something has to be downloaded first, and the network cannot be reached."""
 
