@@ -58,7 +58,7 @@ class Localisation:
     Attributes:
         dictionary: Its name.
         ranking: How features were put in order.
-        features: In the order in which they were patched; all prompts share it.
+        features: In the order in which they were patched, one row for all prompts or one a prompt ``[row, place]``.
         counts: Numbers of features patched ``[point]``.
         kl: KL divergence in nats from the target's to the patched run's next-token distribution, mean over prompts
             ``[point]``.
@@ -71,7 +71,7 @@ class Localisation:
 
     dictionary: str
     ranking: str
-    features: tuple[int, ...]
+    features: Int[np.ndarray, "row place"]
     counts: Int[np.ndarray, "point"]
     kl: Float[np.ndarray, "point"]
     edit: Float[np.ndarray, "point"]
@@ -120,7 +120,7 @@ def localise(
     counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     ranking: Ranking = "attribution",
     candidates: int = 64,
-    seed: int = 0,
+    per_prompt: bool = False,
     batch_size: int = 16,
 ) -> Localisation:
     """Patch the first n features of a dictionary from the corrupted (target) into the clean (base) run.
@@ -134,7 +134,8 @@ def localise(
             positions and prompts. "elimination" (the paper's algorithm 4.1, at a threshold of 0): start from the best
             ``candidates`` by attribution, then again and again leave out the feature whose loss raises the KL least.
         candidates: For "elimination", which costs about candidates² / 2 patched runs.
-        seed: Of ties only; the result does not depend on the order of the prompts.
+        per_prompt: Order the features of each prompt by themselves, by attribution. An SAE has features for single
+            names, so that prompts with other names need others; a shared order hides how few each prompt needs.
         batch_size: Prompts a pass.
 
     Raises:
@@ -145,21 +146,29 @@ def localise(
         raise SAEError(f"counts must be positive numbers of features, not {list(counts)}")
     if ranking not in ("attribution", "elimination"):
         raise SAEError(f"ranking must be 'attribution' or 'elimination', not {ranking!r}")
+    if per_prompt and ranking != "attribution":
+        raise SAEError("features of single prompts are ranked by attribution only: leave out ranking=")
     parts, rows, name = _prepared(model, task, dictionary, batch_size)
-    everything = torch.arange(len(rows))
-    unpatched, _ = _patched(model, parts, rows, everything[:0])
+    everything = torch.arange(len(rows))[None]
+    unpatched, _ = _patched(model, parts, rows, everything[:, :0])
     if unpatched < 1e-6:
         raise TaskError("clean and corrupted prompts give the same prediction: there is nothing to localise")
-    order = _by_attribution(model, parts, rows)
+    effects = _effects(model, parts, rows)
+    if not per_prompt:
+        effects = [torch.cat(effects).sum(0, keepdim=True)] * len(parts)
+    orders = [torch.argsort(effect, dim=1, stable=True) for effect in effects]  # [prompt or 1, feature]
     if ranking == "elimination":
-        order = _by_elimination(model, parts, rows, order[:candidates])
-    points = sorted({min(count, len(order)) for count in counts})
-    measured = [_patched(model, parts, rows, order[:count]) for count in points]
+        orders = [_by_elimination(model, parts, rows, orders[0][0, :candidates])[None]] * len(parts)
+    points = sorted({min(count, orders[0].shape[1]) for count in counts})
+    measured = [_patched(model, parts, rows, *(order[:, :count] for order in orders)) for count in points]
+    features = np.empty((len(task) if per_prompt else 1, points[-1]), dtype=np.int64)
+    for part, order in zip(parts, orders, strict=True):
+        features[part.numbers if per_prompt else [0]] = order[:, : points[-1]].numpy()
     n = len(task)
     return Localisation(
         dictionary=name,
-        ranking=ranking,
-        features=tuple(order[: points[-1]].tolist()),
+        ranking=ranking + (", each prompt its own" if per_prompt else ""),
+        features=features,
         counts=np.array(points),
         kl=np.array([kl for kl, _ in measured]),
         edit=np.array([edit for _, edit in measured]),
@@ -178,6 +187,7 @@ class _Part:
     """Prompts of one length, with what does not change from patch to patch."""
 
     hook: str
+    numbers: Int[Tensor, "prompt"]  # of the prompts in the task
     ids: Int[Tensor, "prompt pos"]
     base: Float[Tensor, "prompt pos d_model"]
     target: Float[Tensor, "prompt pos d_model"]
@@ -195,13 +205,13 @@ def _prepared(
         check_pair(model, dictionary)
         hook, rows, name = sae_hook(dictionary), dictionary.W_dec.detach(), f"SAE, {dictionary.cfg.d_sae} features"
     parts = []
-    for _, part in task.batches(batch_size):
+    for numbers, part in task.batches(batch_size):
         ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
         base, target = hidden_states(model, ids, hook), hidden_states(model, other, hook)
         with torch.no_grad():
             change = dictionary.encode(target) - dictionary.encode(base)
             wanted = logits_from(model, other, target, hook)[:, -1].log_softmax(-1)
-        parts.append(_Part(hook, ids, base, target, change.to(base.dtype), wanted))
+        parts.append(_Part(hook, numbers, ids, base, target, change.to(base.dtype), wanted))
     return parts, rows, name
 
 
@@ -213,26 +223,34 @@ def _kl(model: "SAETransformerBridge", part: _Part, states: Tensor) -> Float[Ten
 
 @torch.no_grad()
 def _patched(
-    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, chosen: Int[Tensor, "chosen"]
+    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, *chosen: Int[Tensor, "_row count"]
 ) -> tuple[float, float]:
-    """Return mean KL and mean length of the edit with these features patched at every position."""
+    """Return mean KL and mean length of the edit with these features patched at every position.
+
+    ``chosen`` is one tensor for all parts or one for each; each with one row for all prompts or a row a prompt.
+    """
     kl = edit = 0.0
-    for part in parts:
-        move = part.change[..., chosen] @ rows[chosen].to(part.base.dtype)
+    for number, part in enumerate(parts):
+        here = chosen[number % len(chosen)]
+        if len(here) == 1:
+            move = part.change[..., here[0]] @ rows[here[0]].to(part.base.dtype)
+        else:
+            of_prompt = part.change.gather(2, here[:, None].expand(-1, part.change.shape[1], -1))
+            move = of_prompt @ rows[here].to(part.base.dtype)  # [prompt, pos, count] @ [prompt, count, d_model]
         kl += _kl(model, part, part.base + move).sum().item()
         edit += move.flatten(1).norm(dim=1).sum().item()
     n = sum(len(part.ids) for part in parts)
     return kl / n, edit / n
 
 
-def _by_attribution(model: "SAETransformerBridge", parts: list[_Part], rows: Tensor) -> Int[Tensor, "feature"]:
-    """Features by how much a first-order estimate says that patching them lowers the KL, most first."""
-    effect = torch.zeros(len(rows), dtype=torch.float64)
+def _effects(model: "SAETransformerBridge", parts: list[_Part], rows: Tensor) -> list[Float[Tensor, "prompt feature"]]:
+    """A first-order estimate of what patching each feature adds to the KL of each prompt; negative is good."""
+    effects = []
     for part in parts:
         states = part.base.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(_kl(model, part, states).sum(), states)
-        effect += (part.change * (gradient @ rows.T.to(gradient.dtype))).sum((0, 1)).double()
-    return torch.argsort(effect, stable=True)
+        effects.append((part.change * (gradient @ rows.T.to(gradient.dtype))).sum(1).double())
+    return effects
 
 
 def _by_elimination(
@@ -242,7 +260,8 @@ def _by_elimination(
     spared: list[int] = []
     left = left.tolist()
     while len(left) > 1:
-        without = [_patched(model, parts, rows, torch.tensor(left[:i] + left[i + 1 :]))[0] for i in range(len(left))]
+        subsets = [torch.tensor([left[:i] + left[i + 1 :]]) for i in range(len(left))]
+        without = [_patched(model, parts, rows, subset)[0] for subset in subsets]
         spared.append(left.pop(int(np.argmin(without))))
     return torch.tensor(left + spared[::-1])
 

@@ -62,13 +62,13 @@ def test_an_sae_with_all_features_patched_leaves_its_change_of_error(model, task
 def test_each_point_is_the_base_run_with_the_first_features_set_to_the_target_s(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     found = local.localise(model, task, sae, counts=[2, 5])
-    assert len(found.features) == 5
+    assert found.features.shape == (1, 5)
     for point, count in enumerate(found.counts):
         kls, edits = [], []
         for row, (ids, other) in enumerate(zip(task.ids, task.ids_corrupted, strict=True)):
             base, target = hidden_states(model, ids[None], HOOK), hidden_states(model, other[None], HOOK)
             patched = base.clone()
-            for feature in found.features[:count]:
+            for feature in found.features[0, :count].tolist():
                 change = sae.encode(target)[..., feature] - sae.encode(base)[..., feature]
                 patched += change.detach()[..., None] * sae.W_dec[feature].detach()
             kls.append(kl_by_hand(model, task, row, patched))
@@ -77,18 +77,30 @@ def test_each_point_is_the_base_run_with_the_first_features_set_to_the_target_s(
         assert found.edit[point] == pytest.approx(np.mean(edits), rel=1e-4)
 
 
+def test_with_an_order_for_each_prompt_every_prompt_is_as_if_alone(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    found = local.localise(model, task, sae, counts=[1, 4], per_prompt=True)
+    alone = [local.localise(model, task[row : row + 1], sae, counts=[1, 4]) for row in range(len(task))]
+    np.testing.assert_array_equal(found.features, np.concatenate([one.features for one in alone]))
+    np.testing.assert_allclose(found.kl, np.mean([one.kl for one in alone], axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.edit, np.mean([one.edit for one in alone], axis=0), rtol=1e-4)
+    assert "each prompt its own" in repr(found)
+    with pytest.raises(SAEError, match="ranked by attribution only"):
+        local.localise(model, task, sae, per_prompt=True, ranking="elimination")
+
+
 def test_elimination_ends_with_the_best_single_candidate_or_close(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     by_attribution = local.localise(model, task, sae, counts=[6])
     found = local.localise(model, task, sae, counts=[1, 2, 6], ranking="elimination", candidates=6)
-    assert set(found.features) == set(by_attribution.features), "the same candidates in another order"
+    assert set(found.features[0]) == set(by_attribution.features[0]), "the same candidates in another order"
     assert found.kl[-1] == pytest.approx(by_attribution.kl[-1], rel=1e-5)
     parts, rows, _ = local._prepared(model, task, sae, 16)
-    kl_of = lambda chosen: local._patched(model, parts, rows, torch.tensor(chosen))[0]  # noqa: E731
-    left = list(by_attribution.features)
+    kl_of = lambda chosen: local._patched(model, parts, rows, torch.tensor([chosen]))[0]  # noqa: E731
+    left = by_attribution.features[0].tolist()
     for size in (5, 4, 3, 2, 1):  # greedy, by brute force
         left = list(min(itertools.combinations(left, size), key=kl_of))
-    assert found.features[0] == left[0]
+    assert found.features[0, 0] == left[0]
 
 
 def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch):
@@ -97,8 +109,8 @@ def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch
     monkeypatch.setattr(local, "_kl", lambda model, part, states: (states @ direction).sum(1) + 1000)
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     parts, rows, _ = local._prepared(model, task, sae, 16)
-    order = local._by_attribution(model, parts, rows)
-    alone = torch.tensor([local._patched(model, parts, rows, torch.tensor([feature]))[0] for feature in range(96)])
+    order = torch.cat(local._effects(model, parts, rows)).sum(0).argsort()
+    alone = torch.tensor([local._patched(model, parts, rows, torch.tensor([[feature]]))[0] for feature in range(96)])
     torch.testing.assert_close(alone[order], alone.sort().values, atol=2e-3, rtol=0)
 
 
