@@ -1,0 +1,12 @@
+"""Steering: change the residual stream along features or other directions, and see what becomes of the text.
+
+    intervention = sk.Intervention.on(sae, 2771, 2.0, index=index)      # add twice its own maximum
+    sk.generate(model, "My holiday", intervention, sae=sae).texts[0]
+
+An intervention is plain data (`Intervention`). Hooks are on the model only while a pass of it runs.
+"""
+
+from saekit._steering_edit import Edit
+from saekit._steering_intervention import Intervention
+
+__all__ = ["Edit", "Intervention"]
