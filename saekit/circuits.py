@@ -4,6 +4,8 @@ Sources: Wang et al. 2022 (indirect object identification), Cunningham et al. 20
 al. 2024 (sparse feature circuits).
 """
 
+from saekit._circuits_faithful import Faithfulness, faithfulness
+from saekit._circuits_features import Edge, FeatureCircuit, Node, circuit_edges, feature_circuit
 from saekit._circuits_localise import Directions, Localisation, localise, principal_directions, random_directions
 from saekit._circuits_patching import Behaviour, Patched, behaviour, patch_residual
 from saekit._circuits_tasks import Task, agreement_task, ioi_task, own_task
@@ -11,11 +13,18 @@ from saekit._circuits_tasks import Task, agreement_task, ioi_task, own_task
 __all__ = [
     "Behaviour",
     "Directions",
+    "Edge",
+    "Faithfulness",
+    "FeatureCircuit",
     "Localisation",
+    "Node",
     "Patched",
     "Task",
     "agreement_task",
     "behaviour",
+    "circuit_edges",
+    "faithfulness",
+    "feature_circuit",
     "ioi_task",
     "localise",
     "own_task",
