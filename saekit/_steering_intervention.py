@@ -1,14 +1,13 @@
 """What to change in the residual stream, as plain data: it compares, prints, and goes to JSON and back."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from saekit._steering_edit import Edit, Positions, checked_positions, finite, whole
@@ -117,7 +116,7 @@ class Intervention:
     @classmethod
     def along(
         cls,
-        direction: Float[Tensor, " d_model"],
+        direction: Tensor | Sequence[float],
         hook_name: str,
         value: float = 1.0,
         *,
@@ -130,7 +129,7 @@ class Intervention:
     ) -> "Intervention":
         """Intervene along any direction: a difference of means, a probe's weights, a random one.
 
-        Only where it points counts, not its length.
+        Only where it points counts, not its length: a tensor, an array or a list ``[d_model]``.
 
         Raises:
             SteeringError: The direction is zero or not finite, or no such mode, unit or position.
