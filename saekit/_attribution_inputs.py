@@ -1,0 +1,229 @@
+"""Prompts, answers and SAEs as an attribution needs them, and what is wrong with them."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saekit.errors import ModelError, SAEError
+from saekit.models import bos_token_id, check_hook, encode_text, unembedding
+from saekit.saes import check_pair, sae_hook
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+Prompts = str | Tensor | Sequence[str] | Sequence[Tensor]
+Answers = str | int | Tensor | Sequence[str] | Sequence[int]
+SAEs = "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]"
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is read off the output of the final norm: ``normed @ direction + constant``.
+
+    Attributes:
+        direction: ``[prompt, d_model]``, float64.
+        constant: The unembedding's bias ``[prompt]``, float64.
+        answers: Token ids ``[prompt]``, None for a direction that is no token's.
+        foils: Token ids ``[prompt]``, None if there is nothing to compare with.
+        towards: In words, by prompt.
+    """
+
+    direction: Float[Tensor, "prompt d_model"]
+    constant: Float[Tensor, "prompt"]
+    answers: Int[Tensor, "prompt"] | None
+    foils: Int[Tensor, "prompt"] | None
+    towards: tuple[str, ...]
+
+
+def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Tensor, "_pos"], ...]:
+    """Return token ids of one prompt or several, BOS first where they are text.
+
+    Raises:
+        ModelError: No prompt, an empty one, or one that is longer than the model's context.
+    """
+    several = [prompts] if isinstance(prompts, (str, Tensor)) else list(prompts)
+    if isinstance(prompts, Tensor) and prompts.dim() == 2:
+        several = list(prompts)
+    if not several:
+        raise ModelError("there is no prompt: expected at least one")
+    return tuple(_ids(model, prompt, f"prompt {number}") for number, prompt in enumerate(several))
+
+
+def _ids(model: "SAETransformerBridge", prompt: Any, name: str) -> Int[Tensor, "_pos"]:
+    n_ctx = model.cfg.n_ctx
+    if isinstance(prompt, str):
+        ids = encode_text(model, prompt)
+        if len(ids) < n_ctx:
+            return ids
+        # `encode_text` cuts at the context without a word; the last token would then not be the prompt's last.
+        pieces = model.tokenizer(prompt[: 64 * n_ctx], add_special_tokens=False, split_special_tokens=True)
+        n_tokens = len(pieces["input_ids"]) + (bos_token_id(model) is not None)
+    elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.dtype.is_floating_point:
+        ids, n_tokens = prompt.cpu().long(), len(prompt)
+        if not n_tokens:
+            raise ModelError(f"{name} has no tokens: expected at least one")
+        if not 0 <= int(ids.min()) <= int(ids.max()) < model.cfg.d_vocab:
+            raise ModelError(f"{name} has token ids outside 0 to {model.cfg.d_vocab - 1}")
+    else:
+        raise ModelError(f"{name} is {type(prompt).__name__}: expected text, or a tensor of token ids [pos]")
+    if n_tokens > n_ctx:
+        raise ModelError(f"{name} has {n_tokens} tokens, the model's context holds {n_ctx}: shorten it")
+    return ids
+
+
+def counterparts_of(
+    model: "SAETransformerBridge", ids: Sequence[Tensor], corrupted: Prompts
+) -> tuple[Int[Tensor, "_pos"], ...]:
+    """Return token ids of the corrupted prompts, checked to match the clean ones position by position."""
+    others = prompts_of(model, corrupted)
+    if len(others) != len(ids):
+        raise ModelError(f"{len(ids)} clean prompts, but {len(others)} corrupted ones: they go in pairs")
+    for number, (one, other) in enumerate(zip(ids, others, strict=True)):
+        if len(one) != len(other):
+            raise ModelError(
+                f"prompt {number} has {len(one)} tokens and its corrupted counterpart {len(other)}: they are compared "
+                f"position by position. {_shown(model, one)} against {_shown(model, other)}. Use words of as many "
+                f"tokens"
+            )
+        if torch.equal(one, other):
+            raise ModelError(f"prompt {number} and its corrupted counterpart are the same tokens: nothing changes")
+    return others
+
+
+def token_text(model: "SAETransformerBridge", token: int) -> str:
+    """Return the text of one token."""
+    return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([int(token)])
+
+
+def _shown(model: "SAETransformerBridge", ids: Tensor) -> str:
+    return "|".join(token_text(model, token) for token in ids.tolist())
+
+
+def readout_of(
+    model: "SAETransformerBridge",
+    n_prompts: int,
+    answer: Answers | None,
+    foil: Answers | None,
+    direction: Float[Tensor, "*prompt d_model"] | None,
+) -> Readout:
+    """Return what is to be read: a token, one token minus another, or a direction.
+
+    Raises:
+        ModelError: Neither or both of answer and direction; an answer of several tokens (with its pieces); an answer
+            that is its own foil; a direction of another width, not finite or zero.
+    """
+    if (answer is None) == (direction is None):
+        raise ModelError("pass either answer= (and perhaps foil=) or direction=, the one thing to read off")
+    if direction is not None:
+        if foil is not None:
+            raise ModelError("foil= goes with answer=; a direction may be a difference itself")
+        d_model = model.cfg.d_model
+        if direction.shape not in {(d_model,), (n_prompts, d_model)}:
+            raise ModelError(
+                f"the direction is {list(direction.shape)}: expected [{d_model}], or [{n_prompts}, {d_model}] with one "
+                f"a prompt"
+            )
+        if not torch.isfinite(direction).all() or not direction.any():
+            raise ModelError("the direction has entries that are not finite, or is zero")
+        rows = direction.detach().cpu().double().expand(n_prompts, d_model)
+        return Readout(rows, torch.zeros(n_prompts, dtype=torch.float64), None, None, n_prompts * ("a direction",))
+    answers = tokens_of(model, answer, n_prompts, "answer")
+    foils = None if foil is None else tokens_of(model, foil, n_prompts, "foil")
+    columns, biases = unembedding(model).detach(), model.b_U.detach()
+    pick = lambda tokens: columns[:, tokens.to(columns.device)].T.cpu().double()  # noqa: E731
+    bias = lambda tokens: biases[tokens.to(biases.device)].cpu().double()  # noqa: E731
+    names = [repr(token_text(model, token)) for token in answers.tolist()]
+    if foils is None:
+        return Readout(pick(answers), bias(answers), answers, None, tuple(names))
+    for number, (one, other) in enumerate(zip(answers.tolist(), foils.tolist(), strict=True)):
+        if one == other:
+            raise ModelError(
+                f"prompt {number}: answer and foil are the same token, {names[number]}: nothing to compare"
+            )
+    towards = tuple(f"{a} - {token_text(model, f)!r}" for a, f in zip(names, foils.tolist(), strict=True))
+    return Readout(pick(answers) - pick(foils), bias(answers) - bias(foils), answers, foils, towards)
+
+
+def tokens_of(model: "SAETransformerBridge", tokens: Answers, n_prompts: int, name: str) -> Int[Tensor, "prompt"]:
+    """Return one token id a prompt, from text or ids; one for all is repeated."""
+    if isinstance(tokens, Tensor):
+        tokens = tokens.reshape(-1).tolist()
+    several = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
+    if len(several) not in (1, n_prompts):
+        raise ModelError(f"{len(several)} {name}s for {n_prompts} prompts: expected one, or one a prompt")
+    ids = [_token(model, token, name) for token in several]
+    return torch.tensor(ids * (n_prompts if len(ids) == 1 else 1))
+
+
+def _token(model: "SAETransformerBridge", token: Any, name: str) -> int:
+    if isinstance(token, str):
+        if model.tokenizer is None:
+            raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass the {name} as a token id")
+        ids = model.tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if len(ids) != 1:
+            pieces = ", ".join(repr(token_text(model, i)) for i in ids) or "none"
+            first = f" Its first piece is {token_text(model, ids[0])!r}." if ids else ""
+            raise ModelError(
+                f"the {name} {token!r} is {len(ids)} tokens for this tokenizer ({pieces}); one logit belongs to one "
+                f"token.{first} Words inside a text usually begin with a space: {' ' + token.strip()!r}"
+            )
+        return int(ids[0])
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < model.cfg.d_vocab:
+        raise ModelError(f"{name} {token!r}: expected text, or a token id from 0 to {model.cfg.d_vocab - 1}")
+    return token
+
+
+def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:
+    """Return SAEs by the name of their hook point.
+
+    Raises:
+        SAEError: None, two on one hook point, one that does not fit or reads another hook point than it is given for,
+            or a transcoder.
+        ModelError: The model has no such hook point.
+    """
+    if isinstance(saes, Mapping):
+        for asked, sae in saes.items():
+            if check_hook(model, asked) != check_hook(model, sae_hook(sae)):
+                raise SAEError(f"asked for {asked}, but this SAE reads {sae_hook(sae)}: load the SAE of {asked}")
+        saes = list(saes.values())
+    several = list(saes) if isinstance(saes, Sequence) else [saes]
+    if not several:
+        raise SAEError("there is no SAE: expected at least one")
+    by_hook: dict[str, SAE[Any]] = {}
+    taken: dict[str, str] = {}
+    for sae in several:
+        check_pair(model, sae)
+        hook, point = sae_hook(sae), check_hook(model, sae_hook(sae))
+        rebuilds = sae.cfg.metadata.hook_name_out
+        if rebuilds and check_hook(model, rebuilds) != point:
+            raise SAEError(f"this is a transcoder: it reads {hook} and rebuilds {rebuilds}. Expected an SAE")
+        if point in taken:
+            raise SAEError(
+                f"two SAEs read {taken[point]}: their features explain the same activations, so they cannot be added. "
+                f"Ask for one after the other"
+            )
+        by_hook[hook] = sae
+        taken[point] = hook
+    return by_hook
+
+
+def read_position(ids: Tensor, position: int) -> int:
+    """Return a position from the start of a prompt; -1 is its last."""
+    if not -len(ids) <= position < len(ids):
+        raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
+    return position % len(ids)
+
+
+def batches(ids: Sequence[Tensor], size: int) -> Iterator[Int[Tensor, "batch"]]:
+    """Yield numbers of prompts of one length, ``size`` at a time, so that none needs padding."""
+    by_length = defaultdict(list)
+    for row, prompt in enumerate(ids):
+        by_length[len(prompt)].append(row)
+    for _, rows in sorted(by_length.items()):
+        for start in range(0, len(rows), size):
+            yield torch.tensor(rows[start : start + size])

@@ -1,0 +1,320 @@
+"""What every attribution returns: contributions, what they must add up to, and whether they do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from saekit.errors import ModelError
+
+# What a contribution can come from. The last five arise where a whole model is taken apart, not an SAE's hook point.
+KINDS = ("feature", "error", "bias", "rest", "output_bias", "embedding", "head", "attention", "mlp")
+FEATURE, ERROR, BIAS, REST, OUTPUT_BIAS, EMBEDDING, HEAD, ATTENTION, MLP = range(len(KINDS))
+ALL_POSITIONS = -1
+EXACT = 1e-4  # largest gap, in shares of the largest number involved, that float32 explains
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One item of an `Attribution`.
+
+    Attributes:
+        prompt: Number of the prompt, -1 for a mean over all of them.
+        position: Where the feature is active, BOS counts as 0; -1 for all positions together.
+        token: The token there, "" for all positions together.
+        hook_name: The hook point.
+        kind: "feature", "error" (what the SAE misses), "bias" (the SAE's own), "rest" (all that is not at this hook
+            point), "output_bias" (of the final norm and the unembedding); of a whole model taken apart: "embedding",
+            "head", "attention" (a layer's bias, or the whole of it), "mlp".
+        feature: Its number, or the head's; -1 if there is none.
+        activation: The feature's value in the clean run; the length of the vector for other kinds.
+        effect: The contribution, in the attribution's units.
+    """
+
+    prompt: int
+    position: int
+    token: str
+    hook_name: str
+    kind: str
+    feature: int
+    activation: float
+    effect: float
+
+    @property
+    def label(self) -> str:
+        """Return a short name: ``18/123 at ' Mary'``."""
+        layer = self.hook_name.split(".")[1] if self.hook_name.startswith("blocks.") else self.hook_name
+        name = {"feature": f"{layer}/{self.feature}", "head": f"head {layer}.{self.feature}"}.get(self.kind)
+        name = name or (f"{self.kind} {layer}" if self.kind != "output_bias" else "output bias")
+        return f"{name} at {self.token!r}" if self.token else name
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two methods agree on the items that both have.
+
+    Attributes:
+        n: Items compared.
+        correlation: Pearson's, NaN if one method gives the same to all.
+        same_sign: Share of items with the same sign, weighted by the first method's absolute effect.
+        largest_difference: Largest absolute difference of two effects, in the attributions' units.
+    """
+
+    n: int
+    correlation: float
+    same_sign: float
+    largest_difference: float
+
+
+@dataclass(frozen=True, repr=False)
+class Attribution:
+    """How much each item contributes to what is read off a model, and a check that it adds up.
+
+    Items lie in arrays of equal length. Each belongs to one *reading* (a prompt, and the position whose prediction is
+    read) and to one hook point. Within a reading the items of *each* hook point are a complete account of their own:
+    residual streams of two layers hold much of the same, so items of two hook points are never added.
+
+    Attributes:
+        method: "direct", "patching", "integrated gradients" or "exact".
+        towards: What is read, by prompt: ``' Mary' - ' John'``.
+        baseline: With what the clean run is compared; "" for "direct".
+        units: Of effects.
+        tokens: Text of each token, by prompt.
+        hook_names: The hook points, as the SAEs name them.
+        read_prompt: Prompt of each reading ``[read]``.
+        read_position: Position of each reading ``[read]``.
+        clean: What is read off the clean run ``[read]``, by the model itself.
+        total: What the items of a hook point have to add up to ``[read, hook]``: direct, the reading itself; else the
+            reading of the clean run minus that of a run with *all* items of the hook point at their baseline.
+        at_read: Reading of each item ``[item]``.
+        at_hook: Hook point of each item ``[item]``.
+        position: Position of each item ``[item]``, -1 for all positions together.
+        kind: Index into `KINDS` ``[item]``.
+        feature: Number of feature or head ``[item]``, -1 if none.
+        activation: In the clean run ``[item]``; the vector's length for other kinds.
+        activation_baseline: In the run it is compared with ``[item]``; 0 for "direct".
+        effect: ``[item]``, in ``units``; positive in favour of the answer.
+        excluded_tokens: Positions left as they are (special and massive tokens), where the baseline is zero or a mean.
+    """
+
+    method: str
+    towards: tuple[str, ...]
+    baseline: str
+    units: str
+    tokens: tuple[tuple[str, ...], ...]
+    hook_names: tuple[str, ...]
+    read_prompt: Int[np.ndarray, "read"]
+    read_position: Int[np.ndarray, "read"]
+    clean: Float[np.ndarray, "read"]
+    total: Float[np.ndarray, "read hook"]
+    at_read: Int[np.ndarray, "item"]
+    at_hook: Int[np.ndarray, "item"]
+    position: Int[np.ndarray, "item"]
+    kind: Int[np.ndarray, "item"]
+    feature: Int[np.ndarray, "item"]
+    activation: Float[np.ndarray, "item"]
+    activation_baseline: Float[np.ndarray, "item"]
+    effect: Float[np.ndarray, "item"]
+    excluded_tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.effect)
+
+    def __iter__(self) -> Iterator[Contribution]:
+        return (self._item(i) for i in range(len(self)))
+
+    # --- the check -----------------------------------------------------------------------------------------------
+
+    @property
+    def sums(self) -> Float[np.ndarray, "read hook"]:
+        """What the items of each hook point do add up to."""
+        place = self.at_read * len(self.hook_names) + self.at_hook
+        return np.bincount(place, self.effect, self.total.size).reshape(self.total.shape)
+
+    @property
+    def gap(self) -> float:
+        """Largest absolute difference between what the items add up to and what they should."""
+        return float(np.abs(self.sums - self.total).max())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the items add up, up to rounding: never expected of "patching" and "exact" in a real model."""
+        largest = max(np.abs(self.total).max(), np.abs(self.effect).max(initial=0), 1e-12)
+        return bool(self.gap <= EXACT * largest)
+
+    @property
+    def check(self) -> str:
+        """The completeness check in words."""
+        total, sums = self.total.mean(0), self.sums.mean(0)
+        parts = []
+        for hook, want, got in zip(self.hook_names, total, sums, strict=True):
+            what = "the reading" if self.method == "direct" else "all at once"
+            parts.append(f"{hook}: items add up to {got:+.4f}, {what} {want:+.4f}")
+        verdict = f"exact, largest gap {self.gap:.0e}" if self.complete else f"not exact, largest gap {self.gap:.2g}"
+        mean = f" (means over {len(self.total)} readings)" if len(self.total) > 1 else ""
+        return "; ".join(parts) + f"{mean}: {verdict} {self.units}"
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def top(
+        self,
+        k: int = 10,
+        *,
+        kinds: Sequence[str] = ("feature",),
+        prompt: int | None = None,
+        by: str = "size",
+    ) -> tuple[Contribution, ...]:
+        """Return the k strongest items.
+
+        Args:
+            k: How many at most.
+            kinds: Of these kinds only, see `Contribution`; ``()`` for all.
+            prompt: Of this prompt only.
+            by: "size" (absolute effect), "positive" or "negative" (most so first; none of the other sign).
+        """
+        keep = self._of(kinds, prompt)
+        if by == "positive":
+            order = np.flatnonzero(keep & (self.effect > 0))
+            order = order[np.argsort(-self.effect[order], kind="stable")]
+        elif by == "negative":
+            order = np.flatnonzero(keep & (self.effect < 0))
+            order = order[np.argsort(self.effect[order], kind="stable")]
+        elif by == "size":
+            order = np.flatnonzero(keep)
+            order = order[np.argsort(-np.abs(self.effect[order]), kind="stable")]
+        else:
+            raise ModelError(f"by must be 'size', 'positive' or 'negative', not {by!r}")
+        return tuple(self._item(i) for i in order[:k])
+
+    def by_feature(self, k: int = 10, *, kinds: Sequence[str] = ("feature",)) -> tuple[Contribution, ...]:
+        """Return the k strongest features, summed over positions and averaged over the prompts, zeros counted."""
+        keep = np.flatnonzero(self._of(kinds, None))
+        columns = np.stack([self.at_hook[keep], self.kind[keep], self.feature[keep]], 1)
+        rows, which = np.unique(columns, axis=0, return_inverse=True)
+        which, n = which.reshape(-1), len(self.tokens)
+        effect = np.bincount(which, self.effect[keep], len(rows)) / n
+        activation = np.bincount(which, self.activation[keep], len(rows)) / n
+        order = np.argsort(-np.abs(effect), kind="stable")[:k]
+        return tuple(
+            Contribution(
+                -1, ALL_POSITIONS, "", self.hook_names[rows[i, 0]], KINDS[rows[i, 1]], int(rows[i, 2]),
+                float(activation[i]), float(effect[i]),
+            )
+            for i in order
+        )  # fmt: skip
+
+    def matrix(
+        self, features: Sequence[int], *, prompt: int = 0, hook: str | None = None
+    ) -> Float[np.ndarray, "pos f"]:
+        """Return the effects of some features at every position of one prompt, 0 where there is no item."""
+        number = self.hook_names.index(hook) if hook is not None else 0
+        out = np.zeros((len(self.tokens[prompt]), len(features)))
+        column = {feature: i for i, feature in enumerate(features)}
+        keep = self._of(("feature",), prompt) & (self.at_hook == number) & (self.position >= 0)
+        for i in np.flatnonzero(keep & np.isin(self.feature, list(features))):
+            out[self.position[i], column[int(self.feature[i])]] += self.effect[i]
+        return out
+
+    def only(self, *, prompt: int | None = None, hook: str | None = None) -> "Attribution":
+        """Return the part of one prompt or of one hook point: complete in itself."""
+        reads = np.arange(len(self.read_prompt)) if prompt is None else np.flatnonzero(self.read_prompt == prompt)
+        if not len(reads) or (hook is not None and hook not in self.hook_names):
+            raise ModelError(
+                f"expected a prompt below {len(self.tokens)} and a hook point of {', '.join(self.hook_names)}, "
+                f"not prompt={prompt}, hook={hook!r}"
+            )
+        hooks = np.arange(len(self.hook_names)) if hook is None else np.array([self.hook_names.index(hook)])
+        keep = np.isin(self.at_read, reads) & np.isin(self.at_hook, hooks)
+        one = slice(None) if prompt is None else slice(prompt, prompt + 1)
+        arrays = {name: getattr(self, name)[keep] for name in ITEM_ARRAYS}
+        return replace(
+            self,
+            **arrays | {
+                "at_read": np.searchsorted(reads, arrays["at_read"]),
+                "at_hook": np.searchsorted(hooks, arrays["at_hook"]),
+            },
+            towards=self.towards[one],
+            tokens=self.tokens[one],
+            hook_names=tuple(self.hook_names[i] for i in hooks),
+            read_prompt=self.read_prompt[reads] - (prompt or 0),
+            read_position=self.read_position[reads],
+            clean=self.clean[reads],
+            total=self.total[np.ix_(reads, hooks)],
+        )  # fmt: skip
+
+    def agreement(self, other: "Attribution") -> Agreement:
+        """Compare with another method on the items that both have (same prompt, hook point, position and feature)."""
+        mine, theirs = self._effects(), other._effects()
+        shared = [key for key in mine if key in theirs]
+        if not shared:
+            raise ModelError(
+                "the two attributions have no item in common: were they made of the same prompts and SAEs?"
+            )
+        a, b = (np.array([effects[key] for key in shared]) for effects in (mine, theirs))
+        flat = a.std() == 0 or b.std() == 0
+        same = np.abs(a)[np.sign(a) == np.sign(b)].sum() / max(np.abs(a).sum(), 1e-300)
+        correlation = float("nan") if flat else float(np.corrcoef(a, b)[0, 1])
+        return Agreement(len(shared), correlation, float(same), float(np.abs(a - b).max()))
+
+    def __repr__(self) -> str:
+        what = self.towards[0] if len(set(self.towards)) == 1 else f"{len(self.towards)} readouts"
+        against = f", against {self.baseline}" if self.baseline else ""
+        out = f", {self.excluded_tokens} special or massive tokens left as they are" if self.excluded_tokens else ""
+        head = (
+            f"Attribution({self.method}, towards {what}{against}: {len(self)} items of {len(self.tokens)} prompt(s), "
+            f"{len(self.hook_names)} hook point(s){out})"
+        )
+        lines = [f"  {item.effect:+8.3f}  {item.label}" for item in self.top(5, kinds=())]
+        return "\n".join([head, f"  {self.check}", *lines])
+
+    # --- pieces --------------------------------------------------------------------------------------------------
+
+    def _of(self, kinds: Sequence[str], prompt: int | None) -> Bool[np.ndarray, "item"]:
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise ModelError(f"no kind {unknown[0]!r}: expected {', '.join(KINDS)}")
+        keep = np.isin(self.kind, [KINDS.index(kind) for kind in kinds]) if kinds else np.ones(len(self), bool)
+        return keep if prompt is None else keep & (self.read_prompt[self.at_read] == prompt)
+
+    def _item(self, i: int) -> Contribution:
+        prompt, position = int(self.read_prompt[self.at_read[i]]), int(self.position[i])
+        return Contribution(
+            prompt, position, self.tokens[prompt][position] if position >= 0 else "", self.hook_names[self.at_hook[i]],
+            KINDS[self.kind[i]], int(self.feature[i]), float(self.activation[i]), float(self.effect[i]),
+        )  # fmt: skip
+
+    def _effects(self) -> dict[tuple, float]:
+        columns = (self.read_prompt[self.at_read], self.at_hook, self.position, self.kind, self.feature)
+        keys = zip(*(column.tolist() for column in columns), strict=True)
+        return {
+            (key[0], self.hook_names[key[1]], *key[2:]): value
+            for key, value in zip(keys, self.effect.tolist(), strict=True)
+        }
+
+
+ITEM_ARRAYS = ("at_read", "at_hook", "position", "kind", "feature", "activation", "activation_baseline", "effect")
+
+
+class Items:
+    """Collects items, part by part, for the arrays of an `Attribution`."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def add(self, **columns) -> None:
+        """Add items: ``effect [item]``, and the other columns of that shape or a single number."""
+        n = len(columns["effect"])
+        defaults = {"feature": -1, "activation_baseline": 0.0} | columns
+        whole = {name: name.startswith(("activation", "effect")) for name in ITEM_ARRAYS}
+        self._parts.append(
+            {
+                name: np.broadcast_to(np.asarray(defaults[name], np.float64 if whole[name] else np.int64), (n,))
+                for name in ITEM_ARRAYS
+            }
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all items, ordered by reading, hook point, kind and position."""
+        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in ITEM_ARRAYS}
+        order = np.lexsort([joined[name] for name in ("feature", "position", "kind", "at_hook", "at_read")])
+        return {name: column[order] for name, column in joined.items()}
