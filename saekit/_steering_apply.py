@@ -85,6 +85,10 @@ class Plan:
             for handle in handles:
                 handle.remove()
 
+    def edited(self, x: Float[Tensor, "row pos d_model"], hook: str) -> Float[Tensor, "row pos d_model"]:
+        """Return the states at a canonical hook point as they stand after the edit."""
+        return self._edited(x, self.sites[hook], 0)
+
     @torch.no_grad()
     def _edited(self, x: Float[Tensor, "row pos d_model"], site: Site, offset: int) -> Tensor:
         if len(x) != len(site.rows):

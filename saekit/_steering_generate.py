@@ -54,6 +54,8 @@ class Generation:
         logprobs: Natural logarithm of each token's probability under the intervention, at temperature 1.
         ends: Why each row ended: ``"eos"``, ``"length"`` (max_new_tokens), ``"context"`` (the model's context is
             full), ``"stopped"``.
+        edit_norms: Length of the edit relative to the residual's, mean over the edited positions of each row; 0
+            where nothing was edited.
         temperature: 0 for greedy.
         seed: Of the sampling; None for greedy.
     """
@@ -65,6 +67,7 @@ class Generation:
     ids: tuple[tuple[int, ...], ...]
     logprobs: tuple[tuple[float, ...], ...]
     ends: tuple[str, ...]
+    edit_norms: tuple[float, ...] = ()
     temperature: float = 0.0
     seed: int | None = None
 
@@ -183,6 +186,9 @@ class Stream(Iterator[Step]):
         self._logprobs: list[list[float]] = [[] for _ in rows]
         self._ends = [""] * len(rows)
         self._decoders = [Decoder(model) for _ in rows]
+        self._shares: list[list[float]] = [[] for _ in rows]
+        plan.shares = self._shares
+        self._edited = [0] * len(rows)  # how many positions count, for a row that has ended
         self._reader: CachedReader | None = CachedReader(model, plan, len(rows), stop)
         self._number = 0
 
@@ -231,6 +237,7 @@ class Stream(Iterator[Step]):
         if self._ends[row]:
             return ""
         self._ids[row].append(token)
+        self._edited[row] = len(self._shares[row])
         self._logprobs[row].append(likely)
         if token in self._end_ids:
             self._ends[row] = "eos"
@@ -260,6 +267,7 @@ class Stream(Iterator[Step]):
             tuple(map(tuple, self._ids)),
             tuple(map(tuple, self._logprobs)),
             tuple(self._ends),
+            tuple(sum(row[:n]) / n if n else 0.0 for row, n in zip(self._shares, self._edited, strict=True)),
             self._chooser.temperature,
             self._chooser.seed,
         )

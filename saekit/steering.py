@@ -7,7 +7,11 @@ An intervention is plain data (`Intervention`). Hooks are on the model only whil
 """
 
 from saekit._steering_edit import Edit
+from saekit._steering_effects import SideEffects, side_effects
 from saekit._steering_generate import Generation, Step, Stream, generate, generate_stream
 from saekit._steering_intervention import Intervention
 
-__all__ = ["Edit", "Generation", "Intervention", "Step", "Stream", "generate", "generate_stream"]
+__all__ = [
+    "Edit", "Generation", "Intervention", "SideEffects", "Step", "Stream", "generate", "generate_stream",
+    "side_effects",
+]  # fmt: skip

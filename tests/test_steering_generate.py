@@ -154,6 +154,12 @@ def test_a_row_that_has_ended_stays_ended(model, sae, monkeypatch):
     assert got.texts[0] == model.tokenizer.decode(got.ids[0][:-1])
 
 
+def test_the_length_of_the_edits_comes_with_the_text(model, sae):
+    rows = [None, *(Intervention.on(sae, 7, value, unit="norm") for value in (0.25, -0.5))]
+    got = generate(model, PROMPT, rows, sae=sae, max_new_tokens=5)
+    assert got.edit_norms == pytest.approx((0, 0.25, 0.5), rel=1e-5)
+
+
 # --- sampling --------------------------------------------------------------------------------------------------
 
 
