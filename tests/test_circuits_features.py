@@ -11,7 +11,6 @@ from saekit._circuits_tasks import own_task
 from saekit.errors import SAEError
 from saekit.models import check_hook, hidden_states, logits_from
 from tests import tiny
-from tests.test_circuits_localise import PAIRS
 
 LOW, HIGH = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
 SIZES = [0, 2, 10**6]
@@ -28,7 +27,7 @@ def model(model_folder):
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, PAIRS)
+    return own_task(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")

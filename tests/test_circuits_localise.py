@@ -13,16 +13,11 @@ from saekit.models import hidden_states, logits_from
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
-PAIRS = [
-    ("The cat sat on the mat", "The dog sat on the mat", "c", "d"),
-    ("A dog sat", "A cat sat", "t", "s"),
-    ("The cat and the mat", "The dog and the mat", "a", "s"),
-]
 
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, PAIRS)
+    return own_task(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,12 @@ from saekit import _circuits_patching as patching
 from saekit._circuits_tasks import own_task
 from saekit.errors import TaskError
 from saekit.models import check_hook
-
-PAIRS = [
-    ("The cat sat on the", "The dog sat on the", "c", "d"),
-    ("A dog sat", "A cat sat", "t", "s"),
-    ("The cat and the mat", "The dog and the mat", "a", "s"),
-]
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, PAIRS)
+    return own_task(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")

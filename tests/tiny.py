@@ -14,6 +14,11 @@ TEXT = (
     "The cat sat on the mat. A dog, 3 birds and the cafe owner (née Müller) watched: “Good morning!” "
     "In 1984 the 戦場 film was shown in Paris 😀; مرحبا, she said. "
 ) * 20
+PAIRS = [  # for a task: clean prompt, corrupted prompt, answer, foil
+    ("The cat sat on the mat", "The dog sat on the mat", "c", "d"),
+    ("A dog sat", "A cat sat", "t", "s"),
+    ("The cat and the mat", "The dog and the mat", "a", "s"),
+]
 
 
 def write_model(folder: Path, *, d_model: int = 32, n_layers: int = 3, d_vocab: int = 400, seed: int = 0) -> Path:
