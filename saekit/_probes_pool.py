@@ -54,6 +54,7 @@ def pool(site: Site, how: str = "max") -> "csr_array":
     Raises:
         ProbeError: No such pooling.
     """
+    check_pooling(how)
     starts = site.hook.starts
     if how == "last":
         has = np.diff(starts) > 0
@@ -66,13 +67,24 @@ def pool(site: Site, how: str = "max") -> "csr_array":
         return summed
     if how == "max":
         return _maximum(site.events, starts[:-1], starts[1:])
-    match = re.fullmatch(r"(top|first)-([1-9]\d*)", how)
-    if match is None:
-        raise ProbeError(f"no pooling {how!r}: expected {POOLINGS}")
-    number = int(match[2])
-    if match[1] == "first":
+    kind, number = how.split("-")[0], int(how.split("-")[1])
+    if kind == "first":
         return _maximum(site.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + number))
     return _row_sums(_ranges(starts, np.diff(starts)), _largest(site.events, number))
+
+
+def check_pooling(how: str) -> None:
+    """Raise ProbeError for a pooling that does not exist."""
+    if not re.fullmatch(r"max|mean|sum|last|(top|first)-[1-9]\d*", how):
+        raise ProbeError(f"no pooling {how!r}: expected {POOLINGS}")
+
+
+def check_binarise(how: str) -> "re.Match[str]":
+    """Return the parts of a binarising: plain name, threshold, quantile. Raises ProbeError if it does not exist."""
+    match = re.fullmatch(r"(none|above-zero)|threshold-(\d*\.?\d+)|quantile-(\d*\.?\d+)", how)
+    if match is None or (match[3] is not None and not 0 < float(match[3]) < 1):
+        raise ProbeError(f"no binarising {how!r}: expected {BINARISINGS}")
+    return match
 
 
 def fit_binariser(how: str, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Binariser:
@@ -88,9 +100,7 @@ def fit_binariser(how: str, pooled: "csr_array", rows: Int[np.ndarray, " row"]) 
     Raises:
         ProbeError: No such binarising.
     """
-    match = re.fullmatch(r"(none|above-zero)|threshold-(\d*\.?\d+)|quantile-(\d*\.?\d+)", how)
-    if match is None or (match[3] is not None and not 0 < float(match[3]) < 1):
-        raise ProbeError(f"no binarising {how!r}: expected {BINARISINGS}")
+    match = check_binarise(how)
     width = pooled.shape[1]
     if match[1] == "none":
         return Binariser(how, None)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from saekit._probes_attention import AttentionRecipe
 from saekit._probes_classify import Fitted, fit, strengths
 from saekit._probes_features import Site, TextFeatures
-from saekit._probes_pool import fit_binariser, pool
+from saekit._probes_pool import check_binarise, check_pooling, fit_binariser, pool
 from saekit.errors import ProbeError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Rows = Int[np.ndarray, " row"]
-Prepared = "tuple[csr_array | Float[np.ndarray, 'text column'], tuple[str, ...]]"
+BASELINES = ("majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", "pca-32")
 
 
 @dataclass
@@ -88,8 +89,9 @@ def sae_recipe(
     seed: int = 0, pooled: "csr_array | None" = None,
 ) -> ColumnRecipe:  # fmt: skip
     """Return the recipe of a probe on SAE features; ``pooled`` saves pooling again."""
+    check_pooling(pooling)
     pooled = pool(site, pooling) if pooled is None else pooled
-    fit_binariser(binarise, pooled[:0], np.zeros(0, np.int64))  # an unknown one is refused at once
+    check_binarise(binarise)  # an unknown one is refused at once
     strengths(classifier)
 
     def prepare(train: Rows):
@@ -179,6 +181,31 @@ def own_recipe(
     table = columns[features.index]
     return _recipe(name, "own", {"classifier": classifier}, lambda train: (table, names), features, classifier,
                    balanced, seed)  # fmt: skip
+
+
+def baseline_recipe(
+    features: TextFeatures, site: Site, name: str, *, pooling: str = "max", binarise: str = "none",
+    classifier: str = "logistic", balanced: bool = False, seed: int = 0,
+) -> "ColumnRecipe | MajorityRecipe | AttentionRecipe":  # fmt: skip
+    """Return a baseline by name, beside the SAE of a site.
+
+    Raises ProbeError for one that does not exist, or for which the extraction has kept too little.
+    """
+    options = {"classifier": classifier, "balanced": balanced, "seed": seed}
+    if name == "majority":
+        return MajorityRecipe(features.data.labels, len(features.data.label_names))
+    if name == "attention":
+        return AttentionRecipe(site.hook, features.data.labels, len(features.data.label_names), seed)
+    if name.startswith(("hidden-", "pca-")):
+        return hidden_recipe(features, site.hook.name, name.removeprefix("hidden-"), **options)
+    if name in ("random", "permuted"):
+        if f"{site.name} ({name})" not in features.sites:
+            raise ProbeError(f"no {name} control of {site.name} was extracted: extract with controls=({name!r},)")
+        control = features.site(f"{site.name} ({name})")
+        return sae_recipe(features, control, pooling=pooling, binarise=binarise, **options)
+    if name not in BASELINES:
+        raise ProbeError(f"no baseline {name!r}: expected {', '.join(BASELINES)}, attention, random or permuted")
+    return text_recipe(features, name, **options)
 
 
 def _recipe(name, family, setting, prepare, features, classifier, balanced, seed) -> ColumnRecipe:

@@ -14,25 +14,46 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from saekit._probes_attention import AttentionRecipe
 from saekit._probes_extract import extract
 from saekit._probes_features import Site, TextFeatures, subset
+from saekit._probes_grid import Cell, Grid, grid, load_grid
 from saekit._probes_nested import Recipe, nested, usual
 from saekit._probes_pool import fit_binariser, pool
 from saekit._probes_progress import Progress, Reporting
-from saekit._probes_recipes import MajorityRecipe, hidden_recipe, own_recipe, sae_recipe, text_recipe
+from saekit._probes_recipes import BASELINES, baseline_recipe, own_recipe, sae_recipe
 from saekit._probes_result import ProbeResult, ProbeTable, digest_of, load_probe
 from saekit._probes_score import Comparison, Interval, Scores
 from saekit._probes_split import Duplicates, Folds, find_duplicates, in_both, make_folds
 from saekit.errors import ProbeError
 
 __all__ = [
-    "Comparison", "Duplicates", "Folds", "Interval", "ProbeResult", "ProbeTable", "Scores", "Site", "TextFeatures",
-    "baselines", "compare", "extract", "find_duplicates", "fit_binariser", "in_both", "load_probe", "make_folds",
-    "pool", "probe", "probe_columns", "subset",
+    "Cell",
+    "Comparison",
+    "Duplicates",
+    "Folds",
+    "Grid",
+    "Interval",
+    "ProbeResult",
+    "ProbeTable",
+    "Scores",
+    "Site",
+    "TextFeatures",
+    "baselines",
+    "compare",
+    "extract",
+    "find_duplicates",
+    "fit_binariser",
+    "grid",
+    "in_both",
+    "load_grid",
+    "load_probe",
+    "make_folds",
+    "pool",
+    "probe",
+    "probe_columns",
+    "subset",
 ]  # fmt: skip
 
-BASELINES = ("majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", "pca-32")
 _NEARLY_ALL = 0.95  # share of columns that are constant above which there is little left to learn from
 
 
@@ -108,24 +129,11 @@ def baselines(
     if names is None:
         names = [*BASELINES, *(["attention"] if at.hook.states is not None else []), *made]
     dealt = make_folds(features.data, folds, seed=seed)
-    options = {"classifier": classifier, "balanced": balanced, "seed": seed}
-    recipes: list[Recipe] = []
-    for name in names:
-        if name == "majority":
-            recipes.append(MajorityRecipe(features.data.labels, len(features.data.label_names)))
-        elif name == "attention":
-            recipes.append(AttentionRecipe(at.hook, features.data.labels, len(features.data.label_names), seed))
-        elif name.startswith(("hidden-", "pca-")):
-            recipes.append(hidden_recipe(features, at.hook.name, name.removeprefix("hidden-"), **options))
-        elif name in ("random", "permuted"):
-            if name not in made:
-                raise ProbeError(f"no {name} control of {at.name} was extracted: extract with controls=({name!r},)")
-            control = features.site(f"{at.name} ({name})")
-            recipes.append(sae_recipe(features, control, pooling=pooling, binarise=binarise, **options))
-        elif name in BASELINES:
-            recipes.append(text_recipe(features, name, **options))
-        else:
-            raise ProbeError(f"no baseline {name!r}: expected {', '.join(BASELINES)}, attention, random or permuted")
+    recipes = [
+        baseline_recipe(features, at, name, pooling=pooling, binarise=binarise, classifier=classifier,
+                        balanced=balanced, seed=seed)
+        for name in names
+    ]  # fmt: skip
     results = []
     with Reporting(progress, len(recipes), "baseline") as report:
         for recipe in recipes:

@@ -1,0 +1,133 @@
+"""Grids: every cell is the probe it says it is, validation chooses, the test part is looked at once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saekit import probes
+from saekit._probes_features import Site
+from saekit._probes_split import make_folds
+from saekit.errors import ProbeError
+from tests.planted_texts import planted
+
+OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", "sparse-2"),
+           "baselines": ("majority", "bag-of-words"), "progress": False}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Two SAEs on the same texts: one has the planted features, the other has only noise."""
+    good = planted(200, signal=0.9)
+    events = good.site().events
+    shuffled = events[np.random.default_rng(0).permutation(events.shape[0])]
+    return replace(good, sites={**good.sites, "noise": Site("noise", good.site().hook, shuffled)})
+
+
+@pytest.fixture(scope="module")
+def found(features):
+    return probes.grid(features, **OPTIONS)
+
+
+def test_every_combination_is_there_once(found):
+    assert len(found.cells) == 2 * 2 * 2 * 2
+    assert len({tuple(c.setting.values()) for c in found.cells}) == 16
+    assert [b.name for b in found.baselines] == ["majority", "bag-of-words"]
+    assert found.predicted.shape == (18, 200)
+
+
+def test_validation_finds_the_site_that_holds_the_signal(found):
+    assert found.best_cell.setting["site"] == "planted"
+    assert found.test.macro_f1.value > 0.8
+    by_site = {
+        s: np.mean([c.macro_f1.value for c in found.cells if c.setting["site"] == s]) for s in found.axes["site"]
+    }
+    assert by_site["planted"] > 0.85 > 0.65 > by_site["noise"]
+    effect = found.effect("site")
+    assert effect["planted"].low > 0 > effect["noise"].high
+    assert all(found.cells[i].setting["site"] == "planted" for i in found.as_good)
+    assert found.behind_best(found.best).value == 0
+
+
+def test_the_test_part_has_no_say_in_the_choice(features, found, monkeypatch):
+    """Fault 1: with the test labels turned round, the same cell is chosen, and then fails."""
+    folds = make_folds(features.data, 5)
+    monkeypatch.setattr("saekit._probes_grid.make_folds", lambda *args, **kwargs: folds)
+    test = folds.test(0)
+    labels = features.data.labels.copy()
+    labels[test] = 1 - labels[test]
+    turned = probes.grid(replace(features, data=replace(features.data, labels=labels)), **OPTIONS)
+    np.testing.assert_array_equal(turned.predicted, found.predicted)
+    assert turned.best == found.best
+    assert turned.test.macro_f1.value < 0.2
+    assert (found.predicted[:, test] == -1).all()
+    assert found.test.n == len(test) == 40
+
+
+def test_cells_that_are_one_are_computed_once(found, features):
+    """Above zero, the maximum, the mean and the sum of features that are never negative are the same."""
+    one, other = (
+        next(
+            i for i, c in enumerate(found.cells) if list(c.setting.values()) == ["planted", p, "above-zero", "sparse-2"]
+        )
+        for p in ("max", "sum")
+    )
+    np.testing.assert_array_equal(found.predicted[one], found.predicted[other])
+    assert found.cells[one].name != found.cells[other].name
+    alone = probes.grid(features, **{**OPTIONS, "poolings": ("sum",)})
+    want = next(c for c in alone.cells if c.name == found.cells[other].name)
+    assert want.macro_f1 == found.cells[other].macro_f1
+
+
+def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
+    twice = probes.grid(features, **OPTIONS, repeats=3)
+    assert twice.test.n == found.test.n
+    assert np.isnan(found.cells[0].spread)
+    noisy = [c.spread for c in twice.cells if c.setting["site"] == "noise"]
+    assert all(0 <= s < 0.15 for s in noisy) and max(noisy) > 0
+    np.testing.assert_array_equal(twice.predicted, found.predicted)
+
+
+def test_a_baseline_is_tested_beside_the_best_cell(found, features):
+    assert found.test_difference.other == "bag-of-words"
+    alone = probes.grid(features, **{**OPTIONS, "baselines": ("majority",)})
+    assert alone.verdict is not None and "is better than majority" in alone.verdict
+    none = probes.grid(features, **{**OPTIONS, "baselines": ()})
+    assert none.verdict is None and none.best_baseline is None
+
+
+def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
+    found.save(tmp_path / "g.safetensors")
+    again = probes.load_grid(tmp_path / "g.safetensors")
+    assert repr(again) == repr(found)
+    assert again.cells[3] == replace(found.cells[3], spread=again.cells[3].spread)
+    assert again.effect("pooling") == found.effect("pooling")
+    assert again.test_difference == found.test_difference
+    np.testing.assert_array_equal(again.test.confusion, found.test.confusion)
+    with pytest.raises(ProbeError, match="holds a grid of format 1: expected a probe"):
+        probes.load_probe(tmp_path / "g.safetensors")
+
+
+def test_progress_counts_cells_and_can_stop(features):
+    seen = []
+    probes.grid(features, **{**OPTIONS, "progress": lambda done, total: seen.append((done, total))})
+    assert seen == [(i, 18) for i in range(1, 19)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        probes.grid(features, **{**OPTIONS, "progress": stop})
+
+
+def test_wrong_settings_are_refused_before_anything_runs(features):
+    for wrong in ({"poolings": ("max", "best")}, {"binarisings": ("x",)}, {"classifiers": ("svm",)}, {"sites": ("x",)}):
+        with pytest.raises(ProbeError, match="no "):
+            probes.grid(features, **{**OPTIONS, **wrong})
+    for wrong in ({"poolings": ()}, {"classifiers": ("tree", "tree")}):
+        with pytest.raises(ProbeError, match="at least one level, and each once"):
+            probes.grid(features, **{**OPTIONS, **wrong})
+    with pytest.raises(ProbeError, match="4 folds"):
+        probes.grid(features, **OPTIONS, folds=3)
+    with pytest.raises(ProbeError, match="no axis"):
+        probes.grid(features, **OPTIONS).effect("colour")
