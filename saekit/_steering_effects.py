@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._steering_apply import planned
+from saekit._steering_cache import Interrupted
 from saekit._steering_generate import Generation
 from saekit._steering_intervention import Intervention, check_feature
 from saekit.errors import SteeringError
@@ -100,7 +101,7 @@ def side_effects(
     Raises:
         SteeringError: The criterion is no regular expression, or a feature is out of range or without its SAE.
     """
-    criterion = _criterion(concept)
+    matches = criterion(concept)
     wanted = None if features is None else list(features)
     for feature in wanted or ():
         if sae is None:
@@ -122,7 +123,7 @@ def side_effects(
                 repetition=repetition(generation.ids[row]),
                 feature_share=math.nan if active is None else (active > 0).float().mean().item(),
                 feature_mean=math.nan if active is None else active.mean().item(),
-                concept_share=_concept_share(generation.texts[row], generation.ids[row], criterion),
+                concept_share=_concept_share(generation.texts[row], generation.ids[row], matches),
                 edit_norm=generation.edit_norms[row],
                 logprobs=generation.logprobs[row],
                 logprobs_plain=tuple(plain.tolist()),
@@ -138,10 +139,12 @@ def neutral_kl(
     *,
     sae: "SAE[Any] | None" = None,
     neutral: Sequence[str | Tensor] = NEUTRAL,
+    stop: Callable[[], bool] | None = None,
 ) -> list[float]:
     """Return KL(unsteered || steered) on neutral text for each intervention, mean over tokens, in nats.
 
-    All tokens but BOS are steered, also by an intervention on generated tokens; one on a span keeps its span.
+    All tokens but BOS are steered, also by an intervention on generated tokens; one on a span keeps its span. Raises
+    `Interrupted` when ``stop`` says True.
     """
     sums, tokens = [0.0] * len(interventions), 0
     at: dict[str, list[int]] = {}
@@ -160,6 +163,8 @@ def neutral_kl(
             # A span may lie behind the end of a short text: then nothing is edited.
             edited = planned(model, everywhere, ids[0], sae=sae).edited(states.expand(len(members), -1, -1), hook)
             for row, state in zip(members, edited, strict=True):
+                if stop is not None and stop():
+                    raise Interrupted
                 logits = logits_from(model, ids, state[None], hook)[0, 1:].double()
                 steered = torch.nan_to_num(logits, nan=-1e9, posinf=1e9, neginf=-1e9).log_softmax(-1)
                 sums[row] += (clean.exp() * (clean - steered)).sum().item()
@@ -204,7 +209,8 @@ def _perplexity(logprobs: Float[Tensor, " out"]) -> float:
     return math.exp(min(-logprobs.double().mean().item(), 700)) if len(logprobs) else math.nan
 
 
-def _criterion(concept) -> "re.Pattern | frozenset[int] | None":
+def criterion(concept: "str | re.Pattern | Iterable[int] | None") -> "re.Pattern | frozenset[int] | None":
+    """Return a criterion of the concept in its one form, or raise SteeringError."""
     if concept is None or isinstance(concept, re.Pattern):
         return concept
     if isinstance(concept, str):
@@ -218,11 +224,11 @@ def _criterion(concept) -> "re.Pattern | frozenset[int] | None":
         raise SteeringError(f"concept must be a regular expression or token ids, not {concept!r:.80}") from error
 
 
-def _concept_share(text: str, ids: Sequence[int], criterion: "re.Pattern | frozenset[int] | None") -> float:
-    if criterion is None:
+def _concept_share(text: str, ids: Sequence[int], matches: "re.Pattern | frozenset[int] | None") -> float:
+    if matches is None:
         return math.nan
-    if isinstance(criterion, frozenset):
-        hits = [token in criterion for token in ids]
+    if isinstance(matches, frozenset):
+        hits = [token in matches for token in ids]
     else:
-        hits = [criterion.search(word) is not None for word in text.split()]
+        hits = [matches.search(word) is not None for word in text.split()]
     return sum(hits) / len(hits) if hits else 0.0

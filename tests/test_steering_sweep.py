@@ -1,0 +1,194 @@
+"""Sweeps: their points are those of each run alone, baselines are as long as what they stand beside."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from saekit._steering_baselines import random_feature
+from saekit._steering_effects import neutral_kl
+from saekit._steering_sweep import harmonic
+from saekit.errors import SteeringError
+from saekit.models import encode_text, hidden_states, massive
+from saekit.steering import Intervention, difference_of_means, generate, side_effects, steering_sweep
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+PROMPTS = ("The cat sat on the mat.", "A dog and the cafe owner watched.")
+EXAMPLES = (["The film was shown in Paris."], ["In 1984 the birds sat on the mat."])
+
+
+@pytest.fixture(scope="module")
+def sae():
+    return tiny.topk_sae(32, 96)
+
+
+@pytest.fixture(scope="module")
+def sweep(model, sae):
+    targets = [Intervention.on(sae, 7, unit="norm"), Intervention.on(sae, [8, 9], 2.0, mode="clamp", unit="activation")]
+    return steering_sweep(
+        model, PROMPTS, targets, sae=sae, strengths=[1, 0, 0.25], topic="cats", examples=EXAMPLES, batch_size=3,
+        max_new_tokens=6, stop_at_eos=False, concept="a",
+    )  # fmt: skip
+
+
+def test_every_method_has_its_curve(sweep):
+    names = [p.method for p in sweep.points]
+    lot = next(name for name in names if name.startswith("random feature"))
+    assert set(names) == {
+        "unsteered", "prompt", "feature 7", "feature 8 + feature 9", "difference of means", "random direction",
+        *[name for name in names if name.startswith("random feature")],
+    }  # fmt: skip
+    assert sweep.complete and not sweep.skipped
+    for method in ("feature 7", "feature 8 + feature 9"):
+        assert [p.strength for p in sweep.curve(method)] == [0, 0.25, 1]
+        assert [p.strength for p in sweep.curve("random direction", matched_to=method)][-2:] == [0.25, 1]
+    assert len(sweep.curve(lot)) >= 3
+    assert [math.isnan(p.strength) for p in sweep.curve("prompt")] == [True]
+    with pytest.raises(SteeringError, match="no method 'magic' in this sweep: there are unsteered"):
+        sweep.curve("magic")
+
+
+def test_a_point_is_what_each_run_alone_measures(model, sae, sweep):
+    point = sweep.curve("feature 7")[2]
+    one = Intervention.on(sae, 7, unit="norm")
+    alone = [generate(model, prompt, one, sae=sae, max_new_tokens=6, stop_at_eos=False) for prompt in PROMPTS]
+    effects = [side_effects(model, made, sae=sae, concept="a", neutral=[])[0] for made in alone]
+    assert point.texts == tuple(made.texts[0] for made in alone)
+    logs = [math.log(e.perplexity) for e in effects]
+    assert point.perplexity == pytest.approx(math.exp(sum(logs) / 2), rel=1e-4)
+    for name in ("repetition", "feature_share", "concept_share", "edit_norm"):
+        assert getattr(point, name) == pytest.approx(sum(getattr(e, name) for e in effects) / 2, rel=1e-4)
+    assert point.kl == pytest.approx(neutral_kl(model, [one], sae=sae)[0], rel=1e-4)
+    assert point.concept_hit == sum("a" in text.lower() for text in point.texts) / 2
+    plain = sweep.points[0]
+    assert (plain.method, plain.strength, plain.kl, plain.edit_norm) == ("unsteered", 0, 0, 0)
+    expected = min(1, plain.perplexity / point.perplexity) * (1 - max(0, point.repetition - plain.repetition))
+    assert point.fluency == pytest.approx(expected)
+    assert plain.fluency == 1
+
+
+def test_baselines_are_as_long_as_what_they_stand_beside(sweep):
+    for target in ("feature 7", "feature 8 + feature 9"):
+        lengths = {p.strength: p.edit_norm for p in sweep.curve(target)}
+        beside = [p for p in sweep.points if p.matched_to == target]
+        assert len(beside) == 6
+        for point in beside:
+            assert point.edit_norm == pytest.approx(lengths[point.strength], rel=1e-3)
+            assert lengths[point.strength] > 0
+
+
+def test_a_negative_strength_turns_its_baselines_round(model, sae):
+    sweep = steering_sweep(
+        model, PROMPTS[0], Intervention.on(sae, 7, unit="norm"), sae=sae, strengths=[-0.5], neutral=[],
+        baselines=["random direction"], max_new_tokens=2,
+    )  # fmt: skip
+    there = sweep.curve("random direction")[0]
+    assert there.intervention.strength == pytest.approx(-0.5, rel=1e-4)
+    assert there.edit_norm == pytest.approx(0.5, rel=1e-4)
+    assert math.isnan(there.kl)
+
+
+def test_the_prompt_baseline_asks_for_the_topic(model, sae, sweep):
+    asked = generate(model, f"Talk about cats. {PROMPTS[1]}", max_new_tokens=6, stop_at_eos=False)
+    assert sweep.curve("prompt")[0].texts[1] == asked.texts[0]
+
+
+def test_baselines_that_cannot_run_say_why(model, sae):
+    one = Intervention.along(torch.ones(32), HOOK)
+    sweep = steering_sweep(model, PROMPTS[0], one, strengths=[0.5], max_new_tokens=2, neutral=[])
+    assert set(sweep.skipped) == {"prompt", "difference of means", "random feature"}
+    assert "pass topic=" in repr(sweep) and "pass examples=" in repr(sweep) and "pass sae=" in repr(sweep)
+    assert math.isnan(sweep.points[-1].score), "without a criterion or features nobody knows what the concept is"
+
+
+def test_best_and_breaking_point_read_the_curve(sweep):
+    from dataclasses import replace
+
+    base = sweep.curve("feature 7")[1]
+    made = [
+        replace(base, method="m", strength=s, score=score, fluency=fluency)
+        for s, score, fluency in ((0.5, 0.2, 0.9), (1, 0.7, 0.6), (2, 0.7, 0.4), (4, 0, 0.1), (-1, 0, 0.1))
+    ]
+    made = replace(sweep, points=(replace(sweep.points[0], score=0.0), *made))
+    assert made.best("m").strength == 1
+    assert made.breaks_at("m") == 2
+    assert made.breaks_at("m", fluency=0.01) is None
+
+
+def test_the_harmonic_mean_is_zero_if_a_part_is():
+    assert harmonic(1.0, 0.0) == 0
+    assert harmonic(0.5, 1.0) == pytest.approx(2 / 3)
+
+
+def test_a_sweep_goes_to_json_and_prints(sweep):
+    data = json.loads(json.dumps(sweep.as_dict(), allow_nan=False))
+    assert data["points"][1]["strength"] is None
+    assert data["points"][2]["intervention"]["edits"][0]["feature"] == 7
+    assert "feature 7" in repr(sweep)
+
+
+def test_points_arrive_as_they_are_done_and_stop_keeps_them(model, sae):
+    seen = []
+    one = Intervention.on(sae, 7, unit="norm")
+    options = {"sae": sae, "strengths": [0.5, 1], "batch_size": 1, "max_new_tokens": 2, "baselines": []}
+    got = steering_sweep(model, PROMPTS, one, on_point=seen.append, stop=lambda: len(seen) >= 2, **options)
+    assert not got.complete
+    assert list(got.points) == seen
+    assert [p.method for p in seen] == ["unsteered", "feature 7"]
+    assert "stopped before its end" in repr(got)
+    assert steering_sweep(model, PROMPTS, one, stop=lambda: True, **options).points == ()
+    assert steering_sweep(model, PROMPTS, one, **options).complete
+
+
+def test_difference_of_means_is_that_of_counted_tokens(model):
+    means = []
+    for texts in EXAMPLES:
+        states = [hidden_states(model, encode_text(model, text)[None], HOOK)[0].double() for text in texts]
+        kept = [s[1:][~massive(s.float().norm(dim=-1)[None])[0, 1:]] for s in states]
+        means.append(torch.cat(kept).mean(0))
+    expected = (means[0] - means[1]).float()
+    assert torch.allclose(difference_of_means(model, HOOK, *EXAMPLES), expected, atol=1e-5)
+    for texts in ([], "one text"):
+        with pytest.raises(SteeringError, match="no texts with the concept"):
+            difference_of_means(model, HOOK, texts, ["a"])
+    with pytest.raises(SteeringError, match="the same mean"):
+        difference_of_means(model, HOOK, ["The cat"], ["The cat"])
+
+
+def test_the_random_feature_is_live_and_another(model, sae):
+    drawn = {random_feature(model, sae, seed, but=[7]) for seed in range(40)}
+    assert 95 not in drawn, "the last feature of the tiny SAE is dead"
+    assert 7 not in drawn and len(drawn) > 10
+    assert random_feature(model, sae, 3) == random_feature(model, sae, 3)
+
+
+def test_bad_sweeps_are_refused(model, sae):
+    one = Intervention.on(sae, 7, unit="norm")
+    for match, prompts, targets, options in (
+        ("prompts must be texts", [], one, {}),
+        ("prompts must be texts", [[1, 2]], one, {}),
+        ("prompt is empty", "", one, {}),
+        ("targets must be interventions", PROMPTS, [], {}),
+        ("targets must be interventions", PROMPTS, [7], {}),
+        ("expected different names", PROMPTS, [one, one], {}),
+        ("no baseline 'magic'", PROMPTS, one, {"baselines": ["magic"]}),
+        ("no strengths", PROMPTS, one, {"strengths": []}),
+        ("strength must be a number", PROMPTS, one, {"strengths": ["a"]}),
+        ("NaN", PROMPTS, one, {"strengths": [math.nan]}),
+        ("batch_size must be", PROMPTS, one, {"batch_size": 0}),
+        ("no regular expression", PROMPTS, one, {"concept": "("}),
+        ("pass seed=", PROMPTS, one, {"temperature": 1.0}),
+    ):
+        with pytest.raises(SteeringError, match=match):
+            steering_sweep(model, prompts, targets, sae=sae, max_new_tokens=1, **options)
+
+
+def test_infinite_strengths_do_not_break_a_sweep(model, sae):
+    got = steering_sweep(
+        model, PROMPTS[0], Intervention.on(sae, 7, unit="norm"), sae=sae, strengths=[math.inf, -math.inf],
+        max_new_tokens=3, baselines=["random direction"], neutral=[],
+    )  # fmt: skip
+    assert got.complete
+    json.dumps(got.as_dict(), allow_nan=False)
