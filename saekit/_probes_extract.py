@@ -6,7 +6,6 @@ depends on the order in which they came. Only texts of equal length share a batc
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 CONTROLS = ("random", "permuted")
-_PIECE = 1 << 22  # bytes: small arrays are joined into pieces of this size, which the allocator can give back
+_ROOM = 8  # an array that is full grows by an eighth
 
 
 def extract(
@@ -154,34 +153,31 @@ def _batches(ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, int]]
         start = stop
 
 
-@dataclass
 class _Column:
-    """One array that grows: joined in pieces, and at the end without ever being there twice as a whole."""
+    """One array that grows in place.
 
-    dtype: Any
-    pieces: list[np.ndarray] = field(default_factory=list)
-    small: list[np.ndarray] = field(default_factory=list)
-    held: int = 0
+    Made of pieces it would be there twice when they are joined, and small pieces that are given back stay with the
+    process. The system moves a large block without copying it, so it may grow often and by little.
+    """
+
+    def __init__(self, dtype: Any):
+        self.buffer, self.used, self.row = np.empty(0, dtype), 0, ()
 
     def add(self, array: np.ndarray) -> None:
-        self.small.append(np.asarray(array, self.dtype))
-        self.held += self.small[-1].nbytes
-        if self.held >= _PIECE:
-            self.pieces.append(np.concatenate(self.small))
-            self.small, self.held = [], 0
+        """Append rows."""
+        self.row = array.shape[1:]
+        end = self.used + array.size
+        if end > len(self.buffer):
+            self.buffer.resize(end + end // _ROOM, refcheck=False)
+        self.buffer[self.used : end] = array.ravel()
+        self.used = end
 
     def take(self) -> np.ndarray:
-        pieces = [*self.pieces, *self.small]
-        self.pieces, self.small = [], []
-        if not pieces:
-            return np.zeros(0, self.dtype)
-        whole = np.empty((sum(map(len, pieces)), *pieces[0].shape[1:]), self.dtype)
-        end = len(whole)
-        while pieces:  # from the back, so that each piece is given back once it is copied
-            piece = pieces.pop()
-            whole[end - len(piece) : end] = piece
-            end -= len(piece)
-        return whole
+        """Return all rows; the column is empty then."""
+        buffer, self.buffer = self.buffer, self.buffer[:0].copy()
+        buffer.resize(self.used, refcheck=False)
+        self.used = 0
+        return buffer.reshape(-1, *self.row)
 
 
 def _run(

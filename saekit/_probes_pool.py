@@ -73,6 +73,11 @@ def pool(site: Site, how: str = "max") -> "csr_array":
     return _row_sums(_ranges(starts, np.diff(starts)), _largest(site.events, number))
 
 
+def ranked_tokens(site: Site, how: str) -> "csr_array":
+    """Return 1 where a feature is among the N largest of its token, for the pooling ``"top-N"``."""
+    return _largest(site.events, int(how.split("-")[1]))
+
+
 def check_pooling(how: str) -> None:
     """Raise ProbeError for a pooling that does not exist."""
     if not re.fullmatch(r"max|mean|sum|last|(top|first)-[1-9]\d*", how):

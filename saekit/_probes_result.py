@@ -2,7 +2,7 @@
 
 import hashlib
 import html
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class ProbeResult:
         validation: Macro F1 in the inner folds.
         fitted: The classifier fitted on all texts; None where there is nothing to read.
         columns: Names of its columns; () for features, which go by number.
+        threshold: Above which a feature is 1, ``[feature]``, learned from all texts; None if values are left as is.
         notes: What is worth knowing: duplicates, constant columns, cut and empty texts.
         seed: Of folds and resamples.
     """
@@ -56,6 +57,7 @@ class ProbeResult:
     columns: tuple[str, ...]
     notes: tuple[str, ...]
     seed: int
+    threshold: Float[np.ndarray, " feature"] | None = None
 
     @cached_property
     def summary(self) -> Scores:
@@ -89,6 +91,8 @@ class ProbeResult:
             for name, array in {**asdict(self.fitted), **self.fitted.tree}.items():
                 if isinstance(array, np.ndarray):
                     arrays[f"fitted.{name}"] = array
+        if self.threshold is not None:
+            arrays["threshold"] = self.threshold
         write_result(path, "probe", about, arrays)
 
     def __repr__(self) -> str:
@@ -108,7 +112,7 @@ def load_probe(path: Path | str) -> ProbeResult:
     lists = {name: tuple(about[name]) for name in ("label_names", "chosen", "columns", "notes")}
     plain = {name: about[name] for name in ("name", "family", "setting", "data_name", "digest", "validation", "seed")}
     own = {name: arrays[name] for name in ("labels", "predicted", "scores", "fold", "group")}
-    return ProbeResult(**plain, **lists, **own, fitted=fitted)
+    return ProbeResult(**plain, **lists, **own, fitted=fitted, threshold=arrays.get("threshold"))
 
 
 def digest_of(data: LabelledTexts) -> str:
@@ -171,8 +175,3 @@ class ProbeTable:
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self._rows())
         caption = f"<caption>{html.escape(self.probe.data_name)}: {html.escape(self._said())}</caption>"
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def with_note(result: ProbeResult, note: str) -> ProbeResult:
-    """Return a result with one more note."""
-    return replace(result, notes=(*result.notes, note))

@@ -11,6 +11,7 @@ figure has an interval, and nothing depends on the order of the texts.
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,17 @@ from saekit._probes_grid import Cell, Grid, grid, load_grid
 from saekit._probes_nested import Recipe, nested, usual
 from saekit._probes_pool import fit_binariser, pool
 from saekit._probes_progress import Progress, Reporting
+from saekit._probes_reading import (
+    Classified,
+    Context,
+    Weight,
+    classify,
+    contexts,
+    predict,
+    top_features,
+    top_words,
+    tree_text,
+)  # fmt: skip
 from saekit._probes_recipes import BASELINES, baseline_recipe, own_recipe, sae_recipe
 from saekit._probes_result import ProbeResult, ProbeTable, digest_of, load_probe
 from saekit._probes_score import Comparison, Interval, Scores
@@ -27,31 +39,10 @@ from saekit._probes_split import Duplicates, Folds, find_duplicates, in_both, ma
 from saekit.errors import ProbeError
 
 __all__ = [
-    "Cell",
-    "Comparison",
-    "Duplicates",
-    "Folds",
-    "Grid",
-    "Interval",
-    "ProbeResult",
-    "ProbeTable",
-    "Scores",
-    "Site",
-    "TextFeatures",
-    "baselines",
-    "compare",
-    "extract",
-    "find_duplicates",
-    "fit_binariser",
-    "grid",
-    "in_both",
-    "load_grid",
-    "load_probe",
-    "make_folds",
-    "pool",
-    "probe",
-    "probe_columns",
-    "subset",
+    "Cell", "Classified", "Comparison", "Context", "Duplicates", "Folds", "Grid", "Interval", "ProbeResult",
+    "ProbeTable", "Scores", "Site", "TextFeatures", "Weight", "baselines", "classify", "compare", "contexts",
+    "extract", "find_duplicates", "fit_binariser", "grid", "in_both", "load_grid", "load_probe", "make_folds",
+    "pool", "predict", "probe", "probe_columns", "subset", "top_features", "top_words", "tree_text",
 ]  # fmt: skip
 
 _NEARLY_ALL = 0.95  # share of columns that are constant above which there is little left to learn from
@@ -87,12 +78,14 @@ def probe(
     Warns:
         UserWarning: Nearly all columns are constant: the threshold does not suit the scale.
     """
+    pooled = pool(features.site(site), pooling)
     recipe = sae_recipe(
         features, features.site(site), pooling=pooling, binarise=binarise, classifier=classifier, balanced=balanced,
-        seed=seed,
+        seed=seed, pooled=pooled,
     )  # fmt: skip
     dealt = make_folds(features.data, folds, seed=seed)
-    return _run(recipe, features, dealt, _constant_note(recipe, dealt))
+    found = _run(recipe, features, dealt, _constant_note(recipe, dealt))
+    return replace(found, threshold=fit_binariser(binarise, pooled, np.arange(len(features))).threshold)
 
 
 def baselines(
