@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -43,7 +43,16 @@ def encoded(sae: "SAE[Any]", states: Tensor) -> Tensor:
 @torch.no_grad()
 def decoded(sae: "SAE[Any]", features: Tensor) -> Tensor:
     """Return reconstructions, float64."""
-    return sae.decode(features).double()
+    return _decode(sae, features).double()
+
+
+def _decode(sae: "SAE[Any]", features: Tensor) -> Tensor:
+    """Decode, as often as wanted: sae-lens forgets the scale of the encoded input once it has decoded with it."""
+    scales = {name: sae.__dict__[name] for name in ("x_norm_coeff", "ln_mu", "ln_std") if name in sae.__dict__}
+    try:
+        return sae.decode(features)
+    finally:
+        sae.__dict__.update(scales)
 
 
 @torch.no_grad()
@@ -61,33 +70,43 @@ def pulled_back(
     """
     with torch.enable_grad():
         leaf = features.detach().clone().requires_grad_()
-        (out,) = torch.autograd.grad(sae.decode(leaf), leaf, gradient.to(sae.device, sae.dtype))
+        (out,) = torch.autograd.grad(_decode(sae, leaf), leaf, gradient.to(sae.device, sae.dtype))
     return out
 
 
 @torch.no_grad()
-def moves(
-    sae: "SAE[Any]", shape: torch.Size, rows: Tensor, positions: Tensor, features: Tensor
-) -> Float[Tensor, "node d_in"]:
-    """Return by how much the reconstruction moves if one feature grows by 1, float64.
+def changes(
+    sae: "SAE[Any]",
+    features: Float[Tensor, "batch pos d_sae"],
+    baseline: Float[Tensor, "batch pos d_sae"],
+    rows: Int[Tensor, "node"],
+    positions: Int[Tensor, "node"],
+    columns: Int[Tensor, "node"],
+) -> Float[Tensor, "node pos d_in"]:
+    """Return how the reconstruction changes when one feature goes to its baseline, float64.
 
     Args:
         sae: The SAE, after `encoded` on the states at hand.
-        shape: Of the features at hand ``[batch, pos, d_sae]``.
+        features: As they are.
+        baseline: As they would be.
         rows: Of each node, in the batch.
-        positions: Of each node; -1 counts as 0.
-        features: Of each node.
+        positions: Of each node, -1 for all positions at once.
+        columns: The feature of each node.
     """
-    if sae.cfg.normalize_activations == "none":  # the same everywhere
-        each, which = features.unique(return_inverse=True)
-        units = torch.zeros(len(each), shape[2], device=sae.device, dtype=sae.dtype)
+    amount = (baseline - features)[rows, :, columns].double()
+    everywhere = torch.arange(features.shape[1], device=positions.device)
+    here = (positions[:, None] < 0) | (positions[:, None] == everywhere)
+    amount = torch.where(here.to(amount.device), amount, 0.0)
+    if sae.cfg.normalize_activations == "none":  # a feature's vector is the same everywhere
+        each, which = columns.unique(return_inverse=True)
+        units = torch.zeros(len(each), features.shape[2], device=features.device, dtype=features.dtype)
         units[torch.arange(len(each)), each] = 1
-        return (decoded(sae, units) - decoded(sae, torch.zeros_like(units)))[which]
-    zero = torch.zeros(shape, device=sae.device, dtype=sae.dtype)
-    base = decoded(sae, zero)
+        vectors = decoded(sae, units) - decoded(sae, torch.zeros_like(units))
+        return amount[..., None] * vectors[which][:, None]
+    before = decoded(sae, features)
     out = []
-    for row, position, feature in zip(rows.tolist(), positions.tolist(), features.tolist(), strict=True):
-        one = zero.clone()
-        one[row, position, feature] = 1
-        out.append((decoded(sae, one) - base)[row, position])
+    for node, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        changed = features.clone()
+        changed[row, :, column] += amount[node].to(features.dtype)
+        out.append((decoded(sae, changed) - before)[row])
     return torch.stack(out)

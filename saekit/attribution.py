@@ -25,6 +25,7 @@ from saekit._attribution_inputs import (
     token_text,
 )
 from saekit._attribution_nodes import nodes_of, pulled_back
+from saekit._attribution_patching import attribution_patching, exact_patching
 from saekit._attribution_points import added_at, check_added
 from saekit._attribution_result import (
     BIAS,
@@ -42,7 +43,9 @@ from saekit._attribution_run import FinalRun, Frozen, final_run, frozen
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
-__all__ = ["Agreement", "Attribution", "Contribution", "direct_attribution"]
+__all__ = [
+    "Agreement", "Attribution", "Contribution", "attribution_patching", "direct_attribution", "exact_patching",
+]  # fmt: skip
 
 
 def direct_attribution(
