@@ -19,6 +19,7 @@ from saekit._steering_apply import Plan
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
+CHUNK = 512  # tokens of all rows in one pass: a long prompt is read in pieces, so that a request to stop is heard
 SHARED_POS = 16  # a prefix that is the same in all rows and shorter than this is not worth a pass of its own
 
 
@@ -49,11 +50,17 @@ class CachedReader:
         ids = prompt.to(self.device)[None]
         shared = min(self.plan.first, len(prompt) - 1)
         if self._cache is not None and self.rows > 1 and shared >= SHARED_POS:
-            self._pass(ids[:, :shared])  # no row is edited here, and the plan, made for all rows, is not asked
+            for piece in ids[:, :shared].split(CHUNK, 1):
+                if self._cache is not None:
+                    self._pass(piece)  # no row is edited here, and the plan, made for all rows, is not asked
             if self._cache is not None:
                 self._cache.batch_repeat_interleave(self.rows)
                 ids = ids[:, shared:]
-        return self.read(ids.expand(self.rows, -1))
+        size = max(1, CHUNK // self.rows) if self._cache is not None else ids.shape[1]
+        *pieces, last = ids.expand(self.rows, -1).split(size, 1)
+        for piece in pieces:
+            self.read(piece)
+        return self.read(last)
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row d_vocab"]:

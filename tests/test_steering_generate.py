@@ -1,5 +1,6 @@
 """Generation: the same tokens as transformers and as a naive loop without cache; streams that leave nothing behind."""
 
+import re
 import threading
 import time
 from itertools import product
@@ -100,6 +101,20 @@ def test_a_beginning_that_no_row_edits_is_read_once_for_all(model, sae):
         handle.remove()
     n = len(encode_text(model, PROMPT))
     assert shapes == [(1, n - 1), (3, 1), (3, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("positions", ["all", "generated", (7, 12)])
+def test_a_long_prompt_is_read_in_pieces_with_the_same_result(model, sae, monkeypatch, positions):
+    rows = [None, *(Intervention.on(sae, 7, value, unit="norm", positions=positions) for value in (0.5, 1))]
+    for batch in (rows, rows[:1], rows[1:2]):
+        whole = generate(model, PROMPT, batch, sae=sae, max_new_tokens=5)
+        monkeypatch.setattr("saekit._steering_cache.CHUNK", 9)
+        pieces = generate(model, PROMPT, batch, sae=sae, max_new_tokens=5)
+        monkeypatch.undo()
+        assert pieces.ids == whole.ids
+        assert pieces.edit_norms == pytest.approx(whole.edit_norms, rel=1e-4)
+        for one, other in zip(pieces.logprobs, whole.logprobs, strict=True):
+            assert one == pytest.approx(other, abs=1e-4)
 
 
 def test_without_intervention_the_text_is_that_of_transformers(model, model_folder):
@@ -374,6 +389,37 @@ def test_no_strength_breaks_a_generation(model, sae, value):
         assert all(logprob <= 0 for row in got.logprobs for logprob in row)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_steered_too(model_folder, sae, dtype):
+    half = load_model(str(model_folder), dtype=dtype)
+    rows = [None, *(Intervention.on(sae, 7, value, mode="clamp", unit="norm") for value in (0.0, 0.5, 1e9))]
+    got = generate(half, PROMPT, rows, sae=sae, max_new_tokens=4, stop_at_eos=False)
+    assert all(len(row) == 4 for row in got.ids)
+    assert got.ids[1] != got.ids[3]
+
+
+@pytest.mark.slow
+def test_a_feature_for_music_makes_the_packaged_model_write_about_music():
+    from saekit.index import FeatureIndex
+    from saekit.saes import load_sae
+
+    model = load_model(progress=False)
+    sae = load_sae(model=model)
+    index = FeatureIndex.load(sae=sae)
+    one = Intervention.on(sae, 3240, index=index, positions="generated")
+    plain, steered = [], []
+    for prompt in ("The most important thing is", "Yesterday I"):
+        got = generate(model, prompt, one, sae=sae, strengths=[0, 1], chat=False, max_new_tokens=24)
+        alone = generate(model, prompt, [None, None], chat=False, max_new_tokens=24)
+        assert (got.ids[0], got.logprobs[0]) == (alone.ids[0], alone.logprobs[0])
+        plain.append(got.texts[0])
+        steered.append(got.texts[1])
+    about = re.compile("music|song|sing|band|concert")
+    assert not about.search(" ".join(plain)) and about.search(" ".join(steered))
+    in_chat = generate(model, "Yesterday I", max_new_tokens=1)
+    assert "<|im_start|>user" in model.tokenizer.decode(in_chat.prompt_ids)
+
+
 def test_results_print_and_render_without_markup_of_the_text(model, sae):
     rows = [None, Intervention.on(sae, 7, unit="norm")]
     got = generate(model, "<script>alert(1)</script>", rows, sae=sae, max_new_tokens=4)
@@ -409,7 +455,8 @@ def test_a_cache_that_a_model_does_not_fill_is_not_relied_on(model, sae, monkeyp
         def update(self, keys, values, layer_idx, *args, **kwargs):
             return keys, values
 
-    for cache in (lambda model: Empty(), lambda model: None):
+    for chunk, cache in product((512, 9), (lambda model: Empty(), lambda model: None)):
+        monkeypatch.setattr("saekit._steering_cache.CHUNK", chunk)
         monkeypatch.setattr("saekit._steering_cache._new_cache", cache)
         got = generate(model, PROMPT, rows, sae=sae, max_new_tokens=6)
         assert got.ids == expected.ids
