@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 CONTROLS = ("random", "permuted")
-_ROOM = 8  # an array that is full grows by an eighth
+_ACTIVE = 64  # features a token that room is set aside for, where an SAE does not say how many it has
 
 
 def extract(
@@ -154,21 +154,21 @@ def _batches(ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, int]]
 
 
 class _Column:
-    """One array that grows in place.
+    """One array that is filled from the front.
 
     Made of pieces it would be there twice when they are joined, and small pieces that are given back stay with the
-    process. The system moves a large block without copying it, so it may grow often and by little.
+    process. Room that is set aside and never written to takes no memory.
     """
 
-    def __init__(self, dtype: Any):
-        self.buffer, self.used, self.row = np.empty(0, dtype), 0, ()
+    def __init__(self, dtype: Any, room: int):
+        self.buffer, self.used, self.row = np.empty(room, dtype), 0, ()
 
     def add(self, array: np.ndarray) -> None:
         """Append rows."""
         self.row = array.shape[1:]
         end = self.used + array.size
-        if end > len(self.buffer):
-            self.buffer.resize(end + end // _ROOM, refcheck=False)
+        if end > len(self.buffer):  # more than was expected: by an eighth, in place where the system can
+            self.buffer.resize(end + end // 8, refcheck=False)
         self.buffer[self.used : end] = array.ravel()
         self.used = end
 
@@ -187,9 +187,16 @@ def _run(
     hook_of = {name: sae_hook(sae) for name, (sae, _, _) in saes.items()}
     names = list(dict.fromkeys(hook_of.values()))
     encoders = {name: sparse_form(sae) for name, (sae, _, _) in saes.items()}
-    events = {name: (_Column(np.int64), _Column(np.int32), _Column(np.float32)) for name in saes}
-    kinds = {"count": np.int64, "position": np.int32, "last": np.float32, "mean": np.float32, "states": np.float16}
-    columns = {hook: {what: _Column(kind) for what, kind in kinds.items()} for hook in names}
+    n_tokens = sum(map(len, ids))
+    events = {}
+    for name, (sae, _, _) in saes.items():
+        k = getattr(sae.cfg, "k", None)
+        room = n_tokens * (k if isinstance(k, int) else _ACTIVE)
+        events[name] = (_Column(np.int64, n_tokens), _Column(np.int32, room), _Column(np.float32, room))
+    width = len(ids) * model.cfg.d_model
+    kinds = {"count": (np.int64, len(ids)), "position": (np.int32, n_tokens), "last": (np.float32, width)}
+    kinds |= {"mean": (np.float32, width), "states": (np.float16, n_tokens * model.cfg.d_model * keep_states)}
+    columns = {hook: {what: _Column(*kind) for what, kind in kinds.items()} for hook in names}
     excluded: dict[str, dict[str, int]] = {hook: {} for hook in names}
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     bos = bos_token_id(model)

@@ -264,12 +264,16 @@ def test_the_events_are_never_held_twice():
     from saekit._probes_extract import _Column
 
     piece, whole = np.ones(100_000, np.float32), 200 * 400_000
-    column = _Column(np.float32)
     tracemalloc.start()
-    for _ in range(200):
-        column.add(piece)
-    taken = column.take()
-    assert tracemalloc.get_traced_memory()[1] <= 1.2 * whole
+    for room in (0, 200 * 100_000, 300 * 100_000):
+        column = _Column(np.float32, room)
+        for _ in range(200):
+            column.add(piece)
+        taken = column.take()
+        assert tracemalloc.get_traced_memory()[1] <= max(1.2 * whole, 4 * room + 1e6)
+        assert tracemalloc.get_traced_memory()[0] <= 1.01 * whole, "room that was not used is given back"
+        assert len(taken) == 200 * 100_000 and (taken == 1).all()
+        assert len(column.take()) == 0
+        del taken
+        tracemalloc.reset_peak()
     tracemalloc.stop()
-    assert len(taken) == 200 * 100_000 and (taken == 1).all()
-    assert len(column.take()) == 0
