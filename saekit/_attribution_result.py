@@ -45,8 +45,12 @@ class Contribution:
     def label(self) -> str:
         """Return a short name: ``18/123 at ' Mary'``."""
         layer = self.hook_name.split(".")[1] if self.hook_name.startswith("blocks.") else self.hook_name
-        name = {"feature": f"{layer}/{self.feature}", "head": f"head {layer}.{self.feature}"}.get(self.kind)
-        name = name or (f"{self.kind} {layer}" if self.kind != "output_bias" else "output bias")
+        name = {
+            "feature": f"{layer}/{self.feature}",
+            "head": f"head {layer}.{self.feature}",
+            "output_bias": "output bias",
+            "embedding": "embedding",
+        }.get(self.kind, f"{self.kind} {layer}")
         return f"{name} at {self.token!r}" if self.token else name
 
 
@@ -96,6 +100,7 @@ class Attribution:
         activation_baseline: In the run it is compared with ``[item]``; 0 for "direct".
         effect: ``[item]``, in ``units``; positive in favour of the answer.
         excluded_tokens: Positions left as they are (special and massive tokens), where the baseline is zero or a mean.
+        together: The hook points are parts of one account: a whole model taken apart.
     """
 
     method: str
@@ -117,6 +122,7 @@ class Attribution:
     activation_baseline: Float[np.ndarray, "item"]
     effect: Float[np.ndarray, "item"]
     excluded_tokens: int = 0
+    together: bool = False
 
     def __len__(self) -> int:
         return len(self.effect)
@@ -129,7 +135,7 @@ class Attribution:
     @property
     def sums(self) -> Float[np.ndarray, "read hook"]:
         """What the items of each hook point do add up to."""
-        place = self.at_read * len(self.hook_names) + self.at_hook
+        place = self.at_read * self.total.shape[1] + (0 if self.together else self.at_hook)
         return np.bincount(place, self.effect, self.total.size).reshape(self.total.shape)
 
     @property
@@ -148,7 +154,7 @@ class Attribution:
         """The completeness check in words."""
         total, sums = self.total.mean(0), self.sums.mean(0)
         parts = []
-        for hook, want, got in zip(self.hook_names, total, sums, strict=True):
+        for hook, want, got in zip(["the whole model"] if self.together else self.hook_names, total, sums, strict=True):
             what = "the reading" if self.method == "direct" else "all at once"
             parts.append(f"{hook}: items add up to {got:+.4f}, {what} {want:+.4f}")
         verdict = f"exact, largest gap {self.gap:.0e}" if self.complete else f"not exact, largest gap {self.gap:.2g}"
@@ -219,6 +225,8 @@ class Attribution:
     def only(self, *, prompt: int | None = None, hook: str | None = None) -> "Attribution":
         """Return the part of one prompt or of one hook point: complete in itself."""
         reads = np.arange(len(self.read_prompt)) if prompt is None else np.flatnonzero(self.read_prompt == prompt)
+        if self.together and hook is not None:
+            raise ModelError("the hook points are parts of one account: expected hook=None")
         if not len(reads) or (hook is not None and hook not in self.hook_names):
             raise ModelError(
                 f"expected a prompt below {len(self.tokens)} and a hook point of {', '.join(self.hook_names)}, "
@@ -240,7 +248,7 @@ class Attribution:
             read_prompt=self.read_prompt[reads] - (prompt or 0),
             read_position=self.read_position[reads],
             clean=self.clean[reads],
-            total=self.total[np.ix_(reads, hooks)],
+            total=self.total[reads] if self.together else self.total[np.ix_(reads, hooks)],
         )  # fmt: skip
 
     def agreement(self, other: "Attribution") -> Agreement:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._attribution_inputs import Readout
 from saekit._models_rest import block_calls, first_block_after
 from saekit.models import check_hook, final_norm
 
@@ -135,3 +137,19 @@ def frozen(
         probe = torch.zeros_like(direction, requires_grad=True)
         (pulled,) = torch.autograd.grad((final_norm(model, probe) * direction).sum(), probe)
     return Frozen(pulled[:, None] / scale, (direction * shift[0, 0]).sum(-1) + constant)
+
+
+def tokens_read(readout: Readout, rows: Int[Tensor, "batch"]) -> Int[Tensor, "batch token"] | None:
+    """Return the tokens whose logits are read: answer, or answer and foil."""
+    if readout.answers is None:
+        return None
+    columns = [readout.answers[rows]] + ([] if readout.foils is None else [readout.foils[rows]])
+    return torch.stack(columns, 1)
+
+
+def given(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
+    """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
+    if run.logits is None:
+        return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
+    logits = run.logits[i, at].double().cpu()
+    return (logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]).numpy()

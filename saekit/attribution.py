@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saekit._attribution_components import component_attribution
 from saekit._attribution_inputs import (
     Answers,
     Prompts,
-    Readout,
     SAEs,
     batches,
     prompts_of,
@@ -24,6 +24,7 @@ from saekit._attribution_inputs import (
     saes_of,
     token_text,
 )
+from saekit._attribution_lens import LogitLens, logit_lens
 from saekit._attribution_nodes import nodes_of, pulled_back
 from saekit._attribution_patching import attribution_patching, exact_patching
 from saekit._attribution_points import added_at, check_added
@@ -38,13 +39,14 @@ from saekit._attribution_result import (
     Contribution,
     Items,
 )
-from saekit._attribution_run import FinalRun, Frozen, final_run, frozen
+from saekit._attribution_run import FinalRun, Frozen, final_run, frozen, given, tokens_read
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
 __all__ = [
-    "Agreement", "Attribution", "Contribution", "attribution_patching", "direct_attribution", "exact_patching",
+    "Agreement", "Attribution", "Contribution", "LogitLens", "attribution_patching", "component_attribution",
+    "direct_attribution", "exact_patching", "logit_lens",
 ]  # fmt: skip
 
 
@@ -107,13 +109,13 @@ def direct_attribution(
     clean, items = np.zeros(first[-1]), Items()
     for rows in batches(ids, batch_size):
         batch = torch.stack([ids[row] for row in rows.tolist()])
-        run = final_run(model, batch, [*by_hook, *added_at(model, by_hook)], _tokens(readout, rows))
+        run = final_run(model, batch, [*by_hook, *added_at(model, by_hook)], tokens_read(readout, rows))
         norm = frozen(model, run, readout.direction[rows], readout.constant[rows])
         check_added(model, run, by_hook)
         for i, row in enumerate(rows.tolist()):
             at = torch.tensor(reads[row])
             numbers = np.arange(first[row], first[row + 1])
-            clean[numbers] = _given(run, readout, row, i, at)
+            clean[numbers] = given(run, readout, row, i, at)
             for number, (hook, sae) in enumerate(by_hook.items()):
                 _take_apart(items, run, norm, sae, hook, i, at, at_hook=number, numbers=numbers)
     return Attribution(
@@ -129,21 +131,6 @@ def direct_attribution(
         total=np.repeat(clean[:, None], len(by_hook), 1),
         **items.arrays(),
     )
-
-
-def _tokens(readout: Readout, rows: Tensor) -> Tensor | None:
-    if readout.answers is None:
-        return None
-    columns = [readout.answers[rows]] + ([] if readout.foils is None else [readout.foils[rows]])
-    return torch.stack(columns, 1)
-
-
-def _given(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
-    """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
-    if run.logits is None:
-        return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
-    logits = run.logits[i, at].double().cpu()
-    return (logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]).numpy()
 
 
 def _take_apart(
