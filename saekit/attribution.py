@@ -28,6 +28,7 @@ from saekit._attribution_lens import LogitLens, logit_lens
 from saekit._attribution_nodes import nodes_of, pulled_back
 from saekit._attribution_patching import attribution_patching, exact_patching
 from saekit._attribution_points import added_at, check_added
+from saekit._attribution_predictions import Predictions, predictions
 from saekit._attribution_result import (
     BIAS,
     ERROR,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
 __all__ = [
-    "Agreement", "Attribution", "Contribution", "LogitLens", "attribution_patching", "component_attribution",
-    "direct_attribution", "exact_patching", "logit_lens",
+    "Agreement", "Attribution", "Contribution", "LogitLens", "Predictions", "attribution_patching",
+    "component_attribution", "direct_attribution", "exact_patching", "logit_lens", "predictions",
 ]  # fmt: skip
 
 
