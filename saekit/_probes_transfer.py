@@ -1,0 +1,165 @@
+"""Trained here, tested there: other domains, other languages, whatever comes with the same labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from saekit._probes_features import Hook, TextFeatures
+from saekit._probes_nested import nested, usual
+from saekit._probes_progress import Progress, Reporting
+from saekit._probes_recipes import baseline_recipe, sae_recipe
+from saekit._probes_score import Interval, f1_of, f1_resampled, interval, resamples
+from saekit._probes_split import find_duplicates, in_both, make_folds
+from saekit.errors import ProbeError
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """Macro F1 for every pair of sets.
+
+    Attributes:
+        names: Of the sets.
+        macro_f1: By probe or baseline, ``[trained on][tested on]``; on the diagonal nested cross-validation.
+        shared: ``[trained on][tested on]`` texts that are in both: each is a leak; 0 on the diagonal.
+    """
+
+    names: tuple[str, ...]
+    macro_f1: dict[str, tuple[tuple[Interval, ...], ...]]
+    shared: tuple[tuple[int, ...], ...]
+
+    def gap(self, name: str, to: str, *, of: str | None = None) -> float:
+        """Return how much is lost on ``to`` by training on ``name`` and not on ``to`` itself."""
+        table = next(iter(self.macro_f1.values())) if of is None else self.macro_f1[of]
+        i, j = self.names.index(name), self.names.index(to)
+        return table[j][j].value - table[i][j].value
+
+    def __repr__(self) -> str:
+        lines = []
+        for probe, table in self.macro_f1.items():
+            lines.append(f"{probe} (rows: trained on; columns: tested on {', '.join(self.names)})")
+            lines += [f"  {n:12} " + "  ".join(map(str, row)) for n, row in zip(self.names, table, strict=True)]
+        pairs = [
+            f"{self.shared[i][j]} of {b!r} are also in {a!r}"
+            for i, a in enumerate(self.names) for j, b in enumerate(self.names) if self.shared[i][j]
+        ]  # fmt: skip
+        return "\n".join([*lines, *([f"texts in two sets: {'; '.join(pairs)}"] if pairs else [])])
+
+
+def transfer(
+    sets: Mapping[str, TextFeatures],
+    *,
+    site: str | None = None,
+    pooling: str = "max",
+    binarise: str = "none",
+    classifier: str = "logistic",
+    baselines: Sequence[str] = ("bag-of-words", "hidden-mean"),
+    folds: int = 5,
+    balanced: bool = False,
+    seed: int = 0,
+    progress: bool | Progress = False,
+) -> Transfer:
+    """Train on each set and test on every other; on itself, by nested cross-validation.
+
+    The strength of a classifier is chosen within the set that it is trained on.
+
+    Args:
+        sets: Extractions by name, all of the same model and SAEs, with the same classes. Languages, domains, or a
+            training set and one from elsewhere.
+        site: Name of the SAE.
+        pooling: As in `probe`.
+        binarise: As in `probe`; learned on the training set.
+        classifier: As in `probe`.
+        baselines: As in `baselines`; their vocabulary is the training set's.
+        folds: Of the diagonal.
+        balanced: Weigh texts so that every class counts the same.
+        seed: Of folds and resamples.
+        progress: Show a progress bar, or a function that is given (done, number).
+
+    Raises:
+        ProbeError: Fewer than two sets, other classes, or other sites.
+    """
+    names = tuple(sets)
+    if len(names) < 2:
+        raise ProbeError(f"transfer needs at least two sets, not {len(names)}")
+    joined, part = join(list(sets.values()))
+    n_classes, labels = len(joined.data.label_names), joined.data.labels
+    options = {"classifier": classifier, "balanced": balanced, "seed": seed}
+
+    def recipes(features: TextFeatures) -> list:
+        at = features.site(site)
+        made = [sae_recipe(features, at, pooling=pooling, binarise=binarise, **options)]
+        return made + [
+            baseline_recipe(features, at, b, pooling=pooling, binarise=binarise, **options) for b in baselines
+        ]
+
+    groups = find_duplicates(joined.data).group
+    weights = [resamples(groups[part == i], seed=seed) for i in range(len(names))]
+
+    def figure(i: int, predicted: np.ndarray) -> Interval:
+        drawn = f1_resampled(labels[part == i], predicted, n_classes, weights[i])
+        return interval(f1_of(labels[part == i], predicted, n_classes), drawn)
+
+    everywhere = recipes(joined)
+    tables: dict[str, list] = {recipe.name: [] for recipe in everywhere}
+    with Reporting(progress, len(names) * len(everywhere), "probe") as report:
+        for i, features in enumerate(sets.values()):
+            dealt = make_folds(features.data, folds, seed=seed)
+            for number, (alone, wide) in enumerate(zip(recipes(features), everywhere, strict=True)):
+                outcome = nested(alone, features.data.labels, dealt, n_classes)
+                strength = usual(outcome.chosen, alone.strengths)
+                scores = next(iter(wide.each(np.flatnonzero(part == i), (strength,))))
+                tables[wide.name].append(tuple(
+                    figure(j, outcome.predicted if j == i else scores[part == j].argmax(1)) for j in range(len(names))
+                ))  # fmt: skip
+                report(i * len(everywhere) + number + 1)
+    data = [features.data for features in sets.values()]
+    shared = tuple(tuple(0 if a is b else in_both(a, b) for b in data) for a in data)
+    return Transfer(names, {name: tuple(rows) for name, rows in tables.items()}, shared)
+
+
+def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
+    """Return several extractions of the same model and SAEs as one, and which each text came from.
+
+    Raises ProbeError if they differ in model, context, classes or SAEs.
+    """
+    from scipy.sparse import vstack
+
+    first = sets[0]
+    for other in sets[1:]:
+        for what, one, two in (
+            ("model", first.model_name, other.model_name),
+            ("classes", first.data.label_names, other.data.label_names),
+            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.sites.items()},
+             {n: (s.d_sae, s.hook.name) for n, s in other.sites.items()}),
+        ):  # fmt: skip
+            if one != two:
+                raise ProbeError(
+                    f"sets must share their {what}: {first.data.name!r} has {one}, {other.data.name!r} {two}"
+                )
+    end_to_end = lambda starts: np.concatenate([[0], np.cumsum(np.concatenate([np.diff(s) for s in starts]))])  # noqa: E731
+    hooks = {}
+    for name in first.hooks:
+        all_of = [s.hooks[name] for s in sets]
+        states = None if any(h.states is None for h in all_of) else np.concatenate([h.states for h in all_of])
+        left_out = {key: sum(h.excluded.get(key, 0) for h in all_of) for key in all_of[0].excluded}
+        stacked = (np.concatenate([getattr(h, what) for h in all_of]) for what in ("position", "last", "mean"))
+        hooks[name] = Hook(name, end_to_end([h.starts for h in all_of]), *stacked, states, left_out)
+    sites = {
+        name: replace(
+            site, hook=hooks[site.hook.name], events=vstack([s.sites[name].events for s in sets], format="csr")
+        )
+        for name, site in first.sites.items()
+    }
+    data = replace(
+        first.data, name=" + ".join(s.data.name for s in sets), texts=sum((s.data.texts for s in sets), ()),
+        labels=np.concatenate([s.data.labels for s in sets]),
+    )  # fmt: skip
+    shifts = np.cumsum([0, *(len(s) for s in sets)])
+    joined = TextFeatures(
+        data=data, index=np.concatenate([s.index + shift for s, shift in zip(sets, shifts, strict=False)]),
+        ids=np.concatenate([s.ids for s in sets]), id_starts=end_to_end([s.id_starts for s in sets]), hooks=hooks,
+        sites=sites, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
+        context_size=max(s.context_size for s in sets), model_name=first.model_name,
+    )  # fmt: skip
+    return joined, np.repeat(np.arange(len(sets)), [len(s) for s in sets])
