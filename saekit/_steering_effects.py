@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from saekit._steering_apply import planned
@@ -31,6 +31,7 @@ NEUTRAL = (
     "The northern coast is colder and wetter than the south, and most farms there keep sheep rather than cattle.",
 )
 GRAM = 3  # tokens
+READ_TOGETHER = 8  # rows in one pass
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,10 @@ def side_effects(
     if neutral is None:
         neutral = NEUTRAL if model.tokenizer is not None else ()
     kl = neutral_kl(model, generation.interventions, sae=sae, neutral=neutral)
-    prompt = torch.tensor(generation.prompt_ids)
+    targets = [_edited(one) if wanted is None else wanted for one in generation.interventions]
+    readings = _read_again(model, generation, sae, targets if sae is not None else [[] for _ in targets])
     found = []
-    for row, one in enumerate(generation.interventions):
-        ids = torch.tensor(generation.ids[row], dtype=torch.long)
-        mine = wanted if wanted is not None else _edited(one)
-        plain, active = _read_again(model, prompt, ids, sae, mine if sae is not None else [])
+    for row, (plain, active) in enumerate(readings):
         found.append(
             SideEffects(
                 kl=kl[row],
@@ -179,26 +178,40 @@ def repetition(ids: Sequence[int]) -> float:
 
 @torch.no_grad()
 def _read_again(
-    model: "SAETransformerBridge", prompt: Int[Tensor, " pos"], ids: Int[Tensor, " out"], sae, features: list[int]
-) -> tuple[Float[Tensor, " out"], Tensor | None]:
-    """Let the model, left alone, read prompt and output.
+    model: "SAETransformerBridge", generation: Generation, sae: "SAE[Any] | None", features: list[list[int]]
+) -> list[tuple[Float[Tensor, " out"], Tensor | None]]:
+    """Let the model, left alone, read prompt and output of every row; rows of one length together.
 
     Returns:
-        The output tokens' log-probabilities, and the activation of the strongest target feature on each; None where
-        there is none to read.
+        Of each row the output tokens' log-probabilities, and the activation of its strongest target feature on each;
+        None where there is none to read.
     """
-    if not len(ids):
-        return torch.zeros(0), None
-    states: list[Tensor] = []
-    hooks = [(check_hook(model, sae_hook(sae)), lambda x, hook: states.append(x[0, -len(ids) :]))] if features else []
-    text = torch.cat([prompt, ids])[None].to(next(model.parameters()).device)
-    logits = model.run_with_hooks(text, fwd_hooks=hooks, prepend_bos=False)[0, -len(ids) - 1 : -1]
-    plain = logits.double().log_softmax(-1).cpu().gather(1, ids[:, None])[:, 0]
-    if not features:
-        return plain, None
-    encoded = sae.encode(states[0].to(sae.device, sae.dtype))
+    found: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(0), None) for _ in generation.ids]
+    lengths: dict[int, list[int]] = {}
+    for row, ids in enumerate(generation.ids):
+        lengths.setdefault(len(ids), []).append(row)
+    for n, alike in lengths.items():
+        for start in range(0, len(alike) if n else 0, READ_TOGETHER):
+            rows, states = alike[start : start + READ_TOGETHER], []
+            hooks = []
+            if any(features[row] for row in rows):
+                keep = lambda x, hook, n=n, states=states: states.append(x[:, -n:])  # noqa: E731
+                hooks = [(check_hook(model, sae_hook(sae)), keep)]
+            output = torch.tensor([generation.ids[row] for row in rows])
+            text = torch.cat([torch.tensor(generation.prompt_ids).expand(len(rows), -1), output], 1)
+            text = text.to(next(model.parameters()).device)
+            logits = model.run_with_hooks(text, fwd_hooks=hooks, prepend_bos=False)[:, -n - 1 : -1]
+            for number, row in enumerate(rows):
+                likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
+                active = _strongest(sae, states[0][number], features[row]) if features[row] else None
+                found[row] = (likely, active)
+    return found
+
+
+def _strongest(sae: "SAE[Any]", states: Float[Tensor, "out d_model"], features: list[int]) -> Float[Tensor, " out"]:
+    encoded = sae.encode(states.to(sae.device, sae.dtype))
     encoded = encoded.to_dense() if encoded.is_sparse else encoded
-    return plain, encoded[:, features].float().amax(-1).cpu()
+    return encoded[:, features].float().amax(-1).cpu()
 
 
 def _edited(one: Intervention | None) -> list[int]:

@@ -36,7 +36,7 @@ def steering_sweep(
     baselines: Iterable[str] = KINDS,
     baseline_seed: int = 0,
     neutral: Sequence | None = None,
-    batch_size: int = 8,
+    batch_size: int = 16,
     on_point: Callable[[SweepPoint], object] | None = None,
     stop: Callable[[], bool] | None = None,
     **options: Any,

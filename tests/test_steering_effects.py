@@ -80,6 +80,24 @@ def test_the_feature_is_read_in_the_text_by_the_model_left_alone(model, sae, wri
     assert not math.isnan(own[1].feature_share)
 
 
+def test_rows_are_read_together_as_each_alone(model, sae, written, monkeypatch):
+    """Rows of three lengths, one empty, more of one length than are read together."""
+    cut = (12, 5, 5, 0, 12)
+    rows = (0, 1, 2, 1, 1)
+    pick = lambda values: tuple(values[row][:n] for row, n in zip(rows, cut, strict=True))  # noqa: E731
+    made = replace(
+        written, ids=pick(written.ids), logprobs=pick(written.logprobs), texts=("",) * 5, edit_norms=(0.0,) * 5,
+        interventions=tuple(written.interventions[row] for row in rows), ends=("length",) * 5,
+    )  # fmt: skip
+    monkeypatch.setattr("saekit._steering_effects.READ_TOGETHER", 1)
+    alone = side_effects(model, made, sae=sae, neutral=[])
+    for most in (2, 8):
+        monkeypatch.setattr("saekit._steering_effects.READ_TOGETHER", most)
+        for one, other in zip(side_effects(model, made, sae=sae, neutral=[]), alone, strict=True):
+            assert one.logprobs_plain == pytest.approx(other.logprobs_plain, abs=1e-4)
+            assert one.feature_mean == pytest.approx(other.feature_mean, rel=1e-4, nan_ok=True)
+
+
 def test_the_concept_is_counted_in_words_or_in_tokens(model, written):
     texts = ("The SEA, the sea; a seal.", "", "no water")
     made = replace(written, texts=texts, ids=((5, 6, 5), (), (6, 6, 6, 6)), logprobs=((), (), ()))
