@@ -194,8 +194,8 @@ def grid(
 ) -> Grid:
     """Score every combination of layer, width, pooling, binarising and classifier, and test the best one once.
 
-    One fold is the test part. All choices, and the strength of each classifier, are made by macro F1 in
-    cross-validation on the other folds; only the chosen cell and the chosen baseline are scored on the test part.
+    One fold is the test part. All choices are made by macro F1 in cross-validation on the other folds (the strength of
+    a classifier on the first of them); only the chosen cell and the chosen baseline are scored on the test part.
 
     Args:
         features: One extraction, with as many SAEs (layers, widths) as there are to compare.

@@ -89,21 +89,21 @@ def validate(
 ) -> tuple[float, Int[np.ndarray, " text"], Float[np.ndarray, "text c"]]:
     """Score a recipe on the inner folds of one outer fold, which stays untouched.
 
+    The strength is chosen by macro F1 on the first inner fold alone, which saves half of the fits of a grid.
+
     Returns:
-        The strength with the best macro F1, and the predictions and scores that it gives each text outside the test
-        fold, by fits that have not seen it (0 inside).
+        The strength, and the predictions and scores that it gives each text outside the test fold, by fits that have
+        not seen it (0 inside).
     """
     among = recipe.strengths
-    predicted = np.zeros((len(among), len(labels)), np.int64)
-    scored = np.zeros((len(among), len(labels), n_classes), np.float32)
-    for j in range(folds.n_folds):
-        if j != test_fold:
-            rows = folds.test(j)
-            for number, scores in enumerate(recipe.each(folds.train(test_fold, j), among)):
-                predicted[number, rows], scored[number, rows] = scores[rows].argmax(1), scores[rows]
-    train = folds.train(test_fold)
-    best = int(np.argmax([f1_of(labels[train], row[train], n_classes) for row in predicted]))
-    return among[best], predicted[best], scored[best]
+    predicted, scored = np.zeros(len(labels), np.int64), np.zeros((len(labels), n_classes))
+    for j in (fold for fold in range(folds.n_folds) if fold != test_fold):
+        rows = folds.test(j)
+        found = [scores[rows] for scores in recipe.each(folds.train(test_fold, j), among)]
+        best = int(np.argmax([f1_of(labels[rows], scores.argmax(1), n_classes) for scores in found]))
+        among = (among[best],)
+        predicted[rows], scored[rows] = found[best].argmax(1), found[best]
+    return among[0], predicted, scored
 
 
 def usual(chosen: tuple[float, ...], among: tuple[float, ...]) -> float:

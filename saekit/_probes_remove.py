@@ -2,7 +2,8 @@
 
 Two measures after SAEBench (Karvonen et al. 2025), on probes of the mean-pooled residual stream. As pooling is linear,
 taking a feature out of every token takes its mean activation times its decoder row out of the text; the part that the
-SAE does not rebuild stays. Written from the description of the measures.
+SAE does not rebuild stays. A feature that is taken out is put to its mean over the training texts: put to 0 it would
+also shift every probe's score. Written from the description of the measures.
 """
 
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def spurious_removal(
     target, spurious = (labels == present[1]).astype(np.int64), spurious[features.index].astype(np.int64)
     dealt = make_folds(features.data, folds, seed=seed)
     generator = np.random.default_rng(seed)
-    train, test = (_evened(rows, 2 * target + spurious, generator) for rows in (dealt.train(0), dealt.test(0)))
+    train, test = (_evened(rows, 2 * target + spurious, 4, generator) for rows in (dealt.train(0), dealt.test(0)))
     biased = dealt.train(0)
     biased = biased[target[biased] == spurious[biased]]
     states, means = at.hook.mean, pool(at, "mean")
@@ -97,7 +98,7 @@ def spurious_removal(
     order = _ranked(means[train], directions, _learned(states[train], spurious[train]), spurious[train])
     shuffled = generator.permutation(np.unique(means[train].indices))
     ablated, at_random = (
-        [_accuracy(probe, _without(states, means, directions, chosen[:n])[test], target[test]) for n in sizes]
+        [_accuracy(probe, _without(states, means, directions, chosen[:n], train)[test], target[test]) for n in sizes]
         for chosen in (order, shuffled)
     )
     share = lambda found: tuple((a - base) / (oracle - base) if oracle != base else float("nan") for a in found)  # noqa: E731
@@ -133,9 +134,9 @@ def targeted_perturbation(
     probes, tests, orders = [], [], []
     for c in classes:
         mine = (labels == c).astype(np.int64)
-        rows = _evened(dealt.train(0), mine, generator)
+        rows = _evened(dealt.train(0), mine, 2, generator)
         probes.append(_learned(states[rows], mine[rows]))
-        tests.append(_evened(dealt.test(0), mine, generator))
+        tests.append(_evened(dealt.test(0), mine, 2, generator))
         orders.append(_ranked(means[rows], directions, probes[-1], mine[rows]))
     truth = [(labels == c).astype(np.int64) for c in classes]
     before = [_accuracy(p, states[t], y[t]) for p, t, y in zip(probes, tests, truth, strict=True)]
@@ -144,7 +145,7 @@ def targeted_perturbation(
     def drops(chosen: list[np.ndarray], n: int) -> np.ndarray:
         table = np.zeros((len(classes), len(classes)))
         for i, order in enumerate(chosen):
-            changed = _without(states, means, directions, order[:n])
+            changed = _without(states, means, directions, order[:n], dealt.train(0))
             for j, (p, t, y) in enumerate(zip(probes, tests, truth, strict=True)):
                 table[i, j] = before[j] - _accuracy(p, changed[t], y[t])
         return table
@@ -169,13 +170,14 @@ def _checked(
     return at, directions
 
 
-def _evened(rows: Int[np.ndarray, " row"], kind: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _evened(
+    rows: Int[np.ndarray, " row"], kind: np.ndarray, n_kinds: int, generator: np.random.Generator
+) -> np.ndarray:
     """Leave out rows until there are as many of each kind."""
-    kinds = np.unique(kind)
-    fewest = min(int((kind[rows] == k).sum()) for k in kinds)
+    fewest = int(np.bincount(kind[rows], minlength=n_kinds).min())
     if fewest < 2:
         raise ProbeError("too few texts: one combination of classes has fewer than 2 in the training or the test part")
-    return np.sort(np.concatenate([generator.permutation(rows[kind[rows] == k])[:fewest] for k in kinds]))
+    return np.sort(np.concatenate([generator.permutation(rows[kind[rows] == k])[:fewest] for k in range(n_kinds)]))
 
 
 def _learned(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -194,5 +196,9 @@ def _ranked(means: Any, directions: np.ndarray, probe: tuple[np.ndarray, float],
     return np.argsort(-difference * (directions @ probe[0]), kind="stable")
 
 
-def _without(states: np.ndarray, means: Any, directions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    return states - means[:, chosen] @ directions[chosen]
+def _without(
+    states: np.ndarray, means: Any, directions: np.ndarray, chosen: np.ndarray, train: np.ndarray
+) -> np.ndarray:
+    """Return the pooled states with some features put to their mean over the training texts."""
+    usual = np.asarray(means[train][:, chosen].mean(axis=0)).ravel()
+    return states - (means[:, chosen].toarray() - usual) @ directions[chosen]
