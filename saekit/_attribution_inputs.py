@@ -57,11 +57,15 @@ def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Ten
 def _ids(model: "SAETransformerBridge", prompt: Any, name: str) -> Int[Tensor, "_pos"]:
     n_ctx = model.cfg.n_ctx
     if isinstance(prompt, str):
+        if len(prompt) > 32 * n_ctx:  # more than `encode_text` looks at
+            raise ModelError(
+                f"{name} has {len(prompt):,} characters, the model's context holds {n_ctx} tokens: shorten it"
+            )
         ids = encode_text(model, prompt)
         if len(ids) < n_ctx:
             return ids
         # `encode_text` cuts at the context without a word; the last token would then not be the prompt's last.
-        pieces = model.tokenizer(prompt[: 64 * n_ctx], add_special_tokens=False, split_special_tokens=True)
+        pieces = model.tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)
         n_tokens = len(pieces["input_ids"]) + (bos_token_id(model) is not None)
     elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.dtype.is_floating_point:
         ids, n_tokens = prompt.cpu().long(), len(prompt)
@@ -214,6 +218,8 @@ def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:
 
 def read_position(ids: Tensor, position: int) -> int:
     """Return a position from the start of a prompt; -1 is its last."""
+    if not isinstance(position, int):
+        raise ModelError(f"position must be a number, not {position!r}; direct_attribution and logit_lens know 'each'")
     if not -len(ids) <= position < len(ids):
         raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
     return position % len(ids)

@@ -136,7 +136,7 @@ class Attribution:
     def sums(self) -> Float[np.ndarray, "read hook"]:
         """What the items of each hook point do add up to."""
         place = self.at_read * self.total.shape[1] + (0 if self.together else self.at_hook)
-        return np.bincount(place, self.effect, self.total.size).reshape(self.total.shape)
+        return np.bincount(place, self.effect, self.total.size).astype(np.float64).reshape(self.total.shape)
 
     @property
     def gap(self) -> float:
@@ -323,6 +323,8 @@ class Items:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all items, ordered by reading, hook point, kind and position."""
+        if not self._parts:
+            self.add(at_read=0, at_hook=0, position=0, kind=0, activation=0, effect=np.zeros(0))
         joined = {name: np.concatenate([part[name] for part in self._parts]) for name in ITEM_ARRAYS}
         order = np.lexsort([joined[name] for name in ("feature", "position", "kind", "at_hook", "at_read")])
         return {name: column[order] for name, column in joined.items()}

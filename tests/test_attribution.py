@@ -211,6 +211,8 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
         ({"answer": 7, "prompts": torch.tensor([400])}, "outside 0 to 399"),
         ({"answer": 7, "prompts": [3]}, "is int: expected text"),
         ({"answer": 7, "prompts": "cat " * 300}, r"has \d+ tokens, the model's context holds 256"),
+        ({"answer": 7, "prompts": "cat " * 3000}, r"has 12,000 characters, the model's context holds 256 tokens"),
+        ({"answer": 7, "position": "last"}, "position must be a number, not 'last'"),
         ({"answer": 7, "position": 99}, "position 99 is outside a prompt of"),
     ],
 )

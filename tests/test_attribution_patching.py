@@ -216,6 +216,15 @@ def test_features_summed_over_positions_can_be_handed_to_exact_patching(precise)
     assert {item.feature for item in exact} == {item.feature for item in best}
 
 
+def test_where_nothing_has_an_effect_there_is_no_item(precise):
+    """The last position of one prompt differs, and the first position's prediction is read: it comes before."""
+    clean = pair(precise)[0]
+    corrupted = torch.cat([clean[:-1], clean[:1]])
+    found = exact_patching(precise, sae_at(), clean, corrupted=corrupted, position=0, **READ)
+    assert (len(found), found.total.tolist(), found.top(3)) == (0, [[0]], ())
+    assert "add up to +0.0000, all at once +0.0000" in repr(found)
+
+
 # --- SAEs that do more than a matrix product -----------------------------------------------------------------------
 
 

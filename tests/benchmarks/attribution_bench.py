@@ -3,7 +3,7 @@
 Floors: for attribution patching, one forward and one backward pass of the bare model for the clean and for the
 corrupted run; for exact patching, as many batched forwards from the SAE's layer to the logits as there are patches.
 Time is processor time with one thread, each measurement between two of its floor, on the packaged model with 16 pairs
-of IOI prompts. The view's recompute after an edited prompt is in wall milliseconds, for a prompt of 20 tokens.
+of IOI prompts. What the view recomputes after an edited prompt of 20 tokens is in milliseconds.
 """
 
 import time
@@ -42,20 +42,21 @@ def attribution_cost() -> dict[str, float]:
 
 
 def attribution_view() -> dict[str, float]:
-    """Measure what the view does when a prompt is edited, in milliseconds of wall time."""
+    """Measure what the view does when a prompt is edited, in milliseconds of one processor."""
     from saekit.attribution import attribution_patching, direct_attribution
 
     model, sae = parts()
     asked = {"answer": " Mary", "foil": " John"}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     out = {}
-    for name, function in (("direct", direct_attribution), ("patching", attribution_patching)):
-        function(model, sae, VIEW_PROMPT, **asked)
-        seconds = []
-        for _ in range(7):
-            start = time.perf_counter()
-            function(model, sae, VIEW_PROMPT, **asked)
-            seconds.append(time.perf_counter() - start)
-        out[f"attribution_view_{name}_ms"] = 1000 * median(seconds)
+    try:
+        for name, function in (("direct", direct_attribution), ("patching", attribution_patching)):
+            work = lambda function=function: function(model, sae, VIEW_PROMPT, **asked)  # noqa: E731
+            work()  # warm up
+            out[f"attribution_view_{name}_ms"] = 1000 * median(_seconds(work) for _ in range(7))
+    finally:
+        torch.set_num_threads(threads)
     return out
 
 
