@@ -29,11 +29,14 @@ BOUNDS = {
     "index_view_ms": Bound("<=", 20, "everything one feature's card needs, median, ms"),
     "index_rss_over_floor": Bound("<=", 1.3, "peak memory of a build / of the bare pass"),
     "training_speedup": Bound(">=", 5, "TopK samples a second / sae-lens SAETrainer"),
+    "training_speedup_elsewhere": Bound(">=", 0.95, "the slowest other architecture / sae-lens SAETrainer"),
     "training_fvu_ratio": Bound("<=", 1.02, "held-out FVU / sae-lens's, same samples"),
     "training_view_overhead": Bound("<=", 1.05, "training with the live view / without"),
     "attribution_over_backward": Bound("<=", 1.3, "patched attribution / a forward and backward of each run"),
     "exact_patching_over_floor": Bound("<=", 1.3, "features patched one by one / as many batched forwards"),
     "steering_tokens_ratio": Bound(">=", 0.9, "tokens a second, steered / plain, both with the KV cache"),
+    "steering_first_token_ratio": Bound("<=", 1.5, "first token, steered / plain"),
+    "steering_eight_strengths_ratio": Bound("<=", 3, "eight strengths in one batch / one generation"),
     "probe_grid_seconds_ratio": Bound("<=", 1.0, "the whole probe grid / extracting the features once"),
 }
 
