@@ -13,8 +13,8 @@ from saekit._probes_features import Hook
 from saekit.errors import ProbeError
 
 Rows = Int[np.ndarray, " row"]
-_STEPS = 150
-_RATE = 0.02
+_STEPS = 60
+_RATE = 0.05
 
 
 @dataclass
@@ -33,7 +33,7 @@ class AttentionRecipe:
     name: str = "attention"
     family: str = "hidden"
     setting: dict[str, str] = field(default_factory=dict)
-    strengths: tuple[float, ...] = (3.0, 0.3, 0.03)
+    strengths: tuple[float, ...] = (1.0, 0.1)
 
     def __post_init__(self):
         if self.hook.states is None:
