@@ -38,6 +38,8 @@ NAMES = [
     ("transformer_lens.model_bridge", "TransformerBridge.hook_dict", ()),
     ("transformer_lens.model_bridge", "TransformerBridge._collect_hook_aliases_from_registry", ()),
     ("transformer_lens.model_bridge", "TransformerBridge.W_U", ()),
+    ("transformer_lens.model_bridge", "TransformerBridge.b_U", ()),
+    ("sae_lens.registry", "get_sae_training_class", ()),
     ("transformer_lens.model_bridge.architecture_adapter", "ArchitectureAdapter.apply_output_logits_transform", ()),
     ("transformer_lens.model_bridge.generalized_components.block", "BlockBridge", ()),
     ("transformer_lens.model_bridge", "TransformerBridge.boot_native", ()),
@@ -90,10 +92,13 @@ def test_the_bridge_has_the_settings_that_we_read(model):
     assert isinstance(model.hook_aliases, dict)
     assert model.W_U.shape == (model.cfg.d_model, model.cfg.d_vocab)
     assert model.ln_final.weight.shape == (model.cfg.d_model,)
+    attention = model.blocks[0].attn
+    assert attention.W_O.shape == (model.cfg.n_heads, model.cfg.d_head, model.cfg.d_model)
 
 
 def test_hook_names_of_transformer_lens_resolve_to_keys_of_hook_dict(model):
-    for name in (HOOK, "blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out", "blocks.0.attn.hook_z"):
+    points = (HOOK, "blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out", "blocks.0.attn.hook_z")
+    for name in (*points, "ln_final.hook_in", "ln_final.hook_out", "unembed.hook_out"):
         assert model._resolve_hook_name(name) in model.hook_dict
 
 
