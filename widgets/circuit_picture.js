@@ -1,5 +1,5 @@
 // Of the circuit view, what needs no page: places of nodes, moves between them, words, the record that is exported.
-import { grouped, sig, signed } from "./lib.js";
+import { grouped, sig, signed, visible } from "./lib.js";
 
 export const ERROR_NODE = -1; // the feature number of a reconstruction error
 export const PICTURE = { pitch: 38, row: 38, left: 92, top: 52, foot: 46, gap: 14 };
@@ -185,4 +185,9 @@ export function contextWords(found) {
   if (!found) return "No contexts: the view was given no index of this layer.";
   if (found.dead || !found.rows.length) return "Never active on the corpus of the index: it has no contexts.";
   return `Top contexts, of at most ${sig(found.max)}`;
+}
+
+/** Text with its spaces as spaces, where lines can break; other whitespace as marks. */
+export function spacedText(text) {
+  return text.split(" ").map(visible).join(" ");
 }

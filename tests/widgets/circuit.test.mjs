@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   accountedWords, circuitRecord, contextWords, curvePoints, curveText, edgesAt, effectWords, keptEdges, keptNumbers, layoutCircuit,
-  measuredWords, nextNode, nodeOfValue, nodeRadius, pointOf, shareText, shortHook, valueOfNode,
+  measuredWords, nextNode, nodeOfValue, nodeRadius, pointOf, shareText, shortHook, spacedText, valueOfNode,
 } from "../../widgets/circuit_picture.js";
 
 const node = (layer, position, feature, effect = 1) => ({ layer, position, feature, effect });
@@ -83,6 +83,10 @@ test("words say what the numbers mean", () => {
   assert.equal(contextWords({ dead: false, max: 12.34, rows: [[1, "", "", ""]] }), "Top contexts, of at most 12.3");
   assert.match(contextWords({ dead: true, rows: [] }), /Never active/);
   assert.match(contextWords(undefined), /no index of this layer/);
+});
+
+test("contexts keep their spaces, so that lines can break between words", () => {
+  assert.equal(spacedText(" the war.\n In\tParis"), " the war.↵ In⇥Paris");
 });
 
 test("the record holds what is kept, by name", () => {
