@@ -138,15 +138,3 @@ def checked_circuit(
             f"the circuit has positions {', '.join(circuit.positions)}, the task {', '.join(task.positions)}"
         )
     return ordered
-
-
-def twin(model: "SAETransformerBridge") -> "SAETransformerBridge":
-    """Return the model with hook points of its own and the same weights, for use in another thread.
-
-    Hooks change what a model computes for everyone who runs it meanwhile: two threads need two sets of hook points.
-    Nothing big is copied.
-    """
-    from copy import deepcopy
-
-    shared = [*model.parameters(), *model.buffers(), getattr(model, "tokenizer", None)]
-    return deepcopy(model, {id(thing): thing for thing in shared if thing is not None})

@@ -1,6 +1,4 @@
-"""Faithfulness size by size: the numbers of the whole curve, an end between batches, hook points of one's own."""
-
-import threading
+"""Faithfulness size by size: the numbers of the whole curve, and an end between batches."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,9 @@ import torch
 
 from saekit._circuits_faithful import faithfulness
 from saekit._circuits_features import feature_circuit
-from saekit._circuits_measure import Interrupted, Measure, checked_circuit, stoppable, twin
+from saekit._circuits_measure import Interrupted, Measure, checked_circuit, stoppable
 from saekit._circuits_tasks import own_task
 from saekit.errors import SAEError
-from saekit.models import check_hook
 from tests import tiny
 
 LOW, HIGH = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
@@ -49,26 +46,6 @@ def test_a_task_ends_before_its_next_batch_and_leaves_no_hook(model, made):
     assert [part.clean for _, part in heard.batches(2)] == [part.clean for _, part in task.batches(2)]
     after = measure(3, "kept")
     assert after == Measure(model, saes, task, circuit)(3, "kept"), "what was begun does not change what comes after"
-
-
-def test_a_twin_shares_the_weights_and_not_the_hooks(model, made):
-    _, task, _ = made
-    other = twin(model)
-    assert all(a is b for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert other.tokenizer is model.tokenizer
-    ids = task.ids[0][None]
-    plain = model(ids)
-    inside = {}
-
-    def zero(state, hook):
-        thread = threading.Thread(target=lambda: inside.update(other=other(ids)))
-        thread.start()
-        thread.join()
-        return state * 0
-
-    changed = model.run_with_hooks(ids, fwd_hooks=[(check_hook(model, LOW), zero)])
-    assert torch.equal(inside["other"], plain)
-    assert not torch.equal(changed, plain)
 
 
 def test_a_circuit_of_other_dictionaries_or_positions_is_refused(model, made):

@@ -79,7 +79,8 @@ class Circuit(CircuitWork):
             TraitError: ``k`` or ``errors`` is out of range.
         """
         from saekit._circuits_features import directions_of
-        from saekit._circuits_measure import checked_circuit, twin
+        from saekit._circuits_measure import checked_circuit
+        from saekit._models_twin import twin
         from saekit.circuits import Directions
 
         if hasattr(dictionaries, "cfg") or isinstance(dictionaries, Directions):
