@@ -1,0 +1,140 @@
+"""Faithfulness one size at a time: for views, where a reader asks for one size after another and may change her mind.
+
+The same numbers as `saekit.circuits.faithfulness`; what all sizes share (the means, the model itself, the run with
+nothing kept) is computed once. A task can be told to end between two batches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from saekit._circuits_faithful import Errors, Means, _ablated, mean_nodes
+from saekit._circuits_features import ERROR, FeatureCircuit, Node, _ordered, directions_of
+from saekit._circuits_localise import Directions
+from saekit._circuits_tasks import Task
+from saekit.errors import SAEError
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+
+class Interrupted(Exception):
+    """Nobody wants the result any more."""
+
+
+@dataclass(frozen=True, repr=False)
+class StoppableTask(Task):
+    """A task that raises `Interrupted` before its next batch once ``stopped()`` is true."""
+
+    stopped: Callable[[], bool] = field(default=lambda: False, compare=False)
+
+    def batches(self, size: int = 16) -> "Iterator[tuple[Int[Tensor, 'batch'], Task]]":
+        """Yield the parts of the task, as `Task.batches` does."""
+        for rows, part in super().batches(size):
+            if self.stopped():
+                raise Interrupted
+            yield rows, part
+
+
+def stoppable(task: Task, stopped: Callable[[], bool]) -> StoppableTask:
+    """Return the task with an ear for ``stopped()``."""
+    return StoppableTask(**{f.name: getattr(task, f.name) for f in fields(Task)}, stopped=stopped)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Faithfulness and completeness of the ``size`` strongest features, as in `saekit.circuits.Faithfulness`."""
+
+    size: int
+    errors: Errors
+    faithfulness: float
+    completeness: float
+
+
+class Measure:
+    """Measures circuits of any size on one task; each size costs two runs of the task's prompts.
+
+    Attributes:
+        model: Mean logit difference of the model itself, None before the first call.
+        nothing: The same with all features and errors at the named positions ablated.
+    """
+
+    def __init__(
+        self,
+        model: "SAETransformerBridge",
+        dictionaries: "Sequence[SAE[Any] | Directions]",
+        task: Task,
+        circuit: FeatureCircuit,
+        *,
+        batch_size: int = 16,
+    ) -> None:
+        """Get ready; the arguments are those of `saekit.circuits.faithfulness`.
+
+        Raises:
+            SAEError: Dictionaries or positions other than the circuit's.
+        """
+        self._ordered = checked_circuit(model, dictionaries, task, circuit)
+        self._bridge, self._task, self._circuit, self._batch_size = model, task, circuit, batch_size
+        self._means: Means | None = None
+        self.model: float | None = None
+        self.nothing: float | None = None
+
+    def __call__(self, size: int, errors: Errors, *, stopped: Callable[[], bool] = lambda: False) -> Point:
+        """Keep the ``size`` strongest features, errors kept or ablated; raise `Interrupted` once ``stopped()``."""
+        if errors not in ("kept", "ablated"):
+            raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
+        task = stoppable(self._task, stopped)
+        if self._means is None:
+            dictionaries = [dictionary for _, dictionary in self._ordered]
+            self._means = mean_nodes(self._bridge, dictionaries, task, batch_size=self._batch_size)
+        if self.model is None:
+            self.model = self._run(task, None)
+        if self.nothing is None:
+            self.nothing = self._run(task, set())
+        kept = set(self._circuit.top(size))
+        if errors == "kept":
+            places = range(len(self._circuit.positions))
+            kept |= {Node(layer, place, ERROR) for layer in range(len(self._ordered)) for place in places}
+        inside, outside = self._run(task, kept), self._run(task, kept, inside=False)
+        return Point(size, errors, self._share(inside), self._share(outside))
+
+    def _run(self, task: Task, kept: set[Node] | None, *, inside: bool = True) -> float:
+        return _ablated(
+            self._bridge, self._ordered, task, self._means, kept, inside=inside, batch_size=self._batch_size
+        )
+
+    def _share(self, value: float) -> float:
+        gap = self.model - self.nothing
+        return (value - self.nothing) / gap if gap else float("nan")
+
+
+def checked_circuit(
+    model: "SAETransformerBridge",
+    dictionaries: "Sequence[SAE[Any] | Directions]",
+    task: Task,
+    circuit: FeatureCircuit | None = None,
+) -> "list[tuple[str, SAE[Any] | Directions]]":
+    """Return the dictionaries with their hook points, lowest layer first.
+
+    Raises:
+        SAEError: They do not fit the model or each other, or the circuit is not one of them and of the task.
+    """
+    ordered = _ordered(model, dictionaries)
+    if circuit is None:
+        return ordered
+    hooks = tuple(hook for hook, _ in ordered)
+    widths = tuple(len(directions_of(dictionary)) for _, dictionary in ordered)
+    if (hooks, widths) != (circuit.hook_names, tuple(effects.shape[1] for effects in circuit.features)):
+        raise SAEError(
+            f"the circuit is of {', '.join(circuit.hook_names)} with "
+            f"{', '.join(str(effects.shape[1]) for effects in circuit.features)} features, the dictionaries are of "
+            f"{', '.join(hooks)} with {', '.join(map(str, widths))}: pass those that it was made with"
+        )
+    if tuple(task.positions) != circuit.positions:
+        raise SAEError(
+            f"the circuit has positions {', '.join(circuit.positions)}, the task {', '.join(task.positions)}"
+        )
+    return ordered

@@ -1,0 +1,24 @@
+"""What the tests of the circuit view are made of: the tiny model, two random SAEs, three pairs of prompts."""
+
+from saekit.circuits import own_task
+from saekit.saes import sae_fingerprint
+from tests import tiny
+from tests.views.fake_index import FakeIndex
+
+LOW, HIGH = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
+WIDTH = 96
+
+
+def random_saes():
+    return [tiny.topk_sae(32, WIDTH, hook_name=hook, seed=seed) for seed, hook in enumerate((LOW, HIGH))]
+
+
+def small_task(model):
+    return own_task(model, tiny.PAIRS)
+
+
+def fake_index(sae, hook=HIGH):
+    """An index that says it is of this SAE; its feature 3 is dead, its feature 7 holds hostile text."""
+    index = FakeIndex(d_sae=WIDTH)
+    index.hook_name, index.sae_hash = hook, sae_fingerprint(sae)
+    return index
