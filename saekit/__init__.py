@@ -70,6 +70,7 @@ _HOME = {
     "steering_sweep": "steering",
     "TopActivations": "views.top_activations",
     "Training": "views.training",
+    "Circuit": "views.circuit",
     "SaekitError": "errors",
     "ModelError": "errors",
     "SAEError": "errors",

@@ -41,7 +41,7 @@ NAMES = [
     ("transformer_lens.model_bridge", "TransformerBridge.b_U", ()),
     ("sae_lens.registry", "get_sae_training_class", ()),
     ("transformer_lens.model_bridge.architecture_adapter", "ArchitectureAdapter.apply_output_logits_transform", ()),
-    ("transformer_lens.model_bridge.generalized_components.block", "BlockBridge", ()),
+    ("transformer_lens.model_bridge.generalized_components.block", "BlockBridge._teardown_capture_hooks", ()),
     ("transformer_lens.model_bridge", "TransformerBridge.boot_native", ()),
     ("transformer_lens.config", "TransformerBridgeConfig", ()),
     ("transformers", "AutoTokenizer.from_pretrained", ()),
