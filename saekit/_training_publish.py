@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--index-tokens", type=int, default=1_020_000, help="0: no index")
     parser.add_argument("--index-examples", type=int, default=20, help="a feature")
+    parser.add_argument("--index-per-interval", type=int, default=4, help="examples an interval of activation")
     parser.add_argument("--held-out-tokens", type=int, default=60_000, help="for the cards")
     parser.add_argument("--out", type=Path, required=True, help="folder for activations and SAEs")
     args = parser.parse_args(arguments)
@@ -89,7 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
         }
     publish(
         saes, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training,
-        index_tokens=args.index_tokens, index_examples=args.index_examples, held_out_tokens=args.held_out_tokens,
+        index_tokens=args.index_tokens, index_examples=args.index_examples,
+        index_per_interval=args.index_per_interval, held_out_tokens=args.held_out_tokens,
     )  # fmt: skip
 
 
@@ -119,6 +121,7 @@ def publish(
     training: dict[str, dict],
     index_tokens: int = 1_020_000,
     index_examples: int = 20,
+    index_per_interval: int = 4,
     held_out_tokens: int = 60_000,
 ) -> None:
     """Write ``out/NAME/sae`` (weights and card) and ``out/NAME/index`` (bounded, compacted); scores in float32."""
@@ -137,13 +140,13 @@ def publish(
     for (name, sae), card in zip(saes.items(), cards, strict=True):
         save_sae(sae, out / name / "sae", card=card | {"training": training[name]})
         if shown is not None:
-            dead = _index(model, sae, shown, out / name, index_examples)
+            dead = _index(model, sae, shown, out / name, index_examples, index_per_interval)
             save_sae(sae, out / name / "sae", card=card | dead | {"training": training[name]})
 
 
-def _index(model: object, sae: "SAE", shown: Sequence, folder: Path, examples: int) -> dict:
+def _index(model: object, sae: "SAE", shown: Sequence, folder: Path, examples: int, per_interval: int) -> dict:
     from saekit.index import FeatureIndex
 
     index = FeatureIndex.build(model, sae, shown, path=folder / "index-mergeable", examples_per_feature=examples)
-    index.compacted(folder / "index")
+    index.compacted(folder / "index", per=per_interval)
     return {"dead_share_of_index_tokens": float(index.dead.mean()), "index_tokens": index.n_tokens}

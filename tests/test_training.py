@@ -330,7 +330,7 @@ def test_the_documented_command_makes_saes_cards_and_indexes(model_folder, tmp_p
     corpus.write_text("\n".join(lines))
     where = f"--model {model_folder} --corpus {corpus} --index-corpus {corpus} --out {tmp_path / 'out'}"
     size = f"--sae {HOOK}:64:4 --sae blocks.2.hook_resid_post:48:3 --passes 3 --index-tokens 3000 --held-out-tokens 500"
-    main(f"{where} {size} --device cpu".split())
+    main(f"{where} {size} --index-per-interval 2 --device cpu".split())
     for name, hook in ((f"{HOOK}.64", HOOK), ("blocks.2.hook_resid_post.48", "blocks.2.hook_resid_post")):
         folder = tmp_path / "out" / name
         sae = load_sae(str(folder / "sae"))
@@ -343,7 +343,12 @@ def test_the_documented_command_makes_saes_cards_and_indexes(model_folder, tmp_p
         assert card["held_out"] == f"{corpus} (heldout)"
         assert f"--sae {HOOK}:64:4" in card["training"]["command"]
         assert card["dead_share_of_index_tokens"] == index.dead.mean()
-        assert index.top(int(index.count.argmax()), 3)
+        busiest = int(index.count.argmax())
+        assert index.top(busiest, 3)
+        whole = FeatureIndex.load(folder / "index-mergeable", sae=sae)
+        small = [whole.compacted(tmp_path / f"{name}-{per}", per=per) for per in (2, 4)]
+        kept = [(one.path / "sampled_value.bin").stat().st_size for one in small]
+        assert (folder / "index/sampled_value.bin").stat().st_size == kept[0] < kept[1]
 
 
 @pytest.mark.parametrize("text", ["blocks.1.hook_resid_post", "hook:64", "hook:many:4"])
