@@ -14,10 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from saekit import _exercise_list, _exercise_superposition, _exercise_training
+from saekit import (
+    _exercise_attribution,
+    _exercise_circuits,
+    _exercise_list,
+    _exercise_probes,
+    _exercise_steering,
+    _exercise_superposition,
+    _exercise_training,
+    _exercise_transfer,
+)
 from saekit._exercise_list import Exercise
 
-EXERCISES = _exercise_list.EXERCISES | _exercise_superposition.EXERCISES | _exercise_training.EXERCISES
+_OF_NOTEBOOKS = (
+    *(_exercise_superposition, _exercise_training, _exercise_attribution, _exercise_steering, _exercise_circuits),
+    *(_exercise_probes, _exercise_transfer),
+)
+EXERCISES = dict(_exercise_list.EXERCISES)
+for _module in _OF_NOTEBOOKS:
+    EXERCISES |= _module.EXERCISES
 RTOL, ATOL = 1e-4, 1e-5  # float32 answers pass; a wrong formula does not
 
 
