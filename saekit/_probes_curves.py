@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from saekit._probes_progress import Progress, Reporting
 from saekit._probes_recipes import baseline_recipe, sae_recipe
 from saekit._probes_score import Interval, f1_of, f1_resampled, interval, resamples
 from saekit._probes_split import make_folds
+from saekit._probes_store import read_result, write_plain
 from saekit.errors import ProbeError
 
 _PARTS = 3  # in which the training texts of a point are cut to choose the strength
@@ -35,10 +37,24 @@ class Curve:
     spread: dict[str, tuple[float, ...]]
     n_test: int
 
+    def save(self, path: Path | str) -> None:
+        """Save as one file."""
+        write_plain(path, "curve", self)
+
     def __repr__(self) -> str:
         lines = [f"{self.over} {', '.join(f'{x:g}' for x in self.at)} ({self.n_test:,} test texts)"]
         lines += [f"{name}: {', '.join(f'{i.value:.3f}' for i in row)}" for name, row in self.macro_f1.items()]
         return "\n".join(lines)
+
+
+def load_curve(path: Path | str) -> Curve:
+    """Load what `Curve.save` has saved. Raises ProbeError if the file is not that."""
+    about, _ = read_result(path, "curve")
+    return Curve(
+        about["over"], tuple(about["at"]),
+        {name: tuple(Interval(*point) for point in row) for name, row in about["macro_f1"].items()},
+        {name: tuple(row) for name, row in about["spread"].items()}, about["n_test"],
+    )  # fmt: skip
 
 
 def curve(

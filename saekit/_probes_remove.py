@@ -7,6 +7,7 @@ also shift every probe's score. Written from the description of the measures.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from saekit._probes_classify import fit
 from saekit._probes_features import Site, TextFeatures
 from saekit._probes_pool import pool
 from saekit._probes_split import make_folds
+from saekit._probes_store import read_result, write_plain
 from saekit.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -48,10 +50,22 @@ class Removal:
     features: tuple[Any, ...]
     n_test: int
 
+    def save(self, path: Path | str) -> None:
+        """Save as one file."""
+        write_plain(path, "removal", self)
+
     def __repr__(self) -> str:
         rows = zip(self.sizes, self.score, self.control, strict=True)
         said = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
         return f"{self.measure} on {self.n_test:,} texts: {said}"
+
+
+def load_removal(path: Path | str) -> Removal:
+    """Load what `Removal.save` has saved. Raises ProbeError if the file is not that."""
+    about, _ = read_result(path, "removal")
+    features = tuple(tuple(f) if isinstance(f, list) else f for f in about["features"])
+    rows = (tuple(about[name]) for name in ("sizes", "score", "control"))
+    return Removal(about["measure"], *rows, about["detail"], features, about["n_test"])
 
 
 def spurious_removal(

@@ -1,7 +1,9 @@
 """Results on disk: one safetensors file, numbers as arrays and the rest as JSON in its header. Never pickle."""
 
 import json
+from dataclasses import astuple, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,20 @@ def write_result(path: Path | str, kind: str, about: dict, arrays: dict[str, np.
     header = {"saekit": json.dumps({"format": _FORMAT, "kind": kind, **about})}
     with atomic(Path(path)) as draft:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft, metadata=header)
+
+
+def write_plain(path: Path | str, kind: str, result: Any) -> None:
+    """Write a result that is a dataclass of plain values, intervals among them: there are no arrays to keep."""
+    write_result(path, kind, {field.name: _listed(getattr(result, field.name)) for field in fields(result)}, {})
+
+
+def _listed(value: Any) -> Any:
+    """Return a value as JSON knows it; an interval becomes [value, low, high]."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return list(astuple(value)) if is_dataclass(value) else value
 
 
 def read_result(path: Path | str, kind: str) -> tuple[dict, dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from saekit._probes_progress import Progress, Reporting
 from saekit._probes_recipes import baseline_recipe, sae_recipe
 from saekit._probes_score import Interval, f1_of, f1_resampled, interval, resamples
 from saekit._probes_split import find_duplicates, in_both, make_folds
+from saekit._probes_store import read_result, write_plain
 from saekit.errors import ProbeError
 
 
@@ -34,6 +36,10 @@ class Transfer:
         i, j = self.names.index(name), self.names.index(to)
         return table[j][j].value - table[i][j].value
 
+    def save(self, path: Path | str) -> None:
+        """Save as one file."""
+        write_plain(path, "transfer", self)
+
     def __repr__(self) -> str:
         lines = []
         for probe, table in self.macro_f1.items():
@@ -44,6 +50,14 @@ class Transfer:
             for i, a in enumerate(self.names) for j, b in enumerate(self.names) if self.shared[i][j]
         ]  # fmt: skip
         return "\n".join([*lines, *([f"texts in two sets: {'; '.join(pairs)}"] if pairs else [])])
+
+
+def load_transfer(path: Path | str) -> Transfer:
+    """Load what `Transfer.save` has saved. Raises ProbeError if the file is not that."""
+    about, _ = read_result(path, "transfer")
+    table = lambda rows: tuple(tuple(Interval(*point) for point in row) for row in rows)  # noqa: E731
+    tables = {name: table(rows) for name, rows in about["macro_f1"].items()}
+    return Transfer(tuple(about["names"]), tables, tuple(map(tuple, about["shared"])))
 
 
 def transfer(

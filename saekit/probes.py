@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from saekit._probes_curves import Curve, curve
+from saekit._probes_curves import Curve, curve, load_curve
 from saekit._probes_extract import extract
 from saekit._probes_features import Site, TextFeatures, subset
 from saekit._probes_grid import Cell, Grid, grid, load_grid
@@ -34,19 +34,20 @@ from saekit._probes_reading import (
     tree_text,
 )  # fmt: skip
 from saekit._probes_recipes import BASELINES, baseline_recipe, own_recipe, sae_recipe
-from saekit._probes_remove import Removal, spurious_removal, targeted_perturbation
+from saekit._probes_remove import Removal, load_removal, spurious_removal, targeted_perturbation
 from saekit._probes_result import ProbeResult, ProbeTable, digest_of, load_probe
 from saekit._probes_score import Comparison, Interval, Scores
 from saekit._probes_split import Duplicates, Folds, find_duplicates, in_both, make_folds
-from saekit._probes_transfer import Transfer, transfer
+from saekit._probes_transfer import Transfer, load_transfer, transfer
 from saekit.errors import ProbeError
 
 __all__ = [
     "Cell", "Classified", "Comparison", "Context", "Curve", "Duplicates", "Folds", "Grid", "Interval",
     "ProbeResult", "ProbeTable", "Removal", "Scores", "Site", "TextFeatures", "Transfer", "Weight", "baselines",
     "classify", "compare", "contexts", "curve", "extract", "find_duplicates", "fit_binariser", "grid", "in_both",
-    "load_grid", "load_probe", "make_folds", "pool", "predict", "probe", "probe_columns", "spurious_removal",
-    "subset", "targeted_perturbation", "top_features", "top_words", "transfer", "tree_text",
+    "load_curve", "load_grid", "load_probe", "load_removal", "load_transfer", "make_folds", "pool", "predict", "probe",
+    "probe_columns", "spurious_removal", "subset", "targeted_perturbation", "top_features", "top_words", "transfer",
+    "tree_text",
 ]  # fmt: skip
 
 _NEARLY_ALL = 0.95  # share of columns that are constant above which there is little left to learn from

@@ -79,6 +79,19 @@ def test_curves_are_the_same_for_the_same_seed():
     )
 
 
+def test_a_curve_comes_back_from_disk_as_it_was(tmp_path):
+    """One draw has no spread: NaN has to survive too."""
+    for draws in (1, 2):
+        found = probes.curve(planted(100), "size", (8, 40), classifier="difference", draws=draws)
+        found.save(tmp_path / "c.safetensors")
+        again = probes.load_curve(tmp_path / "c.safetensors")
+        assert (again.over, again.at, again.n_test) == (found.over, found.at, found.n_test)
+        assert again.macro_f1 == found.macro_f1
+        assert repr(again.spread) == repr(found.spread)
+    with pytest.raises(ProbeError, match="holds a curve of format 1: expected a transfer"):
+        probes.load_transfer(tmp_path / "c.safetensors")
+
+
 @pytest.fixture(scope="module")
 def domains():
     """In the second domain the same features speak; in the third they speak for the other class."""
@@ -101,6 +114,16 @@ def test_transfer_says_where_a_probe_still_works(domains):
         assert table[i][i].value == pytest.approx(alone.macro_f1.value)
     assert "texts in two sets" in repr(got), "the made-up texts are the same"
     assert got.shared[0] == (0, 150, 150)
+
+
+def test_a_transfer_comes_back_from_disk_as_it_was(domains, tmp_path):
+    found = probes.transfer(domains, classifier="difference", baselines=("length",))
+    found.save(tmp_path / "t.safetensors")
+    again = probes.load_transfer(tmp_path / "t.safetensors")
+    assert vars(again) == vars(found)
+    assert again.gap("a", "turned") == found.gap("a", "turned")
+    with pytest.raises(ProbeError, match="holds a transfer of format 1: expected a removal"):
+        probes.load_removal(tmp_path / "t.safetensors")
 
 
 def test_trained_on_one_set_nothing_of_the_other_is_used(domains):

@@ -65,6 +65,19 @@ def test_removing_one_classs_features_breaks_its_probe_only():
     assert (np.diag(drop) > drop.max(1, where=~np.eye(4, dtype=bool), initial=-1)).all()
 
 
+def test_a_removal_comes_back_from_disk_as_it_was(tmp_path):
+    two, sae, other = concepts(2, n=100)
+    three, *_ = concepts(3, n=100)
+    path = tmp_path / "r.safetensors"
+    for found in (
+        probes.spurious_removal(two, sae, other, sizes=(2, 5)), probes.targeted_perturbation(three, sae, sizes=(1, 2)),
+    ):  # fmt: skip
+        found.save(path)
+        assert probes.load_removal(path) == found
+    with pytest.raises(ProbeError, match="holds a removal of format 1: expected a curve"):
+        probes.load_curve(path)
+
+
 def test_taking_a_feature_out_of_every_token_is_taking_its_mean_out_of_the_text():
     from saekit._probes_remove import _without
 
