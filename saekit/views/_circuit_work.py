@@ -47,6 +47,8 @@ class CircuitWork(View):
     _widths: dict[str, int]
     _batch_size: int
     _measure: Any  # a saekit._circuits_measure.Measure, once there is a circuit
+    _finding: bool = False
+    _waiting: Sequence[tuple[str, int]] = ()  # (errors, size) that the curve still lacks
 
     @property
     def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
@@ -62,21 +64,24 @@ class CircuitWork(View):
         """Find what is missing of the circuit and measure the size shown, in the background; see `wait`."""
         with self._guard:
             self.error = ""
-            if self._missing():
+            if self._missing() and not self._finding:
+                self._finding = True
                 self._background("find", self._find)
             if self._point() is None:
-                self._background("measure", lambda stopped: self._measure_sizes((), stopped))
+                self._background("measure", self._measure_sizes)
 
     def measure_curve(self, sizes: Sequence[int] = CURVE) -> None:
         """Measure circuits of these sizes too, in the background; sizes beyond all features count as all of them."""
         with self._guard:
+            self._waiting = [(self.errors, size) for size in sizes]
             self.compute()
-            self._background("measure", lambda stopped: self._measure_sizes(tuple(sizes), stopped))
+            self._background("measure", self._measure_sizes)
 
     def stop(self) -> None:
         """End what is under way after the batch of prompts at hand, without a result. The Stop button calls this."""
         with self._guard:
             super().stop()
+            self._finding, self._waiting = False, []
             self._doing = ""
 
     @t.observe("_starts")
@@ -91,12 +96,24 @@ class CircuitWork(View):
     def _on_size(self, _change: Any) -> None:
         with self._guard:
             if self._nodes and self._point() is None:
-                self._background("measure", lambda stopped: self._measure_sizes((), stopped))
+                self._background("measure", self._measure_sizes)
 
     def _missing(self) -> bool:
         return self.circuit is None or self.edges is None or bool(self._indexes and not self._contexts)
 
     def _find(self, stopped: Stopped) -> None:
+        """Find what is missing, then measure: a measurement that was asked for before had nothing to measure."""
+        try:
+            self._find_missing(stopped)
+        finally:
+            with self._guard:
+                if not stopped():
+                    self._finding = False
+        with self._guard:
+            if not stopped() and self.circuit is not None and (self._waiting or self._point() is None):
+                self._background("measure", self._measure_sizes)
+
+    def _find_missing(self, stopped: Stopped) -> None:
         """Find the circuit, weigh its edges and read contexts, as far as there are none yet."""
         from saekit._circuits_measure import Interrupted, stoppable
         from saekit.circuits import circuit_edges, feature_circuit
@@ -144,27 +161,20 @@ class CircuitWork(View):
             self._nodes = node_rows(self.circuit, nodes)
             self._edges = edge_rows(nodes, self.edges or ())
 
-    def _measure_sizes(self, sizes: tuple[int, ...], stopped: Stopped) -> None:
-        """Measure the size that is shown, whatever it becomes meanwhile, then ``sizes``."""
+    def _measure_sizes(self, stopped: Stopped) -> None:
+        """Measure the size that is shown, whatever it becomes meanwhile, then those that wait."""
         from saekit._circuits_measure import Interrupted, Measure
 
         if self.circuit is None:
-            return
+            return  # the end of `_find` takes it up
         if self._measure is None:
             options = {"batch_size": self._batch_size}
             self._measure = Measure(self._model, self._dictionaries, self._test, self.circuit, **options)
-        errors, features = self.errors, self._facts["features"]
-        waiting = list(dict.fromkeys(min(size, features) for size in sizes))
         try:
-            while not stopped():
-                if self._point() is None:
-                    wanted = (self.errors, self.size)
-                elif left := [size for size in waiting if (errors, size) not in self.measured]:
-                    wanted = (errors, left[0])
-                else:
-                    break
-                self._publish(stopped, _doing=f"measuring {wanted[1]:,} features, errors {wanted[0]}")
-                point = self._measure(wanted[1], wanted[0], stopped=stopped)
+            while not stopped() and (wanted := self._next_size()):
+                errors, size = wanted
+                self._publish(stopped, _doing=f"measuring {size:,} features, errors {errors}")
+                point = self._measure(size, errors, stopped=stopped)
                 row = {
                     "errors": point.errors,
                     "size": point.size,
@@ -176,3 +186,13 @@ class CircuitWork(View):
         except Interrupted:
             return
         self._publish(stopped, _doing="")
+
+    def _next_size(self) -> tuple[str, int] | None:
+        """Return what to measure next: what is shown, else the first that waits; None when all is measured."""
+        with self._guard:
+            if self._point() is None:
+                return self.errors, self.size
+            features = self._facts["features"]
+            sizes = [(errors, min(size, features)) for errors, size in self._waiting]
+            self._waiting = [wanted for wanted in dict.fromkeys(sizes) if wanted not in self.measured]
+            return self._waiting[0] if self._waiting else None

@@ -11,6 +11,7 @@ import torch
 import traitlets
 
 from saekit import _circuits_measure as measures
+from saekit import circuits
 from saekit.circuits import Node, circuit_edges, faithfulness, feature_circuit
 from saekit.errors import FeatureIndexError, SAEError
 from saekit.views import _circuit_data as data
@@ -223,6 +224,26 @@ def test_stop_ends_the_work_and_compute_takes_it_up_again(view, slow):
     view.set_state({"_starts": 1})
     assert view.wait(30)
     assert view.faithfulness is not None
+
+
+def test_a_curve_asked_for_while_the_circuit_is_found_is_measured_after_it(model, saes, task, monkeypatch):
+    gate, searches = threading.Event(), []
+
+    def waiting(*arguments, **options):
+        searches.append(arguments)
+        assert gate.wait(30)
+        return feature_circuit(*arguments, **options)
+
+    monkeypatch.setattr(circuits, "feature_circuit", waiting)
+    view = Circuit(model, saes, task, k=5)
+    while not searches:
+        time.sleep(0.005)
+    view.measure_curve((0, 3))
+    gate.set()
+    assert view.wait(60)
+    assert {("kept", 5), ("kept", 0), ("kept", 3)} <= set(view.measured)
+    assert len(view.edges) > 0
+    assert len(searches) == 1, "it was not begun anew"
 
 
 def test_stop_while_the_circuit_is_found_leaves_none(model, saes, task, monkeypatch):
