@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from saekit._probes_classify import strengths
 from saekit._probes_features import TextFeatures
@@ -68,12 +69,15 @@ class Grid:
         test: How good the best cell is on the test part, which nothing before has seen.
         test_difference: Best cell minus best baseline there; None without baselines.
         predicted: ``[cell or baseline, text]`` in validation, first repeat; -1 in the test part.
+        scores: ``[cell or baseline, text, class]``: how strongly each class was predicted there; 0 in the test part.
+        fold: In which the text was left out of the fit, first repeat; 0 is the test part.
         labels: The truth.
         group: Duplicates.
         seed: Of folds and resamples.
         digest: Of texts and labels.
         data_name: Of the data set.
         label_names: Classes.
+        balanced: Whether texts were weighed so that every class counts the same.
     """
 
     cells: tuple[Cell, ...]
@@ -84,12 +88,15 @@ class Grid:
     test: Scores
     test_difference: Comparison | None
     predicted: Int[np.ndarray, "cell text"]
+    scores: Float[np.ndarray, "cell text c"]
+    fold: Int[np.ndarray, " text"]
     labels: Int[np.ndarray, " text"]
     group: Int[np.ndarray, " text"]
     seed: int
     digest: str
     data_name: str
     label_names: tuple[str, ...]
+    balanced: bool = False
 
     @property
     def best_cell(self) -> Cell:
@@ -108,13 +115,18 @@ class Grid:
         f1 = [f1_resampled(self.labels[rows], row[rows], len(self.label_names), weights) for row in self.predicted]
         return rows, np.stack(f1)
 
-    def behind_best(self, cell: int) -> Interval:
-        """Return macro F1 of the best cell minus that of another in validation; if it holds 0, they may be equal."""
+    def difference(self, one: int, other: int) -> Interval:
+        """Return macro F1 of one cell minus that of another in validation; if it holds 0, they may be equal.
+
+        Cells go by number, baselines after them: the first is ``len(cells)``.
+        """
         rows, drawn = self._resampled
-        one, other = (
-            f1_of(self.labels[rows], self.predicted[i][rows], len(self.label_names)) for i in (self.best, cell)
-        )
-        return interval(one - other, drawn[self.best] - drawn[cell])
+        value = [f1_of(self.labels[rows], self.predicted[i][rows], len(self.label_names)) for i in (one, other)]
+        return interval(value[0] - value[1], drawn[one] - drawn[other])
+
+    def behind_best(self, cell: int) -> Interval:
+        """Return macro F1 of the best cell minus that of another; see `difference`."""
+        return self.difference(self.best, cell)
 
     @cached_property
     def as_good(self) -> tuple[int, ...]:
@@ -145,11 +157,12 @@ class Grid:
         about = {"cells": rows(self.cells), "baselines": rows(self.baselines), "axes": self.axes, "best": self.best}
         about |= {"best_baseline": self.best_baseline, "seed": self.seed, "digest": self.digest}
         about |= {"data_name": self.data_name, "label_names": self.label_names, "n_test": self.test.n}
+        about |= {"balanced": self.balanced}
         about |= {"test": [_listed(self.test.macro_f1), _listed(self.test.auroc), self.test.accuracy]}
         if (d := self.test_difference) is not None:
             about["difference"] = [d.name, d.other, _listed(d.macro_f1), _listed(d.auroc), d.p_value, d.only_first,
                                    d.only_second, d.verdict]  # fmt: skip
-        arrays = {name: getattr(self, name) for name in ("predicted", "labels", "group")}
+        arrays = {name: getattr(self, name) for name in ("predicted", "scores", "fold", "labels", "group")}
         arrays |= {name: getattr(self.test, name) for name in ("confusion", "precision", "recall", "f1")}
         write_result(path, "grid", about, arrays)
 
@@ -173,8 +186,9 @@ def load_grid(path: Path | str) -> Grid:
         difference = Comparison(d[0], d[1], Interval(*d[2]), Interval(*d[3]), *d[4:])
     return Grid(
         cells(about["cells"]), cells(about["baselines"]), {k: tuple(v) for k, v in about["axes"].items()},
-        about["best"], about["best_baseline"], test, difference, arrays["predicted"], arrays["labels"],
-        arrays["group"], about["seed"], about["digest"], about["data_name"], tuple(about["label_names"]),
+        about["best"], about["best_baseline"], test, difference, arrays["predicted"], arrays["scores"],
+        arrays["fold"], arrays["labels"], arrays["group"], about["seed"], about["digest"], about["data_name"],
+        tuple(about["label_names"]), about["balanced"],
     )  # fmt: skip
 
 
@@ -211,19 +225,14 @@ def grid(
         progress: Show a progress bar, or a function that is given (cells done, number of cells). What it raises ends
             the search.
     """
-    names = [n for n, s in features.sites.items() if not s.control] if sites is None else list(sites)
-    axes = dict(zip(AXES, map(tuple, (names, poolings, binarisings, classifiers)), strict=True))
-    if empty := [axis for axis, levels in axes.items() if not levels or len(set(levels)) < len(levels)]:
-        raise ProbeError(f"{empty[0]}: expected at least one level, and each once")
+    axes = grid_axes(features, sites, poolings, binarisings, classifiers)
+    names = axes["site"]
     if repeats < 1 or folds < 4:
         raise ProbeError(f"a grid needs at least 1 repeat and 4 folds (one is the test part), not {repeats}, {folds}")
     data, options = features.data, {"balanced": balanced, "seed": seed}
     dealt = [_dealt(features, folds, seed, repeat) for repeat in range(repeats)]
-    for name, checks in zip(AXES, (features.site, check_pooling, check_binarise, strengths), strict=True):
-        for level in axes[name]:  # what is wrong with a setting shows now, not after an hour
-            checks(level)
     weights = resamples(dealt[0].duplicates.group[dealt[0].train(0)], seed=seed)
-    found: list[tuple[Cell, np.ndarray, Recipe]] = []
+    found: list[_Found] = []
     recipes = [baseline_recipe(features, features.site(names[0]), name, **options) for name in baselines]
     with Reporting(progress, len(recipes) + int(np.prod([len(v) for v in axes.values()])), "cell") as report:
         for recipe in recipes:
@@ -235,21 +244,47 @@ def grid(
                 setting = dict(zip(AXES, (site, pooling, binarise, classifier), strict=True))
                 recipe = sae_recipe(features, features.site(site), pooling=pooling, binarise=binarise,
                                     classifier=classifier, pooled=pooled, **options)  # fmt: skip
-                known = next((f for f in found if _same(f[0].setting, setting)), None)
+                known = next((f for f in found if _same(f.cell.setting, setting)), None)
                 if known is None:
                     found.append(_validated(recipe, recipe.name, setting, features, dealt, weights))
                 else:
-                    found.append((replace(known[0], name=recipe.name, setting=setting), known[1], known[2]))
+                    cell = replace(known.cell, name=recipe.name, setting=setting)
+                    found.append(known._replace(cell=cell))
                 report(len(found))
     lines, cells = found[: len(recipes)], found[len(recipes) :]
-    highest = lambda rows: int(np.argmax([cell.macro_f1.value for cell, _, _ in rows]))  # noqa: E731
+    highest = lambda rows: int(np.argmax([row.cell.macro_f1.value for row in rows]))  # noqa: E731
     best, best_line = highest(cells), highest(lines) if lines else None
     test, difference = _tested(features, dealt[0], cells[best], None if best_line is None else lines[best_line], seed)
     return Grid(
-        tuple(c for c, _, _ in cells), tuple(c for c, _, _ in lines), axes, best, best_line, test, difference,
-        np.stack([p for _, p, _ in [*cells, *lines]]), data.labels, dealt[0].duplicates.group, seed, digest_of(data),
-        data.name, data.label_names,
+        tuple(c.cell for c in cells), tuple(c.cell for c in lines), axes, best, best_line, test, difference,
+        np.stack([c.predicted for c in [*cells, *lines]]), np.stack([c.scores for c in [*cells, *lines]]),
+        dealt[0].fold, data.labels, dealt[0].duplicates.group, seed, digest_of(data), data.name, data.label_names,
+        balanced,
     )  # fmt: skip
+
+
+class _Found(NamedTuple):
+    """A cell, what it predicts in validation, and how to fit it again."""
+
+    cell: Cell
+    predicted: Int[np.ndarray, " text"]
+    scores: Float[np.ndarray, "text c"]
+    recipe: Recipe
+
+
+def grid_axes(
+    features: TextFeatures, sites: Sequence[str] | None, poolings: Sequence[str], binarisings: Sequence[str],
+    classifiers: Sequence[str],
+) -> dict[str, tuple[str, ...]]:  # fmt: skip
+    """Return the levels of each choice. What is wrong with a setting shows here, not after an hour (ProbeError)."""
+    names = [n for n, s in features.sites.items() if not s.control] if sites is None else list(sites)
+    axes = dict(zip(AXES, map(tuple, (names, poolings, binarisings, classifiers)), strict=True))
+    if empty := [axis for axis, levels in axes.items() if not levels or len(set(levels)) < len(levels)]:
+        raise ProbeError(f"{empty[0]}: expected at least one level, and each once")
+    for name, checks in zip(AXES, (features.site, check_pooling, check_binarise, strengths), strict=True):
+        for level in axes[name]:
+            checks(level)
+    return axes
 
 
 def _same(one: dict[str, str], other: dict[str, str]) -> bool:
@@ -271,19 +306,19 @@ def _dealt(features: TextFeatures, n_folds: int, seed: int, repeat: int) -> Fold
     return replace(first, fold=fold)
 
 
-def _validated(recipe, name, setting, features, dealt, weights) -> tuple[Cell, np.ndarray, Recipe]:
+def _validated(recipe, name, setting, features, dealt, weights) -> _Found:
     labels, n_classes, figures = features.data.labels, len(features.data.label_names), []
     for number, folds in enumerate(dealt):
-        strength, predicted, _ = validate(recipe, labels, folds, n_classes)
+        strength, predicted, scores = validate(recipe, labels, folds, n_classes)
         rows = folds.train(0)
         figures.append(f1_of(labels[rows], predicted[rows], n_classes))
         if number == 0:
-            first = strength, np.where(folds.fold == 0, -1, predicted)
+            first = strength, np.where(folds.fold == 0, -1, predicted), scores.astype(np.float32)
             drawn = f1_resampled(labels[rows], predicted[rows], n_classes, weights)
     mean = float(np.mean(figures))
     drawn = drawn - figures[0] + mean
     spread = float(np.std(figures, ddof=1)) if len(figures) > 1 else float("nan")
-    return Cell(name, setting, interval(mean, drawn), spread, first[0]), first[1], recipe
+    return _Found(Cell(name, setting, interval(mean, drawn), spread, first[0]), *first[1:], recipe)
 
 
 def _tested(features, folds: Folds, best, line, seed: int) -> tuple[Scores, Comparison | None]:
@@ -291,9 +326,9 @@ def _tested(features, folds: Folds, best, line, seed: int) -> tuple[Scores, Comp
     labels, group = features.data.labels[test], folds.duplicates.group[test]
     fold = np.zeros(len(test), np.int64)
     made = []
-    for cell, _, recipe in (best, *([line] if line is not None else [])):
-        scores = next(iter(recipe.each(train, (cell.strength,))))[test]
-        made.append((cell.name, scores.argmax(1), scores))
+    for found in (best, *([line] if line is not None else [])):
+        scores = next(iter(found.recipe.each(train, (found.cell.strength,))))[test]
+        made.append((found.cell.name, scores.argmax(1), scores))
     scored = score(labels, made[0][1], made[0][2], fold=fold, group=group, seed=seed)
     if line is None:
         return scored, None
