@@ -37,6 +37,10 @@ class SteeringError(SaekitError, ValueError):
     """An intervention, a prompt or a position that steering cannot use."""
 
 
+class VisionError(SaekitError, ValueError):
+    """Images, patches or activations of them that cannot be used."""
+
+
 class OfflineError(SaekitError, OSError):
     """Something has to be downloaded first, and the network cannot be reached."""
 

@@ -18,7 +18,7 @@ FLOORS = (
     ("index", "_index", "evaluation", "_evaluation"),
     (
         *("training", "_training", "attribution", "_attribution", "circuits", "_circuits", "steering", "_steering"),
-        *("probes", "_probes", "superposition", "_superposition", "explain", "_explain"),
+        *("probes", "_probes", "superposition", "_superposition", "explain", "_explain", "vision", "_vision"),
     ),
     ("exercises", "_exercise"),
     ("views",),
