@@ -83,7 +83,7 @@ class CachedReader:
         else:
             mask = torch.ones(len(ids), self._read + ids.shape[1], dtype=torch.long, device=ids.device)
             more.update(past_key_values=self._cache, use_cache=True, attention_mask=mask)
-        with self._stoppable():
+        with stoppable(self.model, self.stop):
             logits = self.model(ids, prepend_bos=False, **more)
         if self._cache is not None:
             self._read += ids.shape[1]
@@ -94,24 +94,28 @@ class CachedReader:
                 self._past = ids if len(ids) == self.rows else None
         return logits
 
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Ask before every block whether to stop: a long prompt takes seconds, a block of it a fraction."""
-        if self.stop is None:
-            yield
-            return
-        mine, handles = threading.get_ident(), []
 
-        def ask(block, args):
-            if threading.get_ident() == mine and self.stop():
-                raise Interrupted
+@contextmanager
+def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Ask before every block that this thread runs whether to stop, and raise `Interrupted` if so.
 
-        try:
-            handles += [block.register_forward_pre_hook(ask) for block in self.model.blocks]
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    A long prompt takes seconds, a block of it a fraction. The hooks come off however the block of code ends.
+    """
+    if stop is None:
+        yield
+        return
+    mine, handles = threading.get_ident(), []
+
+    def ask(block, args):
+        if threading.get_ident() == mine and stop():
+            raise Interrupted
+
+    try:
+        handles += [block.register_forward_pre_hook(ask) for block in model.blocks]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _takes(model: "SAETransformerBridge", name: str) -> bool:

@@ -77,7 +77,14 @@ def dodge(wanted: Sequence[float], gap: float, low: float, high: float) -> list[
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], words: str, *, linear: bool = False, ticks_as: Callable[[float], str] = short
+    title: str,
+    lines: Sequence[Line],
+    words: str,
+    *,
+    linear: bool = False,
+    ticks_as: Callable[[float], str] = short,
+    x_label: str = "samples",
+    mark: float | None = None,
 ) -> str:
     """Return the chart as a ``<figure>``; the axis upwards is logarithmic once values differ more than eightfold.
 
@@ -87,6 +94,8 @@ def line_chart(
         words: The chart in a sentence, for those who do not see it.
         linear: Keep the axis linear whatever the values.
         ticks_as: Writes the values of that axis.
+        x_label: Name of the axis across.
+        mark: Where to draw a dotted line upwards.
     """
     lines = [line for line in lines if len(line.xs)]
     values = [float(y) for line in lines for y in line.ys if math.isfinite(y)]
@@ -108,7 +117,10 @@ def line_chart(
     for i, tick in enumerate(t for t in linear_ticks(most, 3) if t <= most):
         anchor = "middle" if i else "start"
         drawn.append(f'<text x="{x(tick):.0f}" y="{_HEIGHT - 17}" text-anchor="{anchor}">{short(tick)}</text>')
-    drawn.append(f'<text x="{_LEFT + inner / 2:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">samples</text>')
+    drawn.append(f'<text x="{_LEFT + inner / 2:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>')
+    if mark is not None:
+        rule = f"M{x(mark):.0f} {_TOP}V{_HEIGHT - _BOTTOM}"
+        drawn.append(f'<path d="{rule}" stroke="currentColor" stroke-dasharray="2 3"/>')
     if log:
         drawn.append(f'<text x="{_WIDTH - _RIGHT}" y="{_TOP + 11}" text-anchor="end">log scale</text>')
     finite = [
