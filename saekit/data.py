@@ -23,6 +23,7 @@ from torch import Tensor
 from saekit._cache import atomic, cache_dir
 from saekit._data_files import documents
 from saekit._data_labelled import LabelledTexts, list_labelled, load_labelled  # noqa: F401 (public here)
+from saekit._data_parallel import ParallelTexts, load_parallel, parallel_texts  # noqa: F401 (public here)
 from saekit._sources import SOURCES, Source
 from saekit.errors import DataError
 from saekit.models import bos_token_id, massive
