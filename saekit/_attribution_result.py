@@ -222,15 +222,18 @@ class Attribution:
             out[self.position[i], column[int(self.feature[i])]] += self.effect[i]
         return out
 
-    def only(self, *, prompt: int | None = None, hook: str | None = None) -> "Attribution":
-        """Return the part of one prompt or of one hook point: complete in itself."""
-        reads = np.arange(len(self.read_prompt)) if prompt is None else np.flatnonzero(self.read_prompt == prompt)
+    def only(
+        self, *, prompt: int | None = None, hook: str | None = None, position: int | None = None
+    ) -> "Attribution":
+        """Return the part of one prompt, of one hook point or of the readings at one position: complete in itself."""
+        keep_read = np.ones(len(self.read_prompt), bool) if prompt is None else self.read_prompt == prompt
+        reads = np.flatnonzero(keep_read if position is None else keep_read & (self.read_position == position))
         if self.together and hook is not None:
             raise ModelError("the hook points are parts of one account: expected hook=None")
         if not len(reads) or (hook is not None and hook not in self.hook_names):
             raise ModelError(
-                f"expected a prompt below {len(self.tokens)} and a hook point of {', '.join(self.hook_names)}, "
-                f"not prompt={prompt}, hook={hook!r}"
+                f"expected a prompt below {len(self.tokens)}, a hook point of {', '.join(self.hook_names)} and a "
+                f"position that is read, not prompt={prompt}, hook={hook!r}, position={position}"
             )
         hooks = np.arange(len(self.hook_names)) if hook is None else np.array([self.hook_names.index(hook)])
         keep = np.isin(self.at_read, reads) & np.isin(self.at_hook, hooks)

@@ -166,6 +166,19 @@ def test_prompts_of_different_length_run_together_with_an_answer_each(load_any):
         assert len(together.only(prompt=number)) == len(alone)
 
 
+def test_the_reading_of_one_position_is_taken_out_of_those_of_all(load_any):
+    model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
+    each = direct_attribution(model, sae, PROMPT, answer=7, foil=20, position="each")
+    for position in (2, len(each.tokens[0]) - 1):
+        alone = direct_attribution(model, sae, PROMPT, answer=7, foil=20, position=position)
+        taken = each.only(position=position)
+        assert taken.complete
+        assert (len(taken), taken.read_position.tolist()) == (len(alone), [position])
+        assert taken.agreement(alone).largest_difference < 1e-12
+    with pytest.raises(ModelError, match="a position that is read"):
+        each.only(position=99)
+
+
 def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is_not(load_any):
     """transformer-lens counts neither the norm's weight nor any bias; ours adds up either way."""
     from transformer_lens.tools.analysis import direct_logit_attribution

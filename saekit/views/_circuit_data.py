@@ -73,8 +73,8 @@ def indexes_by_hook(
     """Return the index of each layer that has one.
 
     Raises:
-        FeatureIndexError: An index of a hook point that the circuit does not have, or two of one.
-        SAEError: An index of another SAE than the circuit's.
+        FeatureIndexError: An index of a hook point that is not shown, or two of one.
+        SAEError: An index of another SAE than the one shown there.
     """
     given = [] if index is None else list(index) if isinstance(index, Sequence) else [index]
     hooks = [hook for hook, _ in ordered]
@@ -82,7 +82,7 @@ def indexes_by_hook(
     for one in given:
         if one.hook_name not in hooks:
             raise FeatureIndexError(
-                f"got an index of {one.hook_name}, expected one of the circuit's hook points: {', '.join(hooks)}"
+                f"got an index of {one.hook_name}, expected one of the hook points shown: {', '.join(hooks)}"
             )
         layer = hooks.index(one.hook_name)
         if layer in found:
