@@ -128,9 +128,10 @@ export function lineSample(number) {
 
 /**
  * Lines over a common x axis from 0 to `xHigh`. `series` is [{name, number, xs, ys}]; `words` says the chart in a
- * sentence; `ticksAs` writes the values of the y axis. The name stands at the end of each line.
+ * sentence; `ticksAs` writes the values of the y axis; at `mark` stands a dotted line. The name stands at the end of
+ * each line.
  */
-export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ticksAs = short }) {
+export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ticksAs = short, mark = null }) {
   const { width, height, left, right, top, bottom } = LINE_BOX;
   const drawn = series.filter(({ xs }) => xs.length);
   const across = axisFor([xHigh, ...drawn.map(({ xs }) => xs.at(-1))], { most: 3, tight: true });
@@ -150,6 +151,7 @@ export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ti
       svg("text", { x: x(tick), y: height - bottom + 13, "text-anchor": i ? "middle" : "start" }, drawn.length ? short(tick) : ""),
     ),
     svg("text", { class: "saekit-axis-name", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel),
+    mark === null ? null : svg("line", { class: "saekit-chart-mark", x1: x(mark), x2: x(mark), y1: top, y2: height - bottom }),
     up.log ? svg("text", { x: width - right, y: top + 11, "text-anchor": "end" }, "log scale") : null,
     ...drawn.map(({ name, number, xs, ys }, i) => {
       const { colour, dash } = lineLook(number);

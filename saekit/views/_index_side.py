@@ -10,7 +10,7 @@ import traitlets as t
 from jaxtyping import Float, Int
 
 from saekit.errors import FeatureIndexError, SAEError
-from saekit.views._feature_card import number
+from saekit.views._feature_card import example_rows, number
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -73,6 +73,29 @@ def named(names: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
     """Return ``{feature: name}`` of either form in which names may be given."""
     pairs = names.items() if isinstance(names, Mapping) else enumerate(names or ())
     return {operator.index(feature): str(name) for feature, name in pairs if name}
+
+
+def search_hits(index: "FeatureIndex", query: Mapping[str, str], names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the features that a query finds, each with its strongest example.
+
+    Args:
+        index: Where to search.
+        query: ``{"mode": "token" | "text", "text": ...}``.
+        names: ``{feature: name}``.
+    """
+    mode = "token" if query.get("mode") == "token" else "text"
+    shown = [(hit, hit.example) for hit in index.search(**{mode: query["text"]}) if hit.example is not None]
+    rows, values = example_rows(example for _, example in shown)
+    found = [
+        {
+            "feature": int(hit.feature),
+            "score": number(hit.score),
+            "name": names.get(int(hit.feature), ""),
+            "row": row,
+        }
+        for (hit, _), row in zip(shown, rows, strict=True)
+    ]
+    return {"mode": mode, "text": query["text"], "found": found, "values": values}
 
 
 def checked_scores(scores: Any, d_sae: int) -> Float[np.ndarray, " d_sae"] | None:

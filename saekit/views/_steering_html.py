@@ -11,7 +11,7 @@ import numpy as np
 
 from saekit.views._chart_html import Line, line_chart
 from saekit.views._format import escape, merge_pieces, percent, visible
-from saekit.views._steering_data import EFFECTS
+from saekit.views._steering_data import EFFECTS, STEERED
 from saekit.views._steering_setting import setting_words
 from saekit.views._training_html import rough
 
@@ -84,7 +84,7 @@ def _texts(state: Mapping[str, Any]) -> str:
         ended = {"eos": "", "length": " …", "context": " … (the context is full)", "stopped": " … (stopped)"}
         parts.append(
             f'<div style="flex:1 1 17em;min-width:0"><p style="margin:.6em 0 0"><b>{escape(column["title"])}</b> '
-            f'<span style="{_QUIET}">{escape(column["note"])}</span></p>'
+            f'<span style="{_QUIET}">{escape(column["note"] if key != STEERED else "")}</span></p>'
             f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere">{shown}'
             f"{ended.get(text['end'], ' …')}</div></div>"
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit._steering_baselines import KINDS
 from saekit.errors import SteeringError
 from saekit.views._steering_data import STEERED, UNSTEERED, effects_row, sweep_rows, token_rows
 from saekit.views._steering_setting import intervention_of, setting_words
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from saekit._steering_generate import Generation
     from saekit.index import FeatureIndex
     from saekit.steering import Intervention, SideEffects, SteeringSweep, SweepPoint
+
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a sweep
 
@@ -72,20 +74,26 @@ class SteeringWork(View):
 
         Args:
             kinds: Among ``"prompt"``, which asks for the topic of the setting, ``"difference of means"``,
-                ``"random direction"`` and ``"random feature"``; by default all of them.
+                ``"random direction"`` and ``"random feature"``; by default all for which the
+                setting, examples or an index give what they need.
 
         Raises:
             SteeringError: There is no such baseline.
         """
-        from saekit._steering_baselines import KINDS
-
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise SteeringError(f"there is no baseline {unknown[0]!r:.80}: they are {', '.join(KINDS)}")
         with self._guard:
             if self._texts.get(STEERED, {}).get("end", "stopped") == "stopped" and not self.busy:
                 self.run()
-            for kind in kinds or KINDS:
+            for kind in kinds or self.baselines_ready():
                 self._background(kind, lambda stopped, kind=kind: self._compare(kind, stopped))
+
+    def baselines_ready(self) -> tuple[str, ...]:
+        """Return the baselines for which everything needed is there."""
+        features, concept = self.setting["features"], self.setting["topic"].strip()
+        texts = self._examples is not None or (self._index is not None and len(features) == 1)
+        ready = {"prompt": bool(concept), "difference of means": texts}
+        return tuple(kind for kind in KINDS if ready.get(kind, True))
 
     def run_sweep(self, factors: Sequence[float] = FACTORS, *, baselines: Sequence[str] = ()) -> None:
         """Run the setting at several strengths, in the background; the result is `sweep`.
@@ -216,7 +224,7 @@ class SteeringWork(View):
                 return
             except SteeringError as error:
                 raise SteeringError(f"{kind}: {error}") from error
-            note = f"{made.label}, edit as long as that of the steered text"
+            note = f"{made.label if kind == 'random feature' else 'its'} edit is as long as the steered text’s"
         column = {"key": kind, "title": kind.capitalize(), "note": note}
         with self._guard:
             columns = [one for one in self._columns if one["key"] != kind]
@@ -241,8 +249,10 @@ class SteeringWork(View):
         single = setting["features"][0] if len(setting["features"]) == 1 else None
         about = {
             "words": setting_words(setting),
-            "value": single["value"] if single and single["mode"] in ("add", "clamp") else None,
+            # Of a single feature the axis is its own strength, else multiples of what is set.
+            "value": (single["value"] or None) if single and single["mode"] in ("add", "clamp") else None,
             "unit": setting["unit"],
+            "features": setting["features"],
         }
 
         def show(sweep: "SteeringSweep", *, under_way: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit.views._steering_browse import SteeringBrowse
 from saekit.views._steering_data import STEERED
 from saekit.views._steering_html import steering_html
 from saekit.views._steering_setting import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from saekit.steering import Intervention, SideEffects, SteeringSweep
 
 
-class Steering(SteeringWork):
+class Steering(SteeringBrowse, SteeringWork):
     """Steer a model along features, and read the text beside the one without, and what it costs.
 
     Run, or `run`, writes both texts, token by token, in one worker thread on hook points of its own: other cells may
@@ -121,7 +122,8 @@ class Steering(SteeringWork):
             "d_sae": int(sae.cfg.d_sae),
             "has_chat": has_chat(model),
             "has_index": index is not None,
-            "examples": examples is not None,
+            "orders": ["number", "density", "max"],
+            "own_text": "live",
         }
         super().__init__(setting=checked, _facts=facts)
         if autostart:
@@ -184,8 +186,9 @@ class Steering(SteeringWork):
     def close(self) -> None:
         """End the work and remove the view; what it found stays."""
         with self.__dict__.get("_guard") or nullcontext():  # absent where __init__ refused its arguments
-            if "_guard" in self.__dict__:
+            if "_searcher" in self.__dict__:
                 self.stop()
+                self._searcher.stop()
             super().close()
 
     # --- what is shown without a kernel -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ import traitlets as t
 from jaxtyping import Float
 
 from saekit.errors import FeatureIndexError
-from saekit.views._feature_card import example_rows, feature_card, number, pack
+from saekit.views._feature_card import feature_card, pack
 from saekit.views._feature_html import feature_html
 from saekit.views._index_side import (
     ORDERS,
@@ -17,6 +17,7 @@ from saekit.views._index_side import (
     checked_scores,
     index_facts,
     named,
+    search_hits,
     walk_in,
 )
 from saekit.views._view import View
@@ -219,24 +220,7 @@ class TopActivations(View):
         self._publish(stopped, _result={**result, **self._strongest})
 
     def _search(self, query: Mapping[str, str], stopped: Stopped) -> None:
-        mode = "token" if query.get("mode") == "token" else "text"
-        hits = list(self._index.search(**{mode: query["text"]}))
-        shown = [(hit, hit.example) for hit in hits if hit.example is not None]
-        rows, values = example_rows(example for _, example in shown)
-        found = [
-            {
-                "feature": int(h.feature),
-                "score": number(h.score),
-                "name": self._names.get(int(h.feature), ""),
-                "row": row,
-            }
-            for (h, _), row in zip(shown, rows, strict=True)
-        ]
-        self._publish(
-            stopped,
-            _hits={"mode": mode, "text": query["text"], "found": found, "values": values},
-            error="",
-        )
+        self._publish(stopped, _hits=search_hits(self._index, query, self._names), error="")
 
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
