@@ -120,7 +120,8 @@ def patch_residual(
         task: Pairs of prompts; their corrupted run has to differ from the clean one in the logit difference.
         layers: After which blocks; default: all.
         positions: Names in ``task.positions``; default: all of them.
-        batch_size: Prompts a pass; all positions of a prompt run together, so a pass has a few times as many rows.
+        batch_size: Prompts a pass; all positions of a prompt that the corruption has reached run together, so a pass
+            may have a few times as many rows.
 
     Raises:
         TaskError: An unknown position, or a task whose clean and corrupted runs do not differ.
@@ -134,26 +135,31 @@ def patch_residual(
     for hook in hooks:
         check_hook(model, hook)
     clean = behaviour(model, task).logit_difference.mean().item()
-    corrupted = behaviour(model, task, corrupted=True).logit_difference.mean().item()
+    unpatched = behaviour(model, task, corrupted=True).logit_difference
+    corrupted = unpatched.mean().item()
     if abs(clean - corrupted) < 1e-6:
         raise TaskError(f"clean and corrupted prompts both give {clean:+.3f}: there is no gap to restore")
     total = np.zeros((len(layers), len(names)))
-    for _, part in task.batches(batch_size):
+    for rows, part in task.batches(batch_size):
         ids = torch.stack(part.ids_corrupted)
         source = hidden_states_at(model, torch.stack(part.ids), hooks)
         target = hidden_states_at(model, ids, hooks)
+        at = torch.stack([part.positions[name] for name in names])  # [position, prompt]
         for number, hook in enumerate(hooks):
-            states = target[hook].repeat(len(names), 1, 1).unflatten(0, (len(names), -1))  # [position, prompt, pos, d]
-            for which, name in enumerate(names):
-                prompt, at = torch.arange(len(part)), part.positions[name]
-                states[which, prompt, at] = source[hook][prompt, at]
-            logits = logits_from(model, ids.repeat(len(names), 1), states.flatten(0, 1), hook)[:, -1].float().cpu()
-            found = _difference(logits, part, times=len(names))
-            total[number] += found.unflatten(0, (len(names), -1)).sum(1).numpy()
+            found = unpatched[rows].repeat(len(names), 1)  # [position, prompt]
+            put = source[hook][torch.arange(len(part)), at]  # [position, prompt, d_model]
+            # Before the first token that was corrupted both runs are the same: nothing to put, nothing to run.
+            which, prompt = (put != target[hook][torch.arange(len(part)), at]).any(-1).nonzero(as_tuple=True)
+            if len(which):
+                states = target[hook][prompt]  # [changed, pos, d_model]
+                states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
+                logits = logits_from(model, ids[prompt], states, hook)[:, -1].float().cpu()
+                found[which, prompt] = _difference(logits, part.select(prompt.tolist()))
+            total[number] += found.sum(1).numpy()
     return Patched(task.name, layers, names, total / len(task), clean, corrupted, len(task))
 
 
-def _difference(logits: Float[Tensor, "row d_vocab"], task: Task, *, times: int = 1) -> Float[Tensor, "row"]:
-    """Answer minus foil; the rows are the task's prompts, repeated."""
-    pick = lambda tokens: logits.gather(1, tokens.repeat(times)[:, None])[:, 0]  # noqa: E731
+def _difference(logits: Float[Tensor, "prompt d_vocab"], task: Task) -> Float[Tensor, "prompt"]:
+    """Answer minus foil."""
+    pick = lambda tokens: logits.gather(1, tokens[:, None])[:, 0]  # noqa: E731
     return pick(task.answers) - pick(task.foils)

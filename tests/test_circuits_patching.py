@@ -1,5 +1,7 @@
 """Behaviour and activation patching, against plain runs with hooks, one prompt and one patch at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from saekit import _circuits_patching as patching
 from saekit._circuits_tasks import own_task
 from saekit.errors import TaskError
-from saekit.models import check_hook
+from saekit.models import check_hook, logits_from
 from tests import tiny
 
 
@@ -73,6 +75,21 @@ def test_the_last_layer_at_the_end_restores_all_and_clean_states_restore_nothing
     assert found.restored[0, 0] == pytest.approx(1, abs=1e-5)
     assert found.restored[0, 1] == pytest.approx(0, abs=1e-5), "nothing is left to act through"
     assert "1 layers x end, first difference; 3 pairs" in repr(found)
+
+
+def test_a_position_that_the_corruption_has_not_reached_restores_nothing_and_is_not_run(model, task, monkeypatch):
+    early = replace(task, positions={"begin": torch.zeros(len(task), dtype=torch.long), **task.positions})
+    rows = []
+
+    def counting(model, ids, states, hook):
+        rows.append(len(ids))
+        return logits_from(model, ids, states, hook)
+
+    monkeypatch.setattr(patching, "logits_from", counting)
+    found = patching.patch_residual(model, early, layers=[1])
+    assert found.restored[0, 0] == pytest.approx(0, abs=1e-12)
+    assert sum(rows) == 2 * len(task)
+    assert found.restored[0, 1:] == pytest.approx(patching.patch_residual(model, task, layers=[1]).restored[0])
 
 
 def test_what_cannot_be_patched_is_explained(model, task):
