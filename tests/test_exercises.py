@@ -48,6 +48,14 @@ def interference_with_loops(W):
     return [sum((c @ o) ** 2 for o in others(i)) / (c @ c) for i, c in enumerate(columns)]
 
 
+def integrated_with_a_loop(slope, clean, baseline, steps):
+    total = np.zeros_like(clean)
+    for step in range(steps):
+        share = (2 * step + 1) / (2 * steps)  # from the clean end this time: the middles are the same points
+        total += slope(clean - share * (clean - baseline)) / steps
+    return total * (clean - baseline)
+
+
 OTHER_RIGHT_ANSWERS = {
     "interference": interference_with_loops,
     "feature_dimensionality": lambda W: (W**2).sum(0) / (np.array(interference_with_loops(W)) + (W**2).sum(0)),
@@ -56,6 +64,13 @@ OTHER_RIGHT_ANSWERS = {
     "fvu": lambda x, y: np.mean((x - y) ** 2) / np.var(x, axis=0).mean(),
     "topk_activation": topk_with_torch,
     "absorption_rate": lambda f, p, c: sum(v == 0 for v, a, b in zip(f, p, c, strict=True) if a and b) / (p & c).sum(),
+    "logit_direction": lambda x, w, u, e: [
+        wi * ui / (np.mean(np.square(x)) + e) ** 0.5 for wi, ui in zip(w, u, strict=True)
+    ],
+    "feature_contributions": lambda a, W, v: [ai * sum(row * v) for ai, row in zip(a, W, strict=True)],
+    "first_order_effect": lambda x, y, g: [(xi - yi) * gi for xi, yi, gi in zip(x, y, g, strict=True)],
+    "integrated_effect": integrated_with_a_loop,
+    "matched_control": lambda e, o: [np.sqrt((a @ a) / (b @ b)) * b for a, b in zip(e, o, strict=True)],
     "feature_direction": lambda a, b: torch.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0),
     "density": density_in_place,
     "top_k_one_per_sequence": top_k_with_a_loop,
@@ -73,6 +88,15 @@ BY_HAND = [
     ("fvu", (np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]])), 0.5),
     ("topk_activation", (np.array([[1.0, 3.0, -2.0], [-1.0, -3.0, -2.0]]), 2), [[1, 3, 0], [0, 0, 0]]),
     ("absorption_rate", (np.array([0.0, 2.0, 0.0]), np.array([True] * 3), np.array([True, True, False])), 0.5),
+    ("logit_direction", (np.array([1.0, 5.0]), np.array([2.0, 1.0]), np.array([3.0, -4.0]), 12.0), [1.2, -0.8]),
+    (
+        "feature_contributions",
+        (np.array([0.0, 2.0]), np.array([[1.0, 1.0], [3.0, -1.0]]), np.array([1.0, 2.0])),
+        [0, 2],
+    ),
+    ("first_order_effect", (np.array([2.0, 0.0]), np.array([0.5, 1.0]), np.array([2.0, 3.0])), [3, -3]),
+    ("integrated_effect", (lambda x: 2 * x, np.array([3.0]), np.array([1.0]), 4), [8]),  # of x²: 9 - 1
+    ("matched_control", (np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[0.0, 2.0], [1.0, 1.0]])), [[0, 5], [0, 0]]),
     ("feature_direction", (np.array([3.0, 0.0]), np.array([-1.0, 0.0])), -1),
     ("density", (np.array([[1.0, 0.0, 2.0]]), np.array([[False, True, True]])), 0.5),
     ("top_k_one_per_sequence", (np.array([[5.0, 5.0], [1.0, 2.0], [0.0, 5.0]]), 2), [[0, 0], [2, 1]]),
