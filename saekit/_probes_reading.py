@@ -1,5 +1,6 @@
 """Reading a probe: the features behind its decisions with sign and class, where they fire, and one text shaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from saekit._probes_pool import Binariser, ranked_tokens
 from saekit._probes_pool import pool as pool_site
 from saekit._probes_result import ProbeResult
 from saekit.errors import ProbeError
+from saekit.models import join_pieces, token_bytes
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -68,7 +70,7 @@ class Classified:
         text: The text, as far as it was read.
         label: What the probe says.
         scores: By class.
-        tokens: Its tokens, spelled out.
+        tokens: Its tokens, spelled out; a character of several tokens stands at the first, the others are "".
         contributions: ``[class, token]``: what each token adds to the score of each class. With the intercept they
             add up to the scores; 0 throughout for a tree, which adds nothing up.
         features: ``(feature, pooled value, contribution to the predicted class)``, the largest contributions first;
@@ -173,7 +175,10 @@ def contexts(
     return tuple(made)
 
 
-def classify(result: ProbeResult, model: "SAETransformerBridge", sae: "SAE[Any]", text: str) -> Classified:
+def classify(
+    result: ProbeResult, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, *,
+    pieces: Sequence[bytes] | None = None,
+) -> Classified:  # fmt: skip
     """Classify a text and say which tokens and features decided.
 
     Args:
@@ -181,6 +186,7 @@ def classify(result: ProbeResult, model: "SAETransformerBridge", sae: "SAE[Any]"
         model: The model.
         sae: The SAE that the probe reads.
         text: Any text; what is beyond the model's context is not read.
+        pieces: The bytes of all tokens (`saekit.models.token_bytes`), to save a moment where many texts are classified.
 
     Raises:
         ProbeError: The text is empty, or the SAE is of another width.
@@ -207,8 +213,9 @@ def classify(result: ProbeResult, model: "SAETransformerBridge", sae: "SAE[Any]"
         order = np.array(_path(result.fitted.tree, inputs.toarray()[0]), np.int64)
     dense = inputs.toarray()[0]
     listed = tuple((int(j), float(dense[j]), float(weights[best, j] * dense[j])) for j in order)
-    pieces = tuple(model.tokenizer.decode([i]) for i in features.ids.tolist())
-    return Classified(text, result.label_names[best], scores, pieces, contributions, listed)
+    pieces = token_bytes(model) if pieces is None else pieces
+    tokens = tuple(join_pieces([pieces[i] for i in features.ids.tolist()]))
+    return Classified(text, result.label_names[best], scores, tokens, contributions, listed)
 
 
 def tree_text(result: ProbeResult) -> str:

@@ -101,6 +101,14 @@ def test_the_parts_of_a_decision_add_up_to_it(model, trained, pooling, binarise)
     assert order == sorted(order, reverse=True)
 
 
+def test_characters_of_several_tokens_are_spelled_whole(model, trained):
+    sae, features = trained
+    found = probes.probe(features, folds=3)
+    got = probes.classify(found, model, sae, "the 戦場 naïve cat 😀")
+    assert "".join(got.tokens) == "the 戦場 naïve cat 😀"
+    assert "" in got.tokens and got.contributions.shape == (2, len(got.tokens))
+
+
 def test_a_tree_shows_the_way_to_its_leaf(model, trained):
     sae, features = trained
     found = probes.probe(features, classifier="tree", folds=3)

@@ -1,0 +1,37 @@
+"""What the tests of the probes view are made of: short texts of two kinds, a random SAE, a small grid."""
+
+from functools import cache
+
+from saekit import probes
+from saekit._data_labelled import labelled_texts
+from saekit.saes import sae_fingerprint
+from tests import tiny
+from tests.test_probes_extract import made_up_texts
+from tests.views.fake_index import FakeIndex
+
+D_SAE = 96
+OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", "logistic"),
+           "baselines": ("majority", "bag-of-words"), "folds": 4}  # fmt: skip
+HOSTILE = '<img src=x onerror="window.hacked=1">'
+
+
+@cache
+def random_sae():
+    return tiny.topk_sae(32, D_SAE)
+
+
+def labelled(n_texts=80, names=("plain", HOSTILE)):
+    """Texts whose class, of a hostile name, is whether a cat is in them."""
+    texts = made_up_texts(n_texts, seed=5)
+    return labelled_texts(texts, [names["cat" in text] for text in texts], name="cats & <others>")
+
+
+def extraction(model, data=None):
+    return probes.extract(model, {"s": random_sae()}, data or labelled(), progress=False)
+
+
+def fake_index(sae=None):
+    """An index that says it is of this SAE; its feature 3 is dead, its feature 7 holds hostile text."""
+    index = FakeIndex(d_sae=D_SAE)
+    index.sae_hash = sae_fingerprint(random_sae() if sae is None else sae)
+    return index

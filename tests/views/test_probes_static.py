@@ -1,0 +1,75 @@
+"""The probes view without a kernel: static HTML, repr, mime bundle, exported page."""
+
+import html.parser
+import re
+
+import pytest
+
+from saekit import probes
+from saekit._data_labelled import labelled_texts
+from saekit.views import _probes_html as drawn
+from saekit.views.probes import Probes
+from tests.test_probes_extract import made_up_texts
+from tests.views.probes_parts import OPTIONS, extraction, fake_index, random_sae
+
+
+@pytest.fixture(scope="module")
+def view(model):
+    features = extraction(model)
+    grid = probes.grid(features, **OPTIONS, progress=False)
+    made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index(), text="a <b>cat</b> & café")
+    made.feature = 7
+    assert made.wait(30)
+    return made
+
+
+def test_the_repr_and_the_bundle_say_what_is_shown(view):
+    assert repr(view) == f"Probes('cats & <others>': 8 cells beside 2 baselines, selected {view.value!r})"
+    bundle, _ = view._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(view)
+    assert bundle["text/html"] == view._repr_html_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_static_html_is_small_safe_and_without_script(view):
+    shown = view._repr_html_()
+    tags, words = [], []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)
+    parser.handle_data = words.append
+    parser.feed(shown)
+    assert not {"script", "style", "img", "a", "b"} & set(tags)
+    assert not re.search(r"https?:|#[0-9a-f]{3,6}\b", shown)
+    assert len(shown.encode()) < 40_000
+    assert shown.count('data-saekit="picture"') == 1
+    text = "".join(words)
+    assert view._facts["verdict"] in text and view._facts["choice"] in text
+    for row in view._figures["macro_f1"]:
+        assert drawn.two(row[0]) in text and f"{drawn.two(row[1])}–{drawn.two(row[2])}" in text
+    page = view.to_html()
+    assert "<img" not in page and page.count("<script") == 1
+
+
+def test_the_scale_never_makes_a_result_of_noise():
+    wide = [[0.90, 0.85, 0.95], [0.91, 0.86, 0.96], [0.5, 0.4, 0.6]]
+    low, high = drawn.scale_of(wide, 2)
+    assert (low, high) == pytest.approx((0.81, 0.91)), "an interval's width, not the width of the noise"
+    assert drawn.shade(0.5, low, high) == 0, "a baseline below the scale has no colour"
+    apart = [[0.6, 0.55, 0.65], [0.9, 0.85, 0.95], [0.95, 0.9, 1.0]]
+    assert drawn.scale_of(apart, 2) == (0.6, 0.95), "baselines are in the same scale"
+    assert drawn.scale_of([[None, None, None]], 1) == (0.0, 1.0)
+    assert drawn.two(-0.001) == "0.00" and drawn.two(float("nan")) == "–"
+
+
+def test_many_classes_are_shown_as_their_largest_confusions(model):
+    texts = made_up_texts(150, seed=3)
+    data = labelled_texts(texts, [f"class {i % 15:02}" for i in range(150)], name="many")
+    features = extraction(model, data)
+    options = {**OPTIONS, "poolings": ("max",), "binarisings": ("none",), "classifiers": ("difference",)}
+    view = Probes(features, **options, model=model, sae={"s": random_sae()})
+    assert view.wait(60), view.error
+    shown = view._repr_html_()
+    assert "taken for" in shown and len(shown.encode()) < 60_000
+    entries = drawn.confusions(view._opened["confusion"])
+    assert [n for _, _, n in entries] == sorted((n for _, _, n in entries), reverse=True)
+    assert view._opened["confusion"][entries[0][0]][entries[0][1]] == entries[0][2]
