@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from saekit._data_parallel import linked
 from saekit._probes_features import Hook, TextFeatures
 from saekit._probes_nested import nested, usual
 from saekit._probes_progress import Progress, Reporting
 from saekit._probes_recipes import baseline_recipe, sae_recipe
 from saekit._probes_score import Interval, f1_of, f1_resampled, interval, resamples
-from saekit._probes_split import find_duplicates, in_both, make_folds
+from saekit._probes_split import find_duplicates, in_both, make_folds, same_key
 from saekit._probes_store import read_result, write_plain
+from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
+
+Table = tuple[tuple[Interval, ...], ...]  # [trained on][tested on]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +27,18 @@ class Transfer:
     Attributes:
         names: Of the sets.
         macro_f1: By probe or baseline, ``[trained on][tested on]``; on the diagonal nested cross-validation.
-        shared: ``[trained on][tested on]`` texts that are in both: each is a leak; 0 on the diagonal.
+        lost: In the same form, macro F1 of training on the tested set itself minus that of training elsewhere, on the
+            same texts: what it costs to have no labels there. 0 on the diagonal.
+        ahead: In the same form, macro F1 of the features minus that of the baseline, trained and tested on the same
+            texts. For the baselines only.
+        shared: ``[trained on][tested on]`` texts that are in both: each is a leak; 0 on the diagonal, and everywhere
+            if groups kept them apart.
     """
 
     names: tuple[str, ...]
-    macro_f1: dict[str, tuple[tuple[Interval, ...], ...]]
+    macro_f1: dict[str, Table]
+    lost: dict[str, Table]
+    ahead: dict[str, Table]
     shared: tuple[tuple[int, ...], ...]
 
     def gap(self, name: str, to: str, *, of: str | None = None) -> float:
@@ -56,13 +67,15 @@ def load_transfer(path: Path | str) -> Transfer:
     """Load what `Transfer.save` has saved. Raises ProbeError if the file is not that."""
     about, _ = read_result(path, "transfer")
     table = lambda rows: tuple(tuple(Interval(*point) for point in row) for row in rows)  # noqa: E731
-    tables = {name: table(rows) for name, rows in about["macro_f1"].items()}
-    return Transfer(tuple(about["names"]), tables, tuple(map(tuple, about["shared"])))
+    tables = lambda what: {name: table(rows) for name, rows in about[what].items()}  # noqa: E731
+    names, shared = tuple(about["names"]), tuple(map(tuple, about["shared"]))
+    return Transfer(names, tables("macro_f1"), tables("lost"), tables("ahead"), shared)
 
 
 def transfer(
     sets: Mapping[str, TextFeatures],
     *,
+    groups: Sequence[int] | np.ndarray | None = None,
     site: str | None = None,
     pooling: str = "max",
     binarise: str = "none",
@@ -80,23 +93,27 @@ def transfer(
     Args:
         sets: Extractions by name, all of the same model and SAEs, with the same classes. Languages, domains, or a
             training set and one from elsewhere.
+        groups: For sets whose texts belong together, such as translations: the group of each text, in the order of
+            the data that was given, the same for all sets (``group`` of `load_parallel`). All sets are then cut into
+            the same folds, and a test text is never predicted by a fit that has seen one of its group.
         site: Name of the SAE.
         pooling: As in `probe`.
         binarise: As in `probe`; learned on the training set.
         classifier: As in `probe`.
         baselines: As in `baselines`; their vocabulary is the training set's.
-        folds: Of the diagonal.
+        folds: Of the diagonal; with groups, of all.
         balanced: Weigh texts so that every class counts the same.
         seed: Of folds and resamples.
         progress: Show a progress bar, or a function that is given (done, number).
 
     Raises:
-        ProbeError: Fewer than two sets, other classes, or other sites.
+        ProbeError: Fewer than two sets, other classes, other sites, or groups that are not one for each text.
     """
     names = tuple(sets)
     if len(names) < 2:
         raise ProbeError(f"transfer needs at least two sets, not {len(names)}")
-    joined, part = join(list(sets.values()))
+    extracted = list(sets.values())
+    joined, part = join(extracted)
     n_classes, labels = len(joined.data.label_names), joined.data.labels
     options = {"classifier": classifier, "balanced": balanced, "seed": seed}
 
@@ -107,29 +124,90 @@ def transfer(
             baseline_recipe(features, at, b, pooling=pooling, binarise=binarise, **options) for b in baselines
         ]
 
-    groups = find_duplicates(joined.data).group
-    weights = [resamples(groups[part == i], seed=seed) for i in range(len(names))]
+    if groups is None:
+        dealt = [make_folds(features.data, folds, seed=seed) for features in extracted]
+    else:
+        together = make_folds(_one_text_a_group(joined, extracted, groups), folds, seed=seed)
+        dealt = [replace(together, fold=together.fold[part == i]) for i in range(len(names))]
+    group = find_duplicates(joined.data).group if groups is None else together.duplicates.group
+    weights = [resamples(group[part == i], seed=seed) for i in range(len(names))]
 
-    def figure(i: int, predicted: np.ndarray) -> Interval:
-        drawn = f1_resampled(labels[part == i], predicted, n_classes, weights[i])
-        return interval(f1_of(labels[part == i], predicted, n_classes), drawn)
+    def elsewhere(recipe, i: int, chosen: tuple[float, ...]) -> np.ndarray:
+        """Predict all texts of the other sets from set i."""
+        if groups is None:
+            fits = [(np.flatnonzero(part == i), usual(chosen, recipe.strengths), part != i)]
+        else:
+            each = enumerate(chosen)
+            fits = [
+                (np.flatnonzero((part == i) & (together.fold != f)), s, (part != i) & (together.fold == f))
+                for f, s in each
+            ]
+        predicted = np.zeros(len(labels), np.int64)
+        for train, strength, tested in fits:
+            predicted[tested] = next(iter(recipe.each(train, (strength,))))[tested].argmax(1)
+        return predicted
 
     everywhere = recipes(joined)
-    tables: dict[str, list] = {recipe.name: [] for recipe in everywhere}
+    predicted: dict[str, list[np.ndarray]] = {recipe.name: [] for recipe in everywhere}
     with Reporting(progress, len(names) * len(everywhere), "probe") as report:
-        for i, features in enumerate(sets.values()):
-            dealt = make_folds(features.data, folds, seed=seed)
+        for i, features in enumerate(extracted):
             for number, (alone, wide) in enumerate(zip(recipes(features), everywhere, strict=True)):
-                outcome = nested(alone, features.data.labels, dealt, n_classes)
-                strength = usual(outcome.chosen, alone.strengths)
-                scores = next(iter(wide.each(np.flatnonzero(part == i), (strength,))))
-                tables[wide.name].append(tuple(
-                    figure(j, outcome.predicted if j == i else scores[part == j].argmax(1)) for j in range(len(names))
-                ))  # fmt: skip
+                outcome = nested(alone, features.data.labels, dealt[i], n_classes)
+                found = elsewhere(wide, i, outcome.chosen)
+                found[part == i] = outcome.predicted
+                predicted[wide.name].append(found)
                 report(i * len(everywhere) + number + 1)
-    data = [features.data for features in sets.values()]
-    shared = tuple(tuple(0 if a is b else in_both(a, b) for b in data) for a in data)
-    return Transfer(names, {name: tuple(rows) for name, rows in tables.items()}, shared)
+    data = [features.data for features in extracted]
+    apart = lambda a, b: a is b or groups is not None  # noqa: E731
+    shared = tuple(tuple(0 if apart(a, b) else in_both(a, b) for b in data) for a in data)
+    return Transfer(names, *_tables(predicted, labels, part, weights, n_classes), shared)
+
+
+def _one_text_a_group(
+    joined: TextFeatures, sets: Sequence[TextFeatures], groups: Sequence[int] | np.ndarray
+) -> LabelledTexts:
+    """Return the data with the first text of each group in the place of all its texts.
+
+    To whatever keeps duplicates together they are duplicates then. Texts that are the same in another language, or in
+    another group, join their groups.
+    """
+    groups = np.asarray(groups)
+    for features in sets:
+        if groups.ndim != 1 or len(groups) <= features.index.max():
+            raise ProbeError(
+                f"groups has shape {groups.shape}, but {features.data.name!r} has {features.index.max() + 1:,} texts: "
+                f"expected one group for each text, in the order of the data"
+            )
+    of_text = np.concatenate([groups[features.index] for features in sets]).tolist()
+    texts = joined.data.texts
+    component = linked([(("group", g), same_key(text)) for g, text in zip(of_text, texts, strict=True)])
+    first = np.unique(component, return_index=True)[1]
+    return replace(joined.data, texts=tuple(texts[first[c]] for c in component))
+
+
+def _tables(
+    predicted: dict[str, list[np.ndarray]], labels: np.ndarray, part: np.ndarray, weights: list[np.ndarray],
+    n_classes: int,
+) -> tuple[dict[str, Table], dict[str, Table], dict[str, Table]]:  # fmt: skip
+    """Return macro F1, what is lost by training elsewhere, and how far the features are ahead; see `Transfer`."""
+    figures = {}  # by probe: [trained on][tested on] (value, its resamples)
+    for name, rows in predicted.items():
+        figures[name] = [[] for _ in rows]
+        for i, found in enumerate(rows):
+            for j, drawn in enumerate(weights):
+                mine = labels[part == j], found[part == j], n_classes
+                figures[name][i].append((f1_of(*mine), f1_resampled(*mine, drawn)))
+    places = range(len(weights))
+
+    def table(of) -> Table:
+        return tuple(tuple(interval(*of(i, j)) for j in places) for i in places)
+
+    minus = lambda one, other: (one[0] - other[0], one[1] - other[1])  # noqa: E731
+    first, *others = figures
+    macro_f1 = {name: table(lambda i, j, f=f: f[i][j]) for name, f in figures.items()}
+    lost = {name: table(lambda i, j, f=f: minus(f[j][j], f[i][j])) for name, f in figures.items()}
+    ahead = {name: table(lambda i, j, f=figures[name]: minus(figures[first][i][j], f[i][j])) for name in others}
+    return macro_f1, lost, ahead
 
 
 def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
