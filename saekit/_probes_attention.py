@@ -45,7 +45,7 @@ class AttentionRecipe:
         for strength in strengths:
             query, weights, bias = self._learned(tokens, text, train, strength)
             with torch.no_grad():
-                yield (_pooled(tokens, text, query, len(self.labels)) @ weights.T + bias).double().numpy()
+                yield (_pooled(tokens, text, query, weights, len(self.labels)) + bias).double().numpy()
 
     def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
         """Return no classifier: its columns depend on the query."""
@@ -73,19 +73,24 @@ class AttentionRecipe:
         optimiser = torch.optim.AdamW([query, weights, bias], lr=_RATE, weight_decay=decay)
         for _ in range(_STEPS):
             optimiser.zero_grad()
-            logits = _pooled(part, of, query, len(train)) @ weights.T + bias
+            logits = _pooled(part, of, query, weights, len(train)) + bias
             torch.nn.functional.cross_entropy(logits, truth).backward()
             optimiser.step()
         return query.detach(), weights.detach(), bias.detach()
 
 
 def _pooled(
-    tokens: Float[Tensor, "token d_model"], text: Int[Tensor, " token"], query: Float[Tensor, " d_model"], n_texts: int
-) -> Float[Tensor, "text d_model"]:
-    """Return each text's mean of tokens, weighted by the softmax of query @ token; 0 for a text without tokens."""
-    logit = tokens @ query / tokens.shape[1] ** 0.5
+    tokens: Float[Tensor, "token d_model"], text: Int[Tensor, " token"], query: Float[Tensor, " d_model"],
+    weights: Float[Tensor, "c d_model"], n_texts: int,
+) -> Float[Tensor, "text c"]:  # fmt: skip
+    """Return what the weights read of each text's mean of tokens, weighted by the softmax of query @ token.
+
+    A mean of readings is the reading of the mean, so that the tokens are gone through once. 0 for a text without any.
+    """
+    read = tokens @ torch.cat([query[None] / tokens.shape[1] ** 0.5, weights]).T
+    logit, value = read[:, 0], read[:, 1:]
     highest = torch.full((n_texts,), -torch.inf).scatter_reduce(0, text, logit.detach(), "amax")
     weight = torch.exp(logit - highest[text])
     total = torch.zeros(n_texts).index_add(0, text, weight)
-    summed = torch.zeros(n_texts, tokens.shape[1]).index_add(0, text, weight[:, None] * tokens)
+    summed = torch.zeros(n_texts, len(weights)).index_add(0, text, weight[:, None] * value)
     return summed / total.clamp_min(1e-9)[:, None]
