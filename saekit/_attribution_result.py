@@ -222,9 +222,7 @@ class Attribution:
             out[self.position[i], column[int(self.feature[i])]] += self.effect[i]
         return out
 
-    def only(
-        self, *, prompt: int | None = None, hook: str | None = None, position: int | None = None
-    ) -> "Attribution":
+    def only(self, *, prompt: int | None = None, hook: str | None = None, position: int | None = None) -> "Attribution":
         """Return the part of one prompt, of one hook point or of the readings at one position: complete in itself."""
         keep_read = np.ones(len(self.read_prompt), bool) if prompt is None else self.read_prompt == prompt
         reads = np.flatnonzero(keep_read if position is None else keep_read & (self.read_position == position))

@@ -1,7 +1,7 @@
 // The circuit view: the picture with its slider, the card of a node, faithfulness, exports.
 import { grouped } from "./lib.js";
 import { accountedWords, circuitRecord, curvePoints, keptEdges, keptNumbers, measuredWords, nextNode, nodeOfValue, pointOf, shareText, valueOfNode } from "./circuit_picture.js";
-import { guardKeys, h } from "./dom.js";
+import { download, guardKeys, h } from "./dom.js";
 import { circuitCurve, circuitPicture, curveTable, nodeCard, nodeTable, standalonePicture } from "./circuit_draw.js";
 
 function render({ model, el }) {
@@ -28,8 +28,8 @@ function render({ model, el }) {
     "section",
     { class: "saekit-circuit", "aria-label": "Circuit" },
     h("div", { class: "saekit-circuit-head" }, h("h2", {}, "Circuit"), h("p", { class: "saekit-faint" }, model.get("_facts").task), go, more,
-      h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => picture && save("circuit.svg", "image/svg+xml", standalonePicture(picture.node)) }, "Save SVG"),
-        h("button", { type: "button", onclick: () => save("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)) }, "Save JSON"))),
+      h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => picture && download("circuit.svg", "image/svg+xml", standalonePicture(picture.node)) }, "Save SVG"),
+        h("button", { type: "button", onclick: () => download("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)) }, "Save JSON"))),
     h("div", { class: "saekit-circuit-controls" },
       h("label", { class: "saekit-threshold" }, h("span", {}, "features kept"), slider, count),
       h("label", {}, "reconstruction errors ", errors),
@@ -204,12 +204,6 @@ function render({ model, el }) {
   wired.forEach(([event, draw]) => model.on(event, draw));
   [drawControls, drawPicture, drawCurve].forEach((draw) => draw());
   return () => wired.forEach(([event, draw]) => model.off(event, draw));
-}
-
-function save(name, type, text) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
-  h("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
 export default { render };

@@ -138,3 +138,10 @@ export function logitTable(caption, rows, scale, kind) {
     ),
   );
 }
+
+/** Let the reader save a text as a file. */
+export function download(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}

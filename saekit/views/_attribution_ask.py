@@ -46,8 +46,15 @@ class Asked:
     hook: str
 
 
-def ids_of(model: "SAETransformerBridge", asked: Asked) -> tuple[Int[Tensor, "pos"], Int[Tensor, "token"]]:
+def ids_of(
+    model: "SAETransformerBridge", asked: Asked, *, compared: bool = True
+) -> tuple[Int[Tensor, "pos"], Int[Tensor, "token"]]:
     """Return the ids of the prompt ``[pos]`` and those of the answer and the foil ``[1 or 2]``.
+
+    Args:
+        model: The model.
+        asked: The question.
+        compared: Whether the corrupted prompt is looked at; direct attribution needs none.
 
     Raises:
         FieldError: With the field that is wrong: an empty or too long prompt, an answer or foil that is not one
@@ -68,7 +75,7 @@ def ids_of(model: "SAETransformerBridge", asked: Asked) -> tuple[Int[Tensor, "po
     if asked.foil:
         tokens.append(_of("foil", lambda: tokens_of(model, asked.foil, 1, "foil")))
         _of("foil", lambda: readout_of(model, 1, asked.answer, asked.foil, None))
-    if asked.baseline == "corrupted":
+    if compared and asked.baseline == "corrupted":
         if not asked.corrupted.strip():
             raise FieldError(
                 "corrupted",

@@ -103,16 +103,16 @@ def check_words(one: "Attribution", what: str) -> str:
     if one.method == "direct":
         verdict = "exact" if one.complete else f"NOT exact, {signed(got - total)} too much"
         return f"All items add up to {signed(got)}, the {what} that the model gives is {signed(total)}: {verdict}."
-    against = (
-        "in the other prompt's run" if one.baseline == "corrupted prompts" else f"at the baseline ({one.baseline})"
-    )
-    effect = f"with everything at this layer {against} the {what} changes by {signed(-total)}"
+    against = "as in the other prompt" if one.baseline == "corrupted prompts" else f"at the baseline ({one.baseline})"
     why = {
         "patching": "first-order estimates add up only where the layers above are linear",
-        "integrated gradients": "ten points of the line between the runs, so nearly",
-        "exact": "measured one by one; effects overlap, and weak features were not measured",
+        "integrated gradients": "ten points of the line between the two runs come near it",
+        "exact": "measured one by one, effects overlap, and weak features were not measured",
     }[one.method]
-    return f"Items add up to {signed(got)}; {effect} ({why}). The SAE's bias is in both runs and has no effect."
+    return (
+        f"Items add up to {signed(got)}; all at once they are worth {signed(total)}, by which the {what} falls when "
+        f"everything at this layer is {against}: {why}. The SAE's bias is the same in both runs."
+    )
 
 
 def agreement_rows(found: "Mapping[str, Attribution]", method: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import traitlets as t
 from saekit.views._attribution_ask import Asked, FieldError, ids_of, swapped
 from saekit.views._attribution_data import METHODS, agreement_rows, prediction_rows, shown_of
 from saekit.views._circuit_data import context_rows
-from saekit.views._feature_card import number
 from saekit.views._view import View
 from saekit.views._worker import Stopped
 
@@ -124,7 +123,7 @@ class AttributionWork(View):
         with self._guard:
             asked, method, ablated, demanded = self._asked(), self.method, tuple(self.ablated), self._demanded
         try:
-            ids, tokens = ids_of(self._model, asked)
+            ids, tokens = ids_of(self._model, asked, compared=method != "direct")
         except FieldError as wrong:
             self._publish(stopped, error=str(wrong), _wrong=wrong.field, _doing="")
             return
@@ -224,8 +223,8 @@ class AttributionWork(View):
             "rows": prediction_rows(found, control, tokens.tolist()),
             "ablated": list(ablated),
             "control": random,
-            "kl": number(found.kl) if ablated else None,
-            "kl_control": control and number(control.kl),
+            "kl": max(0.0, found.kl) if ablated else None,  # rounding can leave a tiny negative
+            "kl_control": control and max(0.0, control.kl),
         }
         with self._guard:
             if not stopped():
