@@ -47,9 +47,10 @@ function render({ model, el }) {
   const exports = h("span", { class: "saekit-exports" },
     h("button", { type: "button", onclick: () => save("steering.json", JSON.stringify(draft(), null, 1)) }, "Save setting"),
     live ? h("button", { type: "button", onclick: () => file.click() }, "Load setting") : null, file);
-  const word = (name, label, placeholder) =>
-    h("label", { class: "saekit-option" }, h("span", { class: "saekit-quiet" }, label), h("input", { type: "text", "data-name": name, placeholder, oninput: (event) => wish({ ...draft(), [name]: event.target.value }) }));
-  const words = [word("topic", "concept in words", "e.g. the sea"), word("concept", "words that count as it", "e.g. sea|ship|wave")];
+  const word = (name, label, placeholder, title) =>
+    h("label", { class: "saekit-option", title }, h("span", { class: "saekit-quiet" }, label), h("input", { type: "text", "data-name": name, placeholder, oninput: (event) => wish({ ...draft(), [name]: event.target.value }) }));
+  const words = [word("topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"),
+    word("concept", "words that count as it", "e.g. sea|ship|wave", "a regular expression; words are counted from the next run on")];
   const compare = h("div", { class: "saekit-compare", role: "group", "aria-label": "Baselines" }, h("span", { class: "saekit-quiet" }, "compare with"),
     ...BASELINES.map(([name, help]) => h("button", { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) }, name)), ...words);
   const sweep = h("section", { class: "saekit-sweep", "aria-label": "Strength sweep" });

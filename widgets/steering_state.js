@@ -20,6 +20,7 @@ export const SWEEP_PANELS = [
   ["kl", "KL on neutral text"],
   ["perplexity", "Perplexity"],
 ];
+export const FLUENCY_WORDS = "Fluency: perplexity of the unsteered text over that of this one, less what it repeats; dotted: where it falls below one half.";
 const SHARES = ["repetition", "feature_share", "concept_share", "concept_hit", "fluency"];
 
 /** A number as it is typed, with a real minus. */

@@ -2,7 +2,7 @@
 import { mergePieces, spoken, visible } from "./lib.js";
 import { h, tokenStrip } from "./dom.js";
 import { lineChart, lineSample } from "./chart.js";
-import { EFFECTS, END_NAMES, SWEEP_PANELS, breaksWords, changeShade, changeWords, effectWords, strengthWords, sweepSeries, sweepWords } from "./steering_state.js";
+import { EFFECTS, END_NAMES, FLUENCY_WORDS, SWEEP_PANELS, breaksWords, changeShade, changeWords, effectWords, strengthWords, sweepSeries, sweepWords } from "./steering_state.js";
 
 /** One text: title, what was done, the text, a line for the token that is pointed at, side effects. */
 export function textColumn({ key, title, note }) {
@@ -70,6 +70,7 @@ export function sweepFigures(sweep, onpick) {
     h("p", { class: "saekit-quiet" }, sweep.words),
     h("p", {}, points.length > 1 ? breaksWords(sweep) : "", sweep.complete || sweep.under_way ? "" : " Stopped before its end."),
     legend,
+    h("p", { class: "saekit-quiet" }, FLUENCY_WORDS),
     h("div", { class: "saekit-multiples" }, ...charts),
     h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Texts of the sweep" },
       h("table", { class: "saekit-sweep-table" }, h("thead", {}, h("tr", {}, ...["strength", "fluency", "concept", "text", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))),

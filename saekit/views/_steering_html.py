@@ -32,6 +32,10 @@ PANELS = (
     ("kl", "KL on neutral text"),
     ("perplexity", "Perplexity"),
 )
+FLUENCY_WORDS = (
+    "Fluency: perplexity of the unsteered text over that of this one, less what it repeats; "
+    "dotted: where it falls below one half."
+)
 _QUIET = "opacity:.75"
 _CELL = "padding:.1em .9em .1em 0;text-align:left;font-weight:400;vertical-align:top"
 
@@ -147,7 +151,7 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
     )
     return (
         f'<p style="margin:.9em 0 0"><b>Strength sweep</b> <span style="{_QUIET}">{escape(sweep["words"])}</span></p>'
-        f'<p style="margin:0">{breaks_words(sweep)}</p>'
+        f'<p style="margin:0">{breaks_words(sweep)} <span style="{_QUIET}">{FLUENCY_WORDS}</span></p>'
         f'<div style="display:flex;flex-wrap:wrap;gap:.6em 1.5em">{"".join(charts)}</div>'
         f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{skipped}'
     )
