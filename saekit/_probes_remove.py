@@ -132,16 +132,22 @@ def targeted_perturbation(
     The score is the mean loss of accuracy of the class's own probe minus that of the other classes' probes.
 
     Args:
-        features: Texts of two classes or more.
+        features: Texts of three classes or more. With two, one class's probe is the other's turned round: what breaks
+            one breaks both, and the measure is 0 whatever is taken out.
         sae: The SAE of the site.
         site: Which one.
         sizes: Numbers of features.
         folds: One is the test part.
         seed: Of folds and random features.
+
+    Raises:
+        ProbeError: Fewer than three classes, or too few texts of one.
     """
     at, directions = _checked(features, sae, site)
     labels = features.data.labels
     classes = np.unique(labels)
+    if len(classes) < 3:
+        raise ProbeError(f"targeted probe perturbation needs at least three classes, not {len(classes)}")
     dealt = make_folds(features.data, folds, seed=seed)
     generator = np.random.default_rng(seed)
     states, means = at.hook.mean, pool(at, "mean")

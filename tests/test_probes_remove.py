@@ -103,5 +103,7 @@ def test_what_cannot_be_removed_is_refused():
         probes.spurious_removal(two, sae, other[:5])
     with pytest.raises(ProbeError, match="too few texts"):
         probes.spurious_removal(two, sae, two.data.labels)
+    with pytest.raises(ProbeError, match="at least three classes, not 2"):
+        probes.targeted_perturbation(two, sae)
     with pytest.raises(ProbeError, match="not this SAE's"):
         probes.targeted_perturbation(two, SimpleNamespace(W_dec=torch.zeros(3, 3)))
