@@ -42,6 +42,10 @@ def topk_with_torch(hidden, k):
     return torch.zeros_like(hidden).scatter(1, chosen, values.relu())
 
 
+def triples(ids):
+    return list(zip(ids, ids[1:], ids[2:], strict=False))
+
+
 def interference_with_loops(W):
     columns = list(W.T)
     others = lambda i: (c for j, c in enumerate(columns) if j != i)  # noqa: E731
@@ -54,6 +58,22 @@ def integrated_with_a_loop(slope, clean, baseline, steps):
         share = (2 * step + 1) / (2 * steps)  # from the clean end this time: the middles are the same points
         total += slope(clean - share * (clean - baseline)) / steps
     return total * (clean - baseline)
+
+
+def macro_f1_from_rates(confusion):
+    found = []
+    for c in range(len(confusion)):
+        precision, recall = confusion[c, c] / confusion[:, c].sum(), confusion[c, c] / confusion[c].sum()
+        found.append(2 * precision * recall / (precision + recall))
+    return np.mean(found)
+
+
+def strongest_columns_with_a_loop(columns, labels, train, k):
+    apart = {}
+    for j in range(columns.shape[1]):
+        one, other = ([columns[i, j] for i in train if labels[i] == c] for c in (0, 1))
+        apart[j] = abs(sum(one) / len(one) - sum(other) / len(other))
+    return sorted(apart, key=apart.get, reverse=True)[:k]
 
 
 OTHER_RIGHT_ANSWERS = {
@@ -71,6 +91,13 @@ OTHER_RIGHT_ANSWERS = {
     "first_order_effect": lambda x, y, g: [(xi - yi) * gi for xi, yi, gi in zip(x, y, g, strict=True)],
     "integrated_effect": integrated_with_a_loop,
     "matched_control": lambda e, o: [np.sqrt((a @ a) / (b @ b)) * b for a, b in zip(e, o, strict=True)],
+    "pool_max": lambda a, keep: [
+        [max([0, *row[k, j]]) for j in range(a.shape[2])] for row, k in zip(a, keep, strict=True)
+    ],
+    "macro_f1": macro_f1_from_rates,
+    "leaked": lambda g, train, test: sum(g[i] in {*g[train]} for i in test) / len(test),
+    "strongest_columns": strongest_columns_with_a_loop,
+    "paired_interval": lambda a, b, d: np.percentile((a.astype(int) - b)[d].mean(1), (2.5, 97.5)),
     "feature_direction": lambda a, b: torch.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0),
     "density": density_in_place,
     "top_k_one_per_sequence": top_k_with_a_loop,
@@ -78,6 +105,11 @@ OTHER_RIGHT_ANSWERS = {
     "logit_effect": lambda d, w, u: (d * w).astype("float32") @ (u - u.mean(1, keepdims=True)),
     "jaccard": lambda a, b: len({*np.flatnonzero(a)} & {*np.flatnonzero(b)}) / max(np.count_nonzero(a | b), 1),
     "hypothesis_score": lambda f, h: [h[f].mean() if f.any() else 0, f[h].mean() if h.any() else 0],
+    "add_direction": lambda x, d, a: x + a * (np.arange(len(x)) > 0)[:, None] * d,
+    "repetition": lambda ids: np.mean([a in triples(ids)[:n] for n, a in enumerate(triples(ids))] or [0]),
+    "steering_score": lambda parts: 0 if 0 in parts else 1 / np.mean([1 / part for part in parts]),
+    "clamp_feature": lambda x, f, d, c: torch.tensor(x) - torch.outer(torch.tensor(f), torch.tensor(d)) + c * d,
+    "matched_edit": lambda x, d, s: np.array([s * np.sqrt((row @ row) / (d @ d)) * d for row in x]),
 }
 
 BY_HAND = [
@@ -97,12 +129,26 @@ BY_HAND = [
     ("first_order_effect", (np.array([2.0, 0.0]), np.array([0.5, 1.0]), np.array([2.0, 3.0])), [3, -3]),
     ("integrated_effect", (lambda x: 2 * x, np.array([3.0]), np.array([1.0]), 4), [8]),  # of x²: 9 - 1
     ("matched_control", (np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[0.0, 2.0], [1.0, 1.0]])), [[0, 5], [0, 0]]),
+    ("pool_max", (np.array([[[5.0, 1.0], [2.0, 3.0]]]), np.array([[False, True]])), [[2, 3]]),
+    ("macro_f1", (np.array([[3, 1], [0, 4]]),), (6 / 7 + 8 / 9) / 2),
+    ("leaked", (np.array([0, 1, 0, 2]), np.array([0, 1]), np.array([2, 3])), 0.5),
+    (
+        "strongest_columns",
+        (np.array([[1.0, 0, 4], [0, 3, 4], [9, 9, 9]]), np.array([0, 1, 1]), np.array([0, 1]), 2),
+        [1, 0],
+    ),
+    ("paired_interval", (np.array([True, True]), np.array([False, True]), np.array([[0, 0], [1, 1]])), [0.025, 0.975]),
     ("feature_direction", (np.array([3.0, 0.0]), np.array([-1.0, 0.0])), -1),
     ("density", (np.array([[1.0, 0.0, 2.0]]), np.array([[False, True, True]])), 0.5),
     ("top_k_one_per_sequence", (np.array([[5.0, 5.0], [1.0, 2.0], [0.0, 5.0]]), 2), [[0, 0], [2, 1]]),
     ("interval_of", (np.array([0.1, 2.0, 2.1, 10.0]), 10.0, 5), [0, 0, 1, 4]),
     ("logit_effect", (np.array([1.0]), np.array([2.0]), np.array([[1.0, 3.0]])), [-2, 2]),
     ("jaccard", (np.array([True, True, False]), np.array([True, False, False])), 0.5),
+    ("add_direction", (np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([0.0, 2.0]), 3.0), [[1, 1], [1, 6]]),
+    ("repetition", (np.array([1, 2, 3, 1, 2, 3]),), 0.25),
+    ("steering_score", (np.array([1.0, 0.5]),), 2 / 3),
+    ("clamp_feature", (np.array([[1.0], [1.0]]), np.array([0.0, 3.0]), np.array([2.0]), 1.0), [[3], [-3]]),
+    ("matched_edit", (np.array([[3.0, 4.0]]), np.array([0.0, -7.0]), 0.2), [[0, -1]]),
     (
         "hypothesis_score",
         (np.array([True, True, False, False]), np.array([True, False, False, False])),
