@@ -5,7 +5,7 @@ same named position; positions that the task does not name are left as they are,
 them. Faithfulness depends on such choices (Miller et al. 2024): it may lie below 0 or above 1.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,7 @@ from saekit._circuits_features import (
 from saekit._circuits_localise import Directions
 from saekit._circuits_tasks import Task
 from saekit.errors import SAEError
-from saekit.models import check_hook, hidden_states
+from saekit.models import check_hook, hidden_states, last_logits_from
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -103,7 +103,8 @@ def faithfulness(
     if errors not in ("kept", "ablated"):
         raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
     means = mean_nodes(model, dictionaries, task, batch_size=batch_size)
-    run = partial(_ablated, model, ordered, task, means, batch_size=batch_size)
+    runs = tuple(clean_runs(model, ordered, task, batch_size=batch_size))
+    run = partial(ablated, model, ordered, runs, means)
     with_errors = {Node(layer, p, ERROR) for layer in range(len(ordered)) for p in range(len(circuit.positions))}
     kept = with_errors if errors == "kept" else set()
     whole, nothing = run(None), run(set())
@@ -158,35 +159,51 @@ def mean_nodes(
     return Means(tuple(features), tuple(errors))
 
 
-@torch.no_grad()
-def _ablated(
+def clean_runs(
     model: "SAETransformerBridge",
     ordered: "list[tuple[str, SAE[Any] | Directions]]",
     task: Task,
+    *,
+    batch_size: int = 16,
+) -> Iterator[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]]:
+    """Yield the parts of a task with their clean states at the lowest dictionary: what all ablations start from."""
+    for _, part in task.batches(batch_size):
+        yield part, hidden_states(model, torch.stack(part.ids), ordered[0][0])
+
+
+@torch.no_grad()
+def ablated(
+    model: "SAETransformerBridge",
+    ordered: "list[tuple[str, SAE[Any] | Directions]]",
+    runs: Iterable[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]],
     means: Means,
     kept: Collection[Node] | None,
     *,
     inside: bool = True,
-    batch_size: int,
 ) -> float:
     """Mean logit difference with these nodes kept and all others at named positions at their means.
 
     ``inside=False`` ablates the kept features and keeps all others; errors are treated alike in both. None: the model.
     """
-    total = 0.0
-    for _, part in task.batches(batch_size):
-        hooks = []
-        for layer, (hook, dictionary) in enumerate(ordered if kept is not None else []):
-            edit = partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
-            hooks.append((check_hook(model, hook), edit))
-        logits = model.run_with_hooks(torch.stack(part.ids), fwd_hooks=hooks, prepend_bos=False)[:, -1]
+    total, prompts = 0.0, 0
+    for part, states in runs:
+        edits = [
+            partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
+            for layer, (_, dictionary) in enumerate(ordered if kept is not None else [])
+        ]
+        if edits:
+            states = edits[0](states)
+        hooks = [(check_hook(model, hook), edit) for (hook, _), edit in zip(ordered[1:], edits[1:], strict=False)]
+        with model.hooks(fwd_hooks=hooks):
+            logits = last_logits_from(model, torch.stack(part.ids), states, ordered[0][0])
         total += (logits.gather(1, part.answers[:, None]) - logits.gather(1, part.foils[:, None])).sum().item()
-    return total / len(task)
+        prompts += len(part)
+    return total / prompts
 
 
 def _edit(
     states: Tensor,
-    hook: object,
+    hook: object = None,
     *,
     dictionary: "SAE[Any] | Directions",
     layer: int,

@@ -19,7 +19,7 @@ from torch import Tensor
 from saekit._circuits_localise import Directions
 from saekit._circuits_tasks import Task
 from saekit.errors import SAEError
-from saekit.models import check_hook, hidden_states, logits_from, stop_layer
+from saekit.models import check_hook, hidden_states, last_logits_from, stop_layer
 from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _change(
 
 def _metric(model: "SAETransformerBridge", part: Task, ids: Tensor, states: Tensor, hook: str) -> Float[Tensor, ""]:
     """Logit difference at the end, summed over prompts."""
-    logits = logits_from(model, ids, states, hook)[:, -1]
+    logits = last_logits_from(model, ids, states, hook)
     return (logits.gather(1, part.answers[:, None]) - logits.gather(1, part.foils[:, None])).sum()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saekit._circuits_tasks import Task
 from saekit.errors import SAEError, TaskError
-from saekit.models import check_hook, hidden_states, logits_from
+from saekit.models import check_hook, hidden_states, last_logits_from
 from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
@@ -210,14 +210,14 @@ def _prepared(
         base, target = hidden_states(model, ids, hook), hidden_states(model, other, hook)
         with torch.no_grad():
             change = dictionary.encode(target) - dictionary.encode(base)
-            wanted = logits_from(model, other, target, hook)[:, -1].log_softmax(-1)
+            wanted = last_logits_from(model, other, target, hook).log_softmax(-1)
         parts.append(_Part(hook, numbers, ids, base, target, change.to(base.dtype), wanted))
     return parts, rows, name
 
 
 def _kl(model: "SAETransformerBridge", part: _Part, states: Tensor) -> Float[Tensor, "prompt"]:
     """KL from the target's to this run's next-token distribution: sum of p log(p / wanted), p of this run."""
-    found = logits_from(model, part.ids, states, part.hook)[:, -1].log_softmax(-1)
+    found = last_logits_from(model, part.ids, states, part.hook).log_softmax(-1)
     return (found.exp() * (found - part.wanted)).sum(-1)
 
 

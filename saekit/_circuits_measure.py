@@ -4,14 +4,14 @@ The same numbers as `saekit.circuits.faithfulness`; what all sizes share (the me
 nothing kept) is computed once. A task can be told to end between two batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
 
-from saekit._circuits_faithful import Errors, Means, _ablated, mean_nodes
+from saekit._circuits_faithful import Errors, Means, ablated, clean_runs, mean_nodes
 from saekit._circuits_features import ERROR, FeatureCircuit, Node, _ordered, directions_of
 from saekit._circuits_localise import Directions
 from saekit._circuits_tasks import Task
@@ -19,6 +19,9 @@ from saekit.errors import SAEError
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
+
+
+T = TypeVar("T")
 
 
 class Interrupted(Exception):
@@ -33,15 +36,20 @@ class StoppableTask(Task):
 
     def batches(self, size: int = 16) -> "Iterator[tuple[Int[Tensor, 'batch'], Task]]":
         """Yield the parts of the task, as `Task.batches` does."""
-        for rows, part in super().batches(size):
-            if self.stopped():
-                raise Interrupted
-            yield rows, part
+        yield from _until(self.stopped, super().batches(size))
 
 
 def stoppable(task: Task, stopped: Callable[[], bool]) -> StoppableTask:
     """Return the task with an ear for ``stopped()``."""
     return StoppableTask(**{f.name: getattr(task, f.name) for f in fields(Task)}, stopped=stopped)
+
+
+def _until(stopped: Callable[[], bool], parts: Iterable[T]) -> Iterator[T]:
+    """Yield the parts; raise `Interrupted` before the next one once ``stopped()`` is true."""
+    for part in parts:
+        if stopped():
+            raise Interrupted
+        yield part
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Measure:
         self._ordered = checked_circuit(model, dictionaries, task, circuit)
         self._bridge, self._task, self._circuit, self._batch_size = model, task, circuit, batch_size
         self._means: Means | None = None
+        self._runs: list[tuple[Task, Tensor]] | None = None
         self.model: float | None = None
         self.nothing: float | None = None
 
@@ -90,21 +99,21 @@ class Measure:
         if self._means is None:
             dictionaries = [dictionary for _, dictionary in self._ordered]
             self._means = mean_nodes(self._bridge, dictionaries, task, batch_size=self._batch_size)
+        if self._runs is None:
+            self._runs = list(clean_runs(self._bridge, self._ordered, task, batch_size=self._batch_size))
         if self.model is None:
-            self.model = self._run(task, None)
+            self.model = self._run(stopped, None)
         if self.nothing is None:
-            self.nothing = self._run(task, set())
+            self.nothing = self._run(stopped, set())
         kept = set(self._circuit.top(size))
         if errors == "kept":
             places = range(len(self._circuit.positions))
             kept |= {Node(layer, place, ERROR) for layer in range(len(self._ordered)) for place in places}
-        inside, outside = self._run(task, kept), self._run(task, kept, inside=False)
+        inside, outside = self._run(stopped, kept), self._run(stopped, kept, inside=False)
         return Point(size, errors, self._share(inside), self._share(outside))
 
-    def _run(self, task: Task, kept: set[Node] | None, *, inside: bool = True) -> float:
-        return _ablated(
-            self._bridge, self._ordered, task, self._means, kept, inside=inside, batch_size=self._batch_size
-        )
+    def _run(self, stopped: Callable[[], bool], kept: set[Node] | None, *, inside: bool = True) -> float:
+        return ablated(self._bridge, self._ordered, _until(stopped, self._runs), self._means, kept, inside=inside)
 
     def _share(self, value: float) -> float:
         gap = self.model - self.nothing

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saekit._circuits_tasks import Task
 from saekit.errors import TaskError
-from saekit.models import check_hook, hidden_states_at, logits_from
+from saekit.models import check_hook, hidden_states_at, last_logits_from
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -153,7 +153,7 @@ def patch_residual(
             if len(which):
                 states = target[hook][prompt]  # [changed, pos, d_model]
                 states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
-                logits = logits_from(model, ids[prompt], states, hook)[:, -1].float().cpu()
+                logits = last_logits_from(model, ids[prompt], states, hook).float().cpu()
                 found[which, prompt] = _difference(logits, part.select(prompt.tolist()))
             total[number] += found.sum(1).numpy()
     return Patched(task.name, layers, names, total / len(task), clean, corrupted, len(task))

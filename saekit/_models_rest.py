@@ -67,13 +67,17 @@ def block_calls(model: "SAETransformerBridge", pos: int) -> Calls | None:
 
 
 def run_blocks(
-    model: "SAETransformerBridge", states: Float[Tensor, "batch pos d_model"], calls: Calls, first: int
-) -> Float[Tensor, "batch pos d_vocab"]:
-    """Run the blocks from ``first`` on, the final norm and the unembedding."""
+    model: "SAETransformerBridge",
+    states: Float[Tensor, "batch pos d_model"],
+    calls: Calls,
+    first: int,
+    read: slice = slice(None),
+) -> Float[Tensor, "batch _read d_vocab"]:
+    """Run the blocks from ``first`` on; at the positions to be read, the final norm and the unembedding too."""
     for block, (args, kwargs) in zip(list(model.blocks)[first:], calls[first:], strict=True):
         states = block(states, *args, **kwargs)
         states = states[0] if isinstance(states, tuple) else states
-    return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(states)))
+    return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(states[:, read])))
 
 
 def _tried(model: "SAETransformerBridge") -> bool:

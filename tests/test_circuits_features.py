@@ -138,6 +138,15 @@ def test_everything_is_the_model_and_nothing_is_zero(model, task, saes):
     assert abs(without.faithfulness[-1] - 1) > 1e-3, "an SAE without its errors is not the model"
 
 
+def test_a_model_that_has_to_run_as_a_whole_gives_the_same_faithfulness(model, task, saes, monkeypatch):
+    circuit = circuits.feature_circuit(model, saes, task)
+    found = faithful.faithfulness(model, saes, task, circuit, sizes=SIZES)
+    monkeypatch.setattr("saekit.models.block_calls", lambda *arguments: None)
+    whole = faithful.faithfulness(model, saes, task, circuit, sizes=SIZES)
+    np.testing.assert_allclose(whole.faithfulness, found.faithfulness, atol=1e-8)
+    np.testing.assert_allclose(whole.completeness, found.completeness, atol=1e-8)
+
+
 def test_a_basis_has_no_error_so_that_ablating_errors_changes_nothing(model, task):
     states = hidden_states(model, torch.as_tensor(tiny.random_tokens(8, 32, 400).ids).long(), LOW).flatten(0, 1)
     basis = random_directions(states.float(), LOW)

@@ -7,7 +7,7 @@ import transformers
 from saekit import _models_rest
 from saekit._models_rest import first_block_after
 from saekit.errors import ModelError
-from saekit.models import check_hook, hidden_states, load_model, logits_from
+from saekit.models import check_hook, hidden_states, last_logits_from, load_model, logits_from
 from tests import tiny
 
 SIZES = {"vocab_size": 400, "bos_token_id": 0, "eos_token_id": 1}
@@ -61,6 +61,15 @@ def test_the_rest_of_a_model_gives_the_logits_of_the_whole_model(any_model, poin
         states = changed(any_model, ids, hook)
         got = logits_from(any_model, ids, states, hook)
         torch.testing.assert_close(got, whole(any_model, ids, states, hook), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("point", ["hook_resid_post", "hook_mlp_out"])
+def test_the_last_logits_are_those_of_the_whole_model_at_the_last_position(any_model, point):
+    hook, ids = f"blocks.1.{point}", ids_of(3, 13)
+    states = changed(any_model, ids, hook)
+    found = last_logits_from(any_model, ids, states, hook)
+    assert found.shape == (3, 400)
+    torch.testing.assert_close(found, whole(any_model, ids, states, hook)[:, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_blocks_above_run(any_model):
