@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from saekit._probes_actions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from saekit._probes_curves import Curve, curve, load_curve
 from saekit._probes_extract import extract
 from saekit._probes_features import Site, TextFeatures, subset
@@ -42,12 +43,12 @@ from saekit._probes_transfer import Transfer, load_transfer, transfer
 from saekit.errors import ProbeError
 
 __all__ = [
-    "Cell", "Classified", "Comparison", "Context", "Curve", "Duplicates", "Folds", "Grid", "Interval",
-    "ProbeResult", "ProbeTable", "Removal", "Scores", "Site", "TextFeatures", "Transfer", "Weight", "baselines",
-    "classify", "compare", "contexts", "curve", "extract", "find_duplicates", "fit_binariser", "grid", "in_both",
-    "load_curve", "load_grid", "load_probe", "load_removal", "load_transfer", "make_folds", "pool", "predict", "probe",
-    "probe_columns", "spurious_removal", "subset", "targeted_perturbation", "top_features", "top_words", "transfer",
-    "tree_text",
+    "Answers", "Cell", "Classified", "Comparison", "Context", "Curve", "Duplicates", "Folds", "Grid", "Interval",
+    "ProbeResult", "ProbeTable", "Question", "Removal", "Scores", "Site", "TextFeatures", "Transfer", "Weight",
+    "answer_questions", "baselines", "beside_features", "classify", "cloze", "compare", "contexts", "curve", "extract",
+    "find_duplicates", "fit_binariser", "grid", "in_both", "load_curve", "load_grid", "load_probe", "load_removal",
+    "load_transfer", "make_folds", "pool", "predict", "probe", "probe_columns", "spurious_removal", "subset",
+    "targeted_perturbation", "top_features", "top_words", "transfer", "tree_text", "word_frequency",
 ]  # fmt: skip
 
 _NEARLY_ALL = 0.95  # share of columns that are constant above which there is little left to learn from
