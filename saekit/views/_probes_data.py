@@ -192,6 +192,6 @@ def classified_row(found: "Classified", result: "ProbeResult", name: str, told: 
         "parts": pack(found.contributions.ravel()),
         "features": [[f, number(v), number(c)] for f, v, c in found.features[:STRONGEST]],
         "exact": contribution_words(result.setting),
-        "added": result.fitted.weights is not None,
+        "intercepts": None if result.fitted.weights is None else [number(v) for v in result.fitted.intercept],
         "told": told,
     }

@@ -215,12 +215,17 @@ def _text(state: Mapping[str, Any]) -> str:
         return ""
     classes = state["facts"]["classes"]
     parts = np.frombuffer(result["parts"], "<f4").reshape(len(classes), -1)[result["class"]]
-    most = float(np.abs(parts).max(initial=0.0))
     spans = []
-    for text, value, _ in merge_pieces(result["tokens"], parts.tolist()):
+    merged = merge_pieces(result["tokens"], parts.tolist())
+    summed = np.add.reduceat(parts, [first for *_, first in merged])  # a character's pieces count together
+    most = float(np.abs(summed).max())
+    for (text, _, _), value in zip(merged, summed.tolist(), strict=True):
         hue, alpha = (BLUE if value >= 0 else ORANGE), (_SHADE * abs(value) / most if most else 0.0)
         spans.append(f'<span style="background:rgba({hue},{alpha:.2f})" title="{signed(value)}">{spaced(text)}</span>')
     said = f'<p style="margin:.8em 0 0"><strong>{escape(result_words(result, classes))}</strong></p>'
     strip = f'<p style="margin:0;font-family:ui-monospace,monospace"><bdi>{"".join(spans)}</bdi></p>'
-    key = f'<p style="margin:0;{_QUIET}">blue: for {escape(result["label"])}, orange: against. {result["exact"]}</p>'
-    return said + strip + key
+    note = result["exact"]
+    if result["intercepts"] is not None:
+        intercept = signed(result["intercepts"][result["class"]])
+        note = f"blue: for {escape(result['label'])}, orange: against; the intercept adds {intercept}. {note}"
+    return f'{said}{strip}<p style="margin:0;{_QUIET}">{note}</p>'

@@ -196,7 +196,7 @@ class ProbesWork(View):
             if not text.strip() or self._refused():
                 return
         used = text[:LONGEST_CHARACTERS]
-        result, _ = self._fit(number)
+        result, part = self._fit(number)
         if self._pieces is None:
             self._pieces = token_bytes(self._model)
         found = classify(result, self._model, self._saes[site], used, pieces=self._pieces)
@@ -209,6 +209,14 @@ class ProbesWork(View):
             told = f"The text is longer than the model's context: only its first {len(found.tokens):,} tokens are used."
         row = classified_row(found, result, name, told)
         with self._guard:
-            if not stopped():
-                self._classified = found
-                self._publish(stopped, _result={**row, "typed": text}, error=told)
+            if stopped():
+                return
+            self._classified = found
+            self._publish(stopped, _result={**row, "typed": text}, error=told)
+        known = dict(self._contexts)
+        for feature, *_ in row["features"]:
+            if stopped():
+                return
+            self._add_contexts(known, site, feature, part)
+        if known != self._contexts:
+            self._publish(stopped, _contexts=known)

@@ -1,0 +1,161 @@
+"""The probes view in a bare page: cells, keys, figures, features, shading, exports, hostile names. No Jupyter."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saekit import probes
+from saekit.views import _probes_data as data
+from saekit.views.probes import Probes
+from tests.views.probes_parts import HOSTILE, OPTIONS, extraction, fake_index, random_sae
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def view(model):
+    features = extraction(model)
+    grid = probes.grid(features, **OPTIONS, progress=False)
+    made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index(), figure="auroc")
+    assert made.wait(60)
+    made.value = "bag-of-words"  # opened, so the page has its words
+    assert made.wait(60)
+    made.value = grid.best_cell.name
+    made.text, made.feature, made.figure = "the café cat 😀 sat", 7, "macro_f1"
+    assert made.wait(60)
+    return made
+
+
+@pytest.fixture
+def open_view(page, tmp_path, view):
+    """Open the view's page; checks at the end that no script failed and nothing was requested."""
+    file = tmp_path / "view.html"
+    file.write_text(view.to_html(), encoding="utf-8")
+    page.goto(file.as_uri())
+    page.wait_for_function("window.saekit?.ready")
+    yield page
+    assert page.errors == []
+    assert page.foreign == []
+
+
+def test_the_heat_map_shows_every_cell_with_its_interval(open_view, view):
+    page = open_view
+    cells = page.get_by_role("grid", name="Cells of the grid").get_by_role("gridcell")
+    lines = page.get_by_role("grid", name="Baselines").get_by_role("gridcell")
+    assert (cells.count(), lines.count()) == (8, 2)
+    for figure in ("macro_f1", "auroc", "accuracy"):
+        page.get_by_label("figure").select_option(figure)
+        for number, (value, low, high) in enumerate(view._figures[figure]):
+            node = page.locator(f"[data-cell='{number}']")
+            assert node.inner_text().split()[0] == data.two(value)
+            assert f"{data.two(low)}–{data.two(high)}" in node.inner_text()
+            assert f"{data.FIGURE_NAMES[figure]} {data.interval_words([value, low, high])}" in node.get_attribute(
+                "title"
+            )
+    assert "★" in page.locator(f"[data-cell='{view.grid.best}']").inner_text()
+    assert page.locator(".saekit-verdict").inner_text() == view._facts["verdict"]
+
+
+def test_keys_walk_the_grid_and_enter_opens_a_cell(open_view, view):
+    page = open_view
+    grid = page.get_by_role("grid", name="Cells of the grid")
+    stop = grid.locator("[tabindex='0']")
+    assert stop.count() == 1, "one tab stop"
+    stop.focus()
+    for key in ("Home", *["ArrowUp"] * 4):
+        page.keyboard.press(key)
+    assert page.locator(":focus").get_attribute("data-cell") == "0"
+    assert view.grid.cells[0].name in page.locator(".saekit-readout").inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(":focus").get_attribute("data-cell") == "3"
+    page.keyboard.press("Enter")
+    assert page.evaluate("saekit.state.value") == view.grid.cells[3].name
+    assert page.locator("[aria-selected=true]").get_attribute("data-cell") == "3"
+    shown = page.locator(".saekit-confusion tbody td").all_inner_texts()
+    expected = data.opened_cell(3, view.grid)["confusion"]
+    assert [int(n) for n in shown] == list(np.ravel(expected))
+    page.locator("[data-cell='8']").click()
+    assert page.evaluate("saekit.state.value") == "majority"
+    assert (
+        view._figures["macro_f1"][8][0] < 0.5
+        and "Worse than the best cell" in page.locator(".saekit-cell").inner_text()
+    )
+    page.locator("[data-cell='9']").click()
+    assert "Words for class" in page.locator(".saekit-cell").inner_text()
+
+
+def test_features_have_signs_and_a_click_selects_one(open_view, view):
+    page = open_view
+    table = page.get_by_role("region", name="Weights")
+    rows = table.locator("tbody tr")
+    expected = view._opened["features"][1]
+    assert [r.split("\t")[0].split()[1] for r in rows.all_inner_texts()] == [str(f) for f, *_ in expected]
+    signs = ["−" if effect < 0 else "+" for _, effect, *_ in expected]
+    assert [text[0] for text in table.locator(".saekit-amount").all_inner_texts()] == signs
+    page.get_by_label("Features for class").select_option("0")
+    other = [text[0] for text in table.locator(".saekit-amount").all_inner_texts()]
+    assert other == ["−" if effect < 0 else "+" for _, effect, *_ in view._opened["features"][0]] != signs
+    button = table.get_by_role("button").nth(2)
+    button.click()
+    feature = int(button.get_attribute("data-feature"))
+    assert page.evaluate("saekit.state.feature") == feature
+    card = page.get_by_role("region", name="Selected feature")
+    assert card.locator("h4").inner_text() == f"Feature {feature}"
+    assert card.locator("li").count() == 4
+    assert page.locator(":focus").get_attribute("data-feature") == str(feature), "the focus stays where it was"
+
+
+def test_tokens_are_shaded_by_their_parts(open_view, view):
+    page = open_view
+    outcome = page.locator(".saekit-outcome")
+    assert page.locator(".saekit-class").inner_text().startswith(f"{view.classified.label}, probability 0.")
+    tokens = outcome.get_by_role("option")
+    assert "".join(tokens.all_inner_texts()).replace("·", " ") == "the café cat 😀 sat"
+    parts = view.classified.contributions[view._result["class"]]
+    shown = [float(t.get_attribute("aria-label").split(", ")[-1].replace("−", "-")) for t in tokens.all()]
+    assert sum(shown) == pytest.approx(parts.sum(), abs=0.006 * len(shown))
+    tokens.first.click()
+    assert "to the score of" in outcome.locator(".saekit-part").inner_text()
+    outcome.get_by_role("button", name=HOSTILE).click()
+    turned = [float(t.get_attribute("aria-label").split(", ")[-1].replace("−", "-")) for t in tokens.all()]
+    sign = 1 if view.classified.label == HOSTILE else -1
+    assert turned == [sign * value for value in shown]
+    assert "The parts add up to the score" in outcome.inner_text()
+
+
+def test_what_is_saved_is_what_python_writes(open_view, view):
+    page = open_view
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save CSV").click()
+    read = lambda text: [[_number(v) for v in row] for row in csv.reader(io.StringIO(text))]  # noqa: E731
+    assert read(Path(download.value.path()).read_text(encoding="utf-8")) == read(view.to_csv())
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def test_hostile_names_and_contexts_stay_text(open_view):
+    page = open_view
+    assert HOSTILE in page.locator("body").inner_text()
+    assert page.locator("img").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1200])
+def test_accessible_in_both_schemes_and_at_all_widths(page, open_view, shots, scheme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out sideways"
+    page.screenshot(path=shots / f"probes_{width}_{scheme}.png", full_page=True)
