@@ -144,6 +144,24 @@ def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"]) -> Hook:
     )  # fmt: skip
 
 
+def as_extracted(features: TextFeatures, name: str, values: np.ndarray) -> np.ndarray:
+    """Return values of the user's own in the order of an extraction, or of a part of one.
+
+    Args:
+        features: The extraction.
+        name: Of the values, for the error.
+        values: One row for each text of the data that was extracted, in its order.
+    """
+    expected = int(features.index.max(initial=-1)) + 1
+    of_a_part = expected > len(features)  # then texts after the last one of the part may have rows too
+    if len(values) < expected or (len(values) > expected and not of_a_part):
+        raise ProbeError(
+            f"{name}: {len(values):,} rows for {expected:,} texts; expected one row for each text of the data that "
+            f"was extracted"
+        )
+    return values[features.index]
+
+
 def unlabelled(texts: Sequence[str]) -> LabelledTexts:
     """Return texts as data without labels (-1)."""
     if isinstance(texts, str):

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from saekit._probes_attention import AttentionRecipe
 from saekit._probes_classify import Fitted, fit, strengths
-from saekit._probes_features import Site, TextFeatures
+from saekit._probes_features import Site, TextFeatures, as_extracted
 from saekit._probes_pool import check_binarise, check_pooling, fit_binariser, pool
 from saekit.errors import ProbeError
 
@@ -174,11 +174,9 @@ def own_recipe(
     For example a model's confidence in its answer, to see whether features say more than that.
     """
     columns = np.asarray(columns, np.float64).reshape(len(columns), -1)
-    if len(columns) != len(features):
-        raise ProbeError(f"{name}: {len(columns):,} rows for {len(features):,} texts")
+    table = as_extracted(features, name, columns)
     if not np.isfinite(columns).all():
         raise ProbeError(f"{name}: not all values are finite numbers")
-    table = columns[features.index]
     return _recipe(name, "own", {"classifier": classifier}, lambda train: (table, names), features, classifier,
                    balanced, seed)  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit._probes_classify import fit
-from saekit._probes_features import Site, TextFeatures
+from saekit._probes_features import Site, TextFeatures, as_extracted
 from saekit._probes_pool import pool
 from saekit._probes_split import make_folds
 from saekit._probes_store import read_result, write_plain
@@ -94,12 +94,12 @@ def spurious_removal(
     at, directions = _checked(features, sae, site)
     labels = features.data.labels
     present = np.unique(labels)
-    spurious = np.asarray(spurious)
-    if len(spurious) != len(features) or not np.isin(spurious, (0, 1)).all():
-        raise ProbeError(f"spurious: expected 0 or 1 for each of {len(features):,} texts")
+    spurious = as_extracted(features, "spurious", np.asarray(spurious))
+    if not np.isin(spurious, (0, 1)).all():
+        raise ProbeError("spurious: expected 0 or 1 for each text")
     if len(present) != 2:
         raise ProbeError(f"spurious correlation removal needs two classes, not {len(present)}")
-    target, spurious = (labels == present[1]).astype(np.int64), spurious[features.index].astype(np.int64)
+    target, spurious = (labels == present[1]).astype(np.int64), spurious.astype(np.int64)
     dealt = make_folds(features.data, folds, seed=seed)
     generator = np.random.default_rng(seed)
     train, test = (_evened(rows, 2 * target + spurious, 4, generator) for rows in (dealt.train(0), dealt.test(0)))

@@ -153,6 +153,8 @@ def probe_columns(
 ) -> ProbeResult:
     """Probe columns of your own, ``[text]`` or ``[text, column]`` in the order of the data that was extracted.
 
+    For a `subset`, too, they are those of all texts.
+
     For example a model's confidence in its answers, as a baseline for predicting which are right.
     """
     recipe = own_recipe(features, name, columns, classifier=classifier, balanced=balanced, seed=seed)

@@ -279,6 +279,10 @@ def test_columns_of_ones_own_are_taken_in_the_order_of_the_data():
     own = np.empty(100)
     own[order] = found.data.labels
     assert probes.probe_columns(given, "answer", own).macro_f1.value == 1
+    some = probes.subset(given, np.arange(60))
+    assert probes.probe_columns(some, "answer", own).macro_f1.value == 1, "a part takes the columns of the whole"
+    with pytest.raises(ProbeError, match="one row for each text of the data that was extracted"):
+        probes.probe_columns(some, "answer", own[: int(some.index.max())])
     with pytest.raises(ProbeError, match="99 rows for 100 texts"):
         probes.probe_columns(given, "answer", own[:99])
     with pytest.raises(ProbeError, match="not all values are finite"):

@@ -99,8 +99,10 @@ def test_what_cannot_be_removed_is_refused():
     with pytest.raises(ProbeError, match="needs two classes, not 3"):
         probes.spurious_removal(features, sae, other)
     two, sae, other = concepts(2, n=60)
-    with pytest.raises(ProbeError, match="expected 0 or 1 for each of 60 texts"):
+    with pytest.raises(ProbeError, match="5 rows for 60 texts"):
         probes.spurious_removal(two, sae, other[:5])
+    with pytest.raises(ProbeError, match="expected 0 or 1 for each text"):
+        probes.spurious_removal(two, sae, other + 1)
     with pytest.raises(ProbeError, match="too few texts"):
         probes.spurious_removal(two, sae, two.data.labels)
     with pytest.raises(ProbeError, match="at least three classes, not 2"):
