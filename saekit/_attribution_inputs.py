@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -177,9 +178,10 @@ def _token(model: "SAETransformerBridge", token: Any, name: str) -> int:
                 f"token.{first} Words inside a text usually begin with a space: {' ' + token.strip()!r}"
             )
         return int(ids[0])
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < model.cfg.d_vocab:
+    whole = isinstance(token, (int, np.integer)) and not isinstance(token, bool)
+    if not whole or not 0 <= token < model.cfg.d_vocab:
         raise ModelError(f"{name} {token!r}: expected text, or a token id from 0 to {model.cfg.d_vocab - 1}")
-    return token
+    return int(token)
 
 
 def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:

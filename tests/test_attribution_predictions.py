@@ -31,6 +31,7 @@ def test_without_features_it_is_what_the_model_says(model):
     assert (found.kl, found.n_patched) == (0, 0)
     assert np.array_equal(found.probability, found.probability_patched)
     assert "->" not in repr(found)
+    assert predictions(model, PROMPT, k=1, also=found.ids).ids.tolist() == found.ids.tolist(), "ids as they come back"
 
 
 @pytest.mark.parametrize("corrupted", [None, OTHER])

@@ -83,7 +83,7 @@ function render({ model, el }) {
   const asked = () => Object.fromEntries(["prompt", "answer", "foil", "baseline", "corrupted", "hook"].map((name) => [name, model.get(name)]));
   const chosen = () => selectedItem(model.get("value"), model.get("_shown").asked?.hook);
   const select = ({ feature, position }) => put("value", [model.get("_shown").asked.hook, position, feature]);
-  const tick = (feature) => put("ablated", toggled(model.get("ablated"), feature));
+  const tick = live ? (feature) => put("ablated", toggled(model.get("ablated"), feature)) : null;
 
   function drawQuestion() {
     for (const name of FIELDS) fields[name].draw();

@@ -40,7 +40,7 @@ export function barScale(bars) {
   const low = Math.min(0, ...bars.map(({ effect }) => effect));
   const high = Math.max(0, ...bars.map(({ effect }) => effect));
   const unit = 1 / (high - low || 1);
-  return { zero: -low * unit, unit };
+  return { zero: Math.abs(low) * unit, unit };
 }
 
 /** What the effects are measured against. */

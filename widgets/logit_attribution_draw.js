@@ -4,9 +4,9 @@ import { h } from "./dom.js";
 import { contextWords, effectWords, spacedText } from "./circuit_picture.js";
 import { ablationWords, barHelp, barName, barScale, cellShade, predictionWords } from "./logit_attribution_data.js";
 
-/** A box that ablates a feature; `tick(feature)` hears of it. */
+/** A box that ablates a feature; `tick(feature)` hears of it; without one (an exported page) nothing can be ticked. */
 export function ablateBox(feature, ticked, tick) {
-  return h("input", { type: "checkbox", checked: ticked.includes(feature), "aria-label": `Ablate feature ${feature} at every token`, title: `Ablate feature ${feature} at every token`, "data-feature": feature, onchange: () => tick(feature) });
+  return h("input", { type: "checkbox", checked: ticked.includes(feature), "aria-label": `Ablate feature ${feature} at every token`, title: `Ablate feature ${feature} at every token`, "data-feature": feature, disabled: !tick, onchange: () => tick(feature) });
 }
 
 /** What the model says next: probabilities as bars, beside those with features ablated. */

@@ -8,7 +8,7 @@ import traitlets as t
 
 from saekit.errors import FeatureIndexError
 from saekit.views._attribution_ask import ids_of
-from saekit.views._attribution_data import METHODS, explained, record, shown_of, table_csv
+from saekit.views._attribution_data import METHODS, agreement_rows, explained, record, shown_of, table_csv
 from saekit.views._attribution_html import attribution_html, repr_words
 from saekit.views._attribution_work import AttributionWork
 from saekit.views._circuit_data import indexes_by_hook
@@ -177,10 +177,10 @@ class LogitAttribution(AttributionWork):
     def _check_ablated(self, proposal: dict) -> list[int]:
         d_sae = self._saes[self.hook].cfg.d_sae
         features = sorted(set(proposal["value"]))
-        if features and not 0 <= features[0] <= features[-1] < d_sae:
-            raise t.TraitError(f"ablated features must be in 0…{d_sae - 1}, not {features}")
         if len(features) > MOST_ABLATED:
             raise t.TraitError(f"at most {MOST_ABLATED} features are ablated together, not {len(features)}")
+        if features and not 0 <= features[0] <= features[-1] < d_sae:
+            raise t.TraitError(f"ablated features must be in 0…{d_sae - 1}, not {features}")
         return features
 
     @t.validate("value")
@@ -219,7 +219,7 @@ class LogitAttribution(AttributionWork):
             held = {
                 json.dumps(name): {
                     "_shown": shown_of(self._asked(), known[name], self.k, left),
-                    "_agreement": [],
+                    "_agreement": agreement_rows(known, name),
                 }
                 for name in METHODS
                 if name in known

@@ -34,6 +34,7 @@ BOUNDS = {
     "training_view_overhead": Bound("<=", 1.05, "training with the live view / without"),
     "attribution_over_backward": Bound("<=", 1.3, "patched attribution / a forward and backward of each run"),
     "exact_patching_over_floor": Bound("<=", 1.3, "features patched one by one / as many batched forwards"),
+    "attribution_view_ms": Bound("<=", 700, "the view after an edited prompt of 20 tokens, median, ms"),
     "steering_tokens_ratio": Bound(">=", 0.9, "tokens a second, steered / plain, both with the KV cache"),
     "steering_first_token_ratio": Bound("<=", 1.5, "first token, steered / plain"),
     "steering_eight_strengths_ratio": Bound("<=", 3, "eight strengths in one batch / one generation"),

@@ -15,7 +15,9 @@ PROMPTS = 16
 PATCHED = 64  # features a prompt
 BATCH = 64
 ROUNDS = 3
-VIEW_PROMPT = "When Mary and John arrived at the old station in the evening, John gave a book to"
+VIEW_PROMPT = "When Mary and John arrived at the old station in the evening, John gave a new {} to"
+VIEW_TOKENS = 20
+THINGS = ("letter", "ring", "drink", "bag", "car", "pen", "card")
 
 
 def attribution_cost() -> dict[str, float]:
@@ -42,22 +44,30 @@ def attribution_cost() -> dict[str, float]:
 
 
 def attribution_view() -> dict[str, float]:
-    """Measure what the view does when a prompt is edited, in milliseconds of one processor."""
-    from saekit.attribution import attribution_patching, direct_attribution
+    """Measure what the view does when a prompt is edited, in milliseconds of one processor: the slower quick method."""
+    from saekit.models import encode_text
+    from saekit.views.logit_attribution import LogitAttribution
 
     model, sae = parts()
-    asked = {"answer": " Mary", "foil": " John"}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     out = {}
     try:
-        for name, function in (("direct", direct_attribution), ("patching", attribution_patching)):
-            work = lambda function=function: function(model, sae, VIEW_PROMPT, **asked)  # noqa: E731
-            work()  # warm up
-            out[f"attribution_view_{name}_ms"] = 1000 * median(_seconds(work) for _ in range(7))
+        for method in ("direct", "patching"):
+            view = LogitAttribution(model, sae, VIEW_PROMPT.format("book"), method=method)
+            view.wait()
+
+            def edit(thing: str, view=view) -> None:
+                view.prompt = VIEW_PROMPT.format(thing)
+                view.wait()
+
+            edits = [lambda thing=thing: edit(thing) for thing in THINGS]
+            out[method] = 1000 * median(_seconds(work) for work in edits)
+            if view.error or len(encode_text(model, view.prompt)) != VIEW_TOKENS:
+                raise ValueError(view.error or f"the prompts are not of {VIEW_TOKENS} tokens")
     finally:
         torch.set_num_threads(threads)
-    return out
+    return {"attribution_view_ms": max(out.values())} | {f"attribution_view_ms_{name}": ms for name, ms in out.items()}
 
 
 BENCHES = [attribution_cost, attribution_view]

@@ -26,7 +26,8 @@ view.wait()
 strongest = next(row for row in view._shown["bars"] if row["kind"] == "feature")
 feature, last = strongest["feature"], len(view._shown["tokens"]) - 1
 print("read back:", view.prompt, view.value == ("blocks.1.hook_resid_post", last, feature), top.value == feature)
-print("ablated:", view.ablated == [feature], view.predictions.n_patched, view.control.n_patched, view.attribution.complete)
+patched = view.predictions.n_patched, view.control.n_patched
+print("ablated:", view.ablated == [feature], *patched, view.attribution.complete)
 print("untouched:", not any(point._forward_hooks for point in model.hook_dict.values()))
 """
 BROKEN = """
