@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 
 from saekit._data_labelled import LabelledTexts
-from saekit._probes_features import TextFeatures
+from saekit._probes_features import TextFeatures, as_extracted
 from saekit._probes_pool import pool
 from saekit.errors import ProbeError
 from saekit.models import bos_token_id, check_hook, encode_text
@@ -221,8 +221,7 @@ def beside_features(
         pooling: As in `probe`.
     """
     own = np.asarray(columns, np.float64).reshape(len(columns), -1)
-    if len(own) != len(features):
-        raise ProbeError(f"{len(own):,} rows of columns for {len(features):,} texts")
-    pooled = np.empty((len(features), features.site(site).d_sae))
+    as_extracted(features, "beside_features", own)  # refuses columns that are not one row for each text
+    pooled = np.zeros((len(own), features.site(site).d_sae))
     pooled[features.index] = pool(features.site(site), pooling).toarray()
     return np.hstack([own, pooled])

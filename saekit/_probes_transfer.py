@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from saekit._data_parallel import linked
-from saekit._probes_features import Hook, TextFeatures
+from saekit._probes_features import Hook, TextFeatures, as_extracted
 from saekit._probes_nested import nested, usual
 from saekit._probes_progress import Progress, Reporting
 from saekit._probes_recipes import baseline_recipe, sae_recipe
@@ -171,14 +171,7 @@ def _one_text_a_group(
     To whatever keeps duplicates together they are duplicates then. Texts that are the same in another language, or in
     another group, join their groups.
     """
-    groups = np.asarray(groups)
-    for features in sets:
-        if groups.ndim != 1 or len(groups) <= features.index.max():
-            raise ProbeError(
-                f"groups has shape {groups.shape}, but {features.data.name!r} has {features.index.max() + 1:,} texts: "
-                f"expected one group for each text, in the order of the data"
-            )
-    of_text = np.concatenate([groups[features.index] for features in sets]).tolist()
+    of_text = np.concatenate([as_extracted(features, "groups", np.asarray(groups)) for features in sets]).tolist()
     texts = joined.data.texts
     component = linked([(("group", g), same_key(text)) for g, text in zip(of_text, texts, strict=True)])
     first = np.unique(component, return_index=True)[1]

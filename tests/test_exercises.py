@@ -108,6 +108,12 @@ OTHER_RIGHT_ANSWERS = {
     "add_direction": lambda x, d, a: x + a * (np.arange(len(x)) > 0)[:, None] * d,
     "repetition": lambda ids: np.mean([a in triples(ids)[:n] for n, a in enumerate(triples(ids))] or [0]),
     "steering_score": lambda parts: 0 if 0 in parts else 1 / np.mean([1 / part for part in parts]),
+    "may_train": lambda g, t: [all(not other or a != b for b, other in zip(g, t, strict=True)) for a in g],
+    "transfer_gap": lambda m: [m[j, j] - np.delete(m[:, j], j).mean() for j in range(len(m))],
+    "length_normalised": lambda p, n: [
+        max(range(len(a)), key=lambda c: a[c] / b[c]) for a, b in zip(p, n, strict=True)
+    ],
+    "choice_confidence": lambda p: torch.tensor(p).softmax(1).max(1).values,
     "clamp_feature": lambda x, f, d, c: torch.tensor(x) - torch.outer(torch.tensor(f), torch.tensor(d)) + c * d,
     "matched_edit": lambda x, d, s: np.array([s * np.sqrt((row @ row) / (d @ d)) * d for row in x]),
 }
@@ -148,6 +154,10 @@ BY_HAND = [
     ("repetition", (np.array([1, 2, 3, 1, 2, 3]),), 0.25),
     ("steering_score", (np.array([1.0, 0.5]),), 2 / 3),
     ("clamp_feature", (np.array([[1.0], [1.0]]), np.array([0.0, 3.0]), np.array([2.0]), 1.0), [[3], [-3]]),
+    ("may_train", (np.array([0, 1, 0, 2]), np.array([True, False, False, False])), [False, True, False, True]),
+    ("transfer_gap", (np.array([[0.9, 0.5], [0.6, 0.8]]),), [0.3, 0.3]),
+    ("length_normalised", (np.array([[-4.0, -3.0]]), np.array([[2, 1]])), [0]),
+    ("choice_confidence", (np.log([[0.3, 0.1]]),), [0.75]),
     ("matched_edit", (np.array([[3.0, 4.0]]), np.array([0.0, -7.0]), 0.2), [[0, -1]]),
     (
         "hypothesis_score",

@@ -130,7 +130,7 @@ def test_features_stand_beside_columns_in_the_order_of_the_data():
     for k in range(60):
         assert both[order[k], 0] == order[k]
         np.testing.assert_array_equal(both[order[k], 1:], pooled[k])
-    with pytest.raises(ProbeError, match="59 rows of columns for 60 texts"):
+    with pytest.raises(ProbeError, match="59 rows for 60 texts"):
         beside_features(given, own[:59])
 
 
