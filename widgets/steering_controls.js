@@ -135,7 +135,7 @@ function adder(model, onadd) {
   if (!indexed) {
     const field = h("input", { type: "number", min: 0, max: count - 1, step: 1, "aria-label": "Feature number", class: "saekit-short" });
     const wrong = h("span", { class: "saekit-wrong", role: "alert" });
-    const form = h("form", { class: "saekit-add" }, h("span", { class: "saekit-quiet" }, "add feature"), field, h("button", { type: "submit" }, "Add"), wrong);
+    const form = h("form", { class: "saekit-add", novalidate: true }, h("span", { class: "saekit-quiet" }, "add feature"), field, h("button", { type: "submit" }, "Add"), wrong);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const feature = parseFeature(field.value, count);

@@ -39,7 +39,7 @@ function shadedText(label, { tokens, logprobs, plain }, say) {
     const node = h("span", { class: `saekit-written saekit-${tone}`, role: "option", tabindex: -1, "aria-selected": "false", "aria-label": `${spoken(text)}, ${words}`, title: words }, text);
     node.style.setProperty("--saekit-shade", shade.toFixed(2));
     node.saekitCell = { text, from, to };
-    node.saekitWords = `${visible(text)}  ${words}`;
+    node.saekitWords = `“${visible(text)}” · ${words}`;
     return node;
   });
   return tokenStrip(label, cells, { onselect: (_, node) => say(node.saekitWords) }).node;
@@ -73,7 +73,7 @@ export function sweepFigures(sweep, onpick) {
     h("p", { class: "saekit-quiet" }, FLUENCY_WORDS),
     h("div", { class: "saekit-multiples" }, ...charts),
     h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Texts of the sweep" },
-      h("table", { class: "saekit-sweep-table" }, h("thead", {}, h("tr", {}, ...["strength", "fluency", "concept", "text", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))),
+      h("table", { class: "saekit-sweep-table" }, h("thead", {}, h("tr", {}, ...["strength", "fluency", "concept", "text", "take over"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))),
     ...skipped,
   ].filter(Boolean);
 }

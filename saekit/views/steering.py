@@ -108,7 +108,7 @@ class Steering(SteeringBrowse, SteeringWork):
         unit = unit or ("max" if index is not None else "norm")
         strength = (1.0 if unit == "max" else 0.5) if strength is None else strength
         self._sae, self._index, self._examples, self._effects = sae, index, examples, {}
-        self._model_name = str(model.cfg.model_name)
+        self._language_model = str(model.cfg.model_name)
         first = {
             "prompt": prompt, "features": feature_rows(features, strength, mode), "unit": unit, "positions": positions,
             "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "chat": chat, "topic": topic,
@@ -117,7 +117,7 @@ class Steering(SteeringBrowse, SteeringWork):
         checked = self._checked(first)
         self._model = twin(model)
         facts = {
-            "model": self._model_name,
+            "model": self._language_model,
             "hook": checked["hook_name"],
             "d_sae": int(sae.cfg.d_sae),
             "has_chat": has_chat(model),
@@ -177,7 +177,7 @@ class Steering(SteeringBrowse, SteeringWork):
     # --- traits -----------------------------------------------------------------------------------------------
 
     def _checked(self, setting: Mapping[str, Any]) -> dict[str, Any]:
-        return checked_setting(setting, self._model_name, self._sae, self._index)
+        return checked_setting(setting, self._language_model, self._sae, self._index)
 
     @t.validate("setting")
     def _check_setting(self, proposal: dict) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Steering(SteeringBrowse, SteeringWork):
         return f"Steering({words}: {state})"
 
     def _title(self) -> str:
-        return f"Steering · {self._model_name} · {self.setting['hook_name']}"
+        return f"Steering · {self._language_model} · {self.setting['hook_name']}"
 
     def _state(self) -> dict[str, Any]:
         names = ("setting", "_facts", "_ran", "_columns", "_texts", "_read", "_sweep")

@@ -1,0 +1,77 @@
+"""The steering view in a real JupyterLab: type a prompt, move a slider, run, stop, run again, read the setting back."""
+
+import pytest
+
+from tests.browser.test_top_activations_lab import run_cell
+from tests.browser.test_training_lab import open_notebook
+
+pytestmark = pytest.mark.browser
+
+VIEW = """
+import pathlib, tempfile
+from saekit.models import load_model
+from tests import tiny
+from tests.views.steering_parts import hooks_on, small_sae, small_view
+model = load_model(str(tiny.write_model(pathlib.Path(tempfile.mkdtemp()) / "tiny")))
+model.cfg.model_name = "tiny"
+view = small_view(model, small_sae(), max_new_tokens=200)
+view
+"""
+ASK = """
+view.wait(60)
+row = view.setting["features"][0]
+print("read back:", view.setting["prompt"], row["feature"], row["value"], view.setting["max_new_tokens"])
+print("texts:", len(view.texts), view.value == view.texts["steered"], view.value != view.texts["unsteered"])
+print("hooks:", hooks_on(model, view._model), f"kl {view._read['steered']['effects']['kl']:.6f}")
+"""
+FREE = "print('the kernel answers:', view.busy)"
+
+
+def test_a_prompt_a_slider_run_stop_run_and_the_setting_read_back(lab, page, shots):
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    open_notebook(lab, page, "steering.ipynb", (VIEW, FREE, ASK))
+    run_cell(page, 0)
+    view = page.locator(".saekit-steering")
+    prompt = view.get_by_label("Prompt")
+    prompt.wait_for(timeout=90_000)
+    cells = page.locator(".jp-CodeCell").count()
+    prompt.click()
+    prompt.fill("")
+    page.keyboard.type("The dog bad dabb")
+    assert page.locator(".jp-CodeCell").count() == cells, "a key leaked into JupyterLab's command mode"
+    view.get_by_label("Strength of feature 7", exact=True).fill("4.5")
+
+    steered = view.locator("[data-text=steered] .saekit-text")
+    view.get_by_role("button", name="Run").click()
+    page.wait_for_function(
+        "document.querySelector('[data-text=steered] .saekit-text')?.textContent.length > 20", timeout=30_000
+    )
+    run_cell(page, 1)
+    page.get_by_text("the kernel answers: True").wait_for(timeout=20_000)
+    view.get_by_role("button", name="Stop").click()
+    view.get_by_text("… (stopped)").first.wait_for(timeout=20_000)
+    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'", timeout=20_000)
+    stopped = steered.inner_text()
+    assert len(stopped) > 20
+
+    length = view.get_by_label("Length in tokens")
+    length.fill("12")
+    length.press("Enter")
+    view.get_by_role("button", name="Run").click()
+    for key in ("unsteered", "steered"):
+        view.locator(f"[data-text={key}] [data-effect=kl]").filter(has_not_text="…").wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'", timeout=20_000)
+    assert steered.inner_text() != view.locator("[data-text=unsteered] .saekit-text").inner_text()
+    assert (
+        view.get_by_role("listbox", name="Steered text, token by token", exact=True).get_by_role("option").count() > 5
+    )
+
+    run_cell(page, 2)
+    page.get_by_text("read back: The dog bad dabb 7 4.5 12").wait_for(timeout=30_000)
+    page.get_by_text("texts: 2 True True").wait_for(timeout=10_000)
+    page.get_by_text("hooks: 0 kl").wait_for(timeout=10_000)
+    view.scroll_into_view_if_needed()
+    page.screenshot(path=shots / "steering_lab.png")
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    assert page.errors == []
+    assert page.foreign == []
