@@ -23,6 +23,7 @@ EXERCISES: dict[str, Exercise] = {
             (lambda p, c, x: p / c, "this compares with the clean run only: the corrupted one does not get 0"),
             (lambda p, c, x: (p - c) / (x - c), "upside down: 0 belongs to the corrupted run and 1 to the clean one"),
             (lambda p, c, x: p - x, "the distance from the corrupted run, in logits; divide by the gap"),
+            (lambda p, c, x: (p - x) / c, "the right distance over the wrong gap: that is clean minus corrupted"),
         ),
         minutes=3,
     )
@@ -130,6 +131,7 @@ EXERCISES["faithfulness"] = Exercise(
         (lambda c, n, m: c / m, "what remains with nothing kept is counted as the circuit's work"),
         (lambda c, n, m: (m - c) / (m - n), "this is the share that is lost, not the one that is kept"),
         (lambda c, n, m: c - n, "in logits; divide by what the whole model adds to nothing"),
+        (lambda c, n, m: (c - n) / m, "the right numerator; what is left with nothing kept is in the denominator too"),
     ),
     minutes=3,
 )

@@ -98,6 +98,12 @@ OTHER_RIGHT_ANSWERS = {
     "leaked": lambda g, train, test: sum(g[i] in {*g[train]} for i in test) / len(test),
     "strongest_columns": strongest_columns_with_a_loop,
     "paired_interval": lambda a, b, d: np.percentile((a.astype(int) - b)[d].mean(1), (2.5, 97.5)),
+    "restored": lambda p, c, x: 1 - (c - p) / (c - x),
+    "exchange_features": lambda s, f, o, d, c: s - sum((f[i] - o[i]) * d[i] for i in c),
+    "kl_to_target": lambda p, q: torch.nn.functional.kl_div(
+        torch.tensor(q).log_softmax(0), torch.tensor(p).log_softmax(0), reduction="sum", log_target=True
+    ),
+    "faithfulness": lambda c, n, m: 1 - (m - c) / (m - n),
     "feature_direction": lambda a, b: torch.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0),
     "density": density_in_place,
     "top_k_one_per_sequence": top_k_with_a_loop,
