@@ -84,7 +84,7 @@ def test_an_sae_on_patches_gives_the_features_of_its_own_encoder(data):
         expected = sae.encode(torch.from_numpy(states.rows)).numpy()
     assert np.allclose(found.events.toarray(), expected)
     assert found.activations(5)[3, 2, 1] == pytest.approx(expected.reshape(60, 16, 32)[3, 9, 5])
-    with pytest.raises(VisionError, match="the SAE reads 16 dimensions, .* has 64"):
+    with pytest.raises(VisionError, match=r"the SAE reads 16 dimensions, .* has 64"):
         vision.image_features(sae, vision.patch_activations(vision.vision_transformer(), data), data)
 
 

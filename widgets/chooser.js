@@ -13,8 +13,8 @@ const KEY_HELP = [
   ["?", "these keys"],
 ];
 
-/** Returns {node, draw, drawHits, press}; `go(feature)` navigates. */
-export function chooser(model, go) {
+/** Returns {node, draw, drawHits, press}; `go(feature)` navigates. Views without text have no search and keys of their own. */
+export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {}) {
   const facts = () => model.get("_facts");
   const walk = () => float32(model.get("_walk"));
   const push = (name, value) => {
@@ -83,7 +83,7 @@ export function chooser(model, go) {
     "details",
     { class: "saekit-keys" },
     h("summary", {}, "Keys"),
-    h("dl", {}, ...KEY_HELP.flatMap(([key, does]) => [h("dt", {}, key), h("dd", {}, does)])),
+    h("dl", {}, ...keyHelp.flatMap(([key, does]) => [h("dt", {}, key), h("dd", {}, does)])),
   );
 
   const node = h(
@@ -96,7 +96,7 @@ export function chooser(model, go) {
         h("button", { type: "button", title: "A random live feature (r)", onclick: random }, "Random")),
       h("label", { class: "saekit-order" }, h("span", { class: "saekit-quiet" }, "by"), order),
       where,
-      facts().own_text === "page" ? null : search,
+      searches && facts().own_text !== "page" ? search : null,
       keys,
     ),
     wrong,
@@ -152,7 +152,7 @@ export function chooser(model, go) {
       p: () => move(-1),
       r: random,
       g: () => (field.focus(), field.select()),
-      "/": () => words.focus(),
+      "/": () => searches && words.focus(),
       "?": () => (keys.open = !keys.open),
     }[key];
     does?.();

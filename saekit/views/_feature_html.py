@@ -28,7 +28,7 @@ def feature_html(card: Mapping[str, Any], facts: Mapping[str, Any], prompt: Mapp
     """Return the card as one ``<div>``, at most about 60 kB."""
     parts = [_header(card, facts)]
     if not card["dead"]:
-        parts += [_examples(card), _histogram(card)]
+        parts += [_examples(card), histogram_html(card)]
     parts += [_logits(card), _neighbours(card)]
     if prompt and prompt.get("feature") == card["feature"]:
         parts.append(_prompt(prompt, card))
@@ -122,7 +122,7 @@ def histogram_words(histogram: Mapping[str, list], count: int) -> str:
     )
 
 
-def _histogram(card: Mapping[str, Any]) -> str:
+def histogram_html(card: Mapping[str, Any]) -> str:
     histogram = card["histogram"]
     if not histogram or not any(histogram["counts"]):
         return ""
