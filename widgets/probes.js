@@ -132,7 +132,7 @@ function render({ model, el }) {
     const weights = parts ? [h("label", { class: "saekit-for" }, opened.features ? "Features for class " : "Words for class ", choose), h("div", { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Weights" }, opened.features ? featureTable(parts[listed], options) : wordTable(parts[listed]))] : [];
     const none = parts || !model.get("_has_kernel") ? null : h("p", { class: "saekit-faint" }, facts().readable ? (model.get("busy") ? "Fitting …" : "This one has no weights to read.") : "Pass the features to see what a cell weighs: Probes(grid, features).");
     card.replaceChildren(
-      h("h3", {}, cells[number].name), figureList(model.get("_figures"), number, PROBE_FIGURES),
+      h("h3", { title: cells[number].name }, cells[number].label), figureList(model.get("_figures"), number, PROBE_FIGURES),
       h("p", {}, standingWords(cells[number], number, facts())), over ? h("p", {}, over) : "",
       h("div", { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Confusion matrix" }, confusionTable(opened.confusion, classes)),
       ...weights, none ?? "");
@@ -160,6 +160,7 @@ function render({ model, el }) {
     const { classes } = facts();
     if (shadedFor !== result.label) shaded = result.class;
     shadedFor = result.label;
+    outcome.classList.toggle("saekit-late", result.cell !== model.get("value"));
     const words = resultText(result);
     if (verdict.textContent !== words) verdict.textContent = words;
     const told = h("p", { class: "saekit-faint saekit-part", "aria-live": "polite" });

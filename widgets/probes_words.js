@@ -3,15 +3,16 @@
 export const PROBE_FIGURES = { macro_f1: "macro F1", auroc: "AUROC", accuracy: "accuracy" };
 export const CONFUSED_CLASSES = 12; // in a confusion matrix; beyond, the largest confusions are listed
 
-/** Two decimals with a real minus, never a signed zero; a dash for what is no number. */
+/** Two decimals with a real minus, three where less than 1 would read 1.00; a dash for what is no number. */
 export function twoPlaces(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value >= 0.995 && value < 1) return (Math.floor(1000 * value) / 1000).toFixed(3);
   return value.toFixed(2).replace("-0.00", "0.00").replace("-", "−");
 }
 
 /** A value with its interval: 0.93 [0.91, 0.95]; with signs for a difference. */
 export function intervalText([value, low, high], signs = false) {
-  const write = (v) => (signs && v !== null && v >= 0 ? `+${twoPlaces(v)}` : twoPlaces(v));
+  const write = (v) => (signs && v !== null && v > 0 ? `+${twoPlaces(v)}` : twoPlaces(v));
   return `${write(value)} [${write(low)}, ${write(high)}]`;
 }
 

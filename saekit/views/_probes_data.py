@@ -32,6 +32,14 @@ def site_label(name: str) -> str:
     return name
 
 
+def grid_state(grid: "Grid") -> dict[str, Any]:
+    """Return what the browser is sent of a grid: facts, cells and the figures that cost little; a second's work."""
+    from saekit._probes_cell import cell_figures
+
+    figures = {figure: [bounds(found) for found in cell_figures(grid, figure)] for figure in ("macro_f1", "accuracy")}
+    return {"facts": grid_facts(grid), "cells": cell_rows(grid), "figures": figures}
+
+
 def grid_facts(grid: "Grid") -> dict[str, Any]:
     """Return what is the same whatever is selected."""
     return {
@@ -59,6 +67,7 @@ def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": cell.name,
+                "label": setting_words(cell.setting) if cell.setting else cell.name,
                 "at": [levels[axis].index(cell.setting[axis]) for axis in levels] if cell.setting else None,
                 "behind": bounds(grid.behind_best(i)),
                 "as_good": i in as_good,
@@ -99,21 +108,12 @@ def verdict_words(grid: "Grid") -> str:
             f"No verdict against {gap.other}, the best baseline: the interval of the difference, "
             f"{interval_words(gap.macro_f1, sign=True)} macro F1, holds 0."
         )
-    word = "better" if gap.macro_f1.value > 0 else "worse"
-    return (
-        f"Verdict: {word} than {gap.other}, the best baseline, by {two(abs(gap.macro_f1.value))} macro F1 "
-        f"[{two(abs_low(gap.macro_f1))}, {two(abs_high(gap.macro_f1))}]."
-    )
-
-
-def abs_low(gap: "Interval") -> float:
-    """Return the smaller end of an interval that excludes 0, without its sign."""
-    return min(abs(gap.low), abs(gap.high))
-
-
-def abs_high(gap: "Interval") -> float:
-    """Return the larger end."""
-    return max(abs(gap.low), abs(gap.high))
+    found = gap.macro_f1
+    word = "better" if found.value > 0 else "worse"
+    low, high = sorted((abs(found.low), abs(found.high)))
+    end = two(low) if low >= 0.005 else f"{low:.1g}"  # it excludes 0, so it is not to read 0.00
+    by = f"{two(abs(found.value))} macro F1 [{end}, {two(high)}]"
+    return f"Verdict: {word} than {gap.other}, the best baseline, by {by}."
 
 
 def setting_words(setting: Mapping[str, str]) -> str:
@@ -124,15 +124,18 @@ def setting_words(setting: Mapping[str, str]) -> str:
 def interval_words(found: "Interval | Sequence[float | None]", *, sign: bool = False) -> str:
     """Write a value with its interval: ``0.93 [0.91, 0.95]``."""
     value, low, high = found if isinstance(found, Sequence) else (found.value, found.low, found.high)
-    write = (lambda v: two(v) if v is None or v < 0 else f"+{two(v)}") if sign else two
+    write = (lambda v: f"+{two(v)}" if v is not None and v > 0 else two(v)) if sign else two
     return f"{write(value)} [{write(low)}, {write(high)}]"
 
 
 def two(value: float | None) -> str:
-    """Write two decimals, with a real minus; a dash for what is no number. Never a signed zero."""
+    """Write two decimals, with a real minus; three where less than 1 would read 1.00; a dash for what is no number."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
+    if 0.995 <= value < 1:
+        return f"{math.floor(1000 * value) / 1000:.3f}"
+    away = value + math.copysign(1e-12, value)  # ties go away from zero, as in the browser
+    return f"{away:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
 def opened_cell(

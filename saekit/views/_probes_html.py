@@ -19,6 +19,7 @@ _SHADE = 0.6  # opacity of the highest value
 _FEATURES = 5  # of a class
 _QUIET = "opacity:.75"
 _TABLE = '<table style="border-collapse:collapse;font-size:1em">'
+_CAPTION = f'<caption style="text-align:left;white-space:nowrap;{_QUIET}">'
 _CELL = "padding:.1em .9em .1em 0;text-align:left;font-weight:400;vertical-align:top"
 
 
@@ -131,7 +132,7 @@ def _cell(state: Mapping[str, Any]) -> str:
         return ""
     row = state["cells"][opened["number"]]
     shown = ", ".join(f"{state['names'][f]} {interval_words(v[opened['number']])}" for f, v in state["figures"].items())
-    head = f'<p style="margin:.6em 0 0"><strong>{escape(row["name"])}</strong></p><p style="margin:0">{shown}</p>'
+    head = f'<p style="margin:.6em 0 0"><strong>{escape(row["label"])}</strong></p><p style="margin:0">{shown}</p>'
     tables = [_confusion(opened["confusion"], state["facts"]["classes"])]
     if opened["features"]:
         tables.append(_features(opened["features"], state))
@@ -147,7 +148,7 @@ def confusions(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
 
 
 def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    caption = f'<caption style="text-align:left;{_QUIET}">texts by true class (rows) and prediction (columns)</caption>'
+    caption = f"{_CAPTION}texts by true class (rows) and prediction (columns)</caption>"
     if len(classes) > MOST_CLASSES:
         rows = "".join(
             f'<tr><td style="{_CELL}">{escape(classes[t])} taken for {escape(classes[p])}</td>'
@@ -176,7 +177,7 @@ def _features(features: Sequence[Sequence[Sequence]], state: Mapping[str, Any]) 
         against = f", − for {escape(classes[0])}" if len(classes) == 2 else ""
         rows = "".join(_feature(row, state) for row in features[c][:_FEATURES])
         caption = (
-            f'<caption style="text-align:left;{_QUIET}">features: + for {escape(classes[c])}{against}; '
+            f"{_CAPTION}features: + for {escape(classes[c])}{against}; "
             f"active in so many texts of {escape(classes[c])} / of the others</caption>"
         )
         tables.append(f"{_TABLE}{caption}<tbody>{rows}</tbody></table>")

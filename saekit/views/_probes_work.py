@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit.errors import ProbeError
 from saekit.views._probes_data import (
     bounds,
-    cell_rows,
     classified_row,
     feature_contexts,
-    grid_facts,
+    grid_state,
     opened_cell,
 )
 from saekit.views._probes_parts import HOW
@@ -89,22 +89,32 @@ class ProbesWork(View):
         except Exception:
             self._publish(stopped, _progress=[])
             raise
+        state = grid_state(found)
         with self._guard:
-            if not stopped():
-                self._show_grid(found)
+            if stopped():
+                return
+            first, wrong = found.best_cell.name, ""
+            try:
+                first = self._first(found)
+            except ProbeError as error:  # the search was long: what it found is shown all the same
+                wrong = str(error)
+            self._show_grid(found, state, first)
+            self.error = self.error or wrong
 
-    def _show_grid(self, grid: "Grid") -> None:
-        """Send the grid, and select a cell: the one that was asked for, else the best."""
-        from saekit._probes_cell import cell_figures, number_of
+    def _first(self, grid: "Grid") -> str:
+        """Return the cell that is selected at first: the one that was asked for, else the best."""
+        from saekit._probes_cell import number_of
 
-        first = self._wanted or grid.best_cell.name
-        number_of(grid, first)
+        name = self._wanted or grid.best_cell.name
+        number_of(grid, name)
+        return name
+
+    def _show_grid(self, grid: "Grid", state: dict[str, Any], first: str) -> None:
+        """Send the grid, and select a cell."""
         self._grid = grid
         with self.hold_sync():
-            self._facts = {**self._facts, **grid_facts(grid)}
-            self._cells = cell_rows(grid)
-            self._figures = {f: [bounds(i) for i in cell_figures(grid, f)] for f in ("macro_f1", "accuracy")}
-            self._progress = []
+            self._facts = {**self._facts, **state["facts"]}
+            self._cells, self._figures, self._progress = state["cells"], state["figures"], []
             self.value = first
         if self.figure not in self._figures:
             self._background("figure", self._measure)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets as t
 
 from saekit.errors import ProbeError
-from saekit.views._probes_data import FIGURE_NAMES, opened_cell
+from saekit.views._probes_data import FIGURE_NAMES, grid_state, opened_cell
 from saekit.views._probes_html import probes_html
 from saekit.views._probes_parts import grid_and_features, indexes_by_site, saes_by_site
 from saekit.views._probes_work import ProbesWork
@@ -96,7 +96,7 @@ class Probes(ProbesWork):
         }
         super().__init__(_facts=facts, figure=figure)
         if grid is not None:
-            self._show_grid(grid)
+            self._show_grid(grid, grid_state(grid), self._first(grid))
         elif autostart:
             self.compute()
         if text:
@@ -185,10 +185,10 @@ class Probes(ProbesWork):
     @t.observe("value")
     def _on_value(self, change: Any) -> None:
         with self._guard:
-            self.error = ""
             number = self._number()
             self._opened = {} if number is None else opened_cell(number, self._grid)
             if number is None:
+                self._result = {}
                 return
             if self._features is not None:
                 self._background("open", self._open)
@@ -210,17 +210,18 @@ class Probes(ProbesWork):
     @t.observe("text")
     def _on_text(self, _change: Any) -> None:
         with self._guard:
-            self.error = ""
             self._begin_text()
 
     def _begin_text(self) -> None:
         """Classify what is typed, or say why not."""
-        if not self.text.strip():
-            self._result = {}
-        elif refused := self._refused():
-            with self.hold_sync():
-                self._result, self.error = {}, refused if self._grid is not None else ""
-        else:
+        typed = bool(self.text.strip())
+        refused = self._refused() if typed else ""
+        with self.hold_sync():
+            if self._grid is not None:  # what a search has to say stays until there is something new
+                self.error = refused
+            if refused or not typed:
+                self._result = {}
+        if typed and not refused:
             self._background("text", self._read_text)
 
     @t.observe("_starts")

@@ -115,6 +115,8 @@ def test_verdicts_are_given_only_where_the_interval_excludes_zero(grid):
     assert data.verdict_words(better) == (
         "Verdict: better than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]."
     )
+    close = replace(grid, test_difference=replace(gap, macro_f1=Interval(0.03, 0.0031, 0.05), verdict="it is better"))
+    assert "[0.003, 0.05]" in data.verdict_words(close), "an interval that excludes 0 does not read as if it held it"
     worse = replace(grid, test_difference=replace(gap, macro_f1=Interval(-0.03, -0.05, -0.01), verdict="it is worse"))
     assert "worse than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]" in data.verdict_words(worse)
     assert data.verdict_words(replace(grid, test_difference=None)).startswith("No verdict: there is no baseline")
@@ -182,6 +184,9 @@ def test_texts_that_cannot_be_classified_are_told_why(view, grid, model, feature
     assert view.wait(30) and view.error == "" and view.classified is not None
     alone = Probes(grid, text=TEXT)
     assert "needs the features, the model and its SAE" in alone.error
+    view.value = None
+    assert view._result == {} and view.cell is None and view.probe is None
+    view.value = grid.best_cell.name
     view.text = "cat " * 600
     assert view.wait(30)
     assert "only the first 2,000 are used" in view.error
@@ -243,6 +248,13 @@ def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
     view.set_state({"_starts": 1})
     assert view.wait(60)
     assert view.grid is not None
+
+
+def test_a_cell_that_is_not_there_does_not_cost_the_search(features):
+    view = Probes(features, cell="the best", **OPTIONS)
+    assert view.wait(60)
+    assert view.error.startswith("no cell 'the best': expected a name like")
+    assert view.value == view.grid.best_cell.name
 
 
 def test_a_search_that_fails_says_why(features, monkeypatch):

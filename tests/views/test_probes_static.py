@@ -58,7 +58,7 @@ def test_the_scale_never_makes_a_result_of_noise():
     apart = [[0.6, 0.55, 0.65], [0.9, 0.85, 0.95], [0.95, 0.9, 1.0]]
     assert drawn.scale_of(apart, 2) == (0.6, 0.95), "baselines are in the same scale"
     assert drawn.scale_of([[None, None, None]], 1) == (0.0, 1.0)
-    assert drawn.two(-0.001) == "0.00" and drawn.two(float("nan")) == "–"
+    assert [drawn.two(v) for v in (-0.001, float("nan"), 0.9961, 1.0)] == ["0.00", "–", "0.996", "1.00"]
 
 
 def test_many_classes_are_shown_as_their_largest_confusions(model):

@@ -5,9 +5,10 @@ import {
 } from "../../widgets/probes_words.js";
 
 test("numbers have two decimals and a real minus, and zero has no sign", () => {
-  assert.deepEqual([0.125, -0.5, -0.001, null, NaN].map(twoPlaces), ["0.13", "−0.50", "0.00", "–", "–"]);
+  assert.deepEqual([0.125, -0.5, -0.001, null, NaN, 0.9961, 0.9999, 1].map(twoPlaces), ["0.13", "−0.50", "0.00", "–", "–", "0.996", "0.999", "1.00"]);
   assert.equal(intervalText([0.9, 0.85, null]), "0.90 [0.85, –]");
   assert.equal(intervalText([0.01, -0.02, 0.04], true), "+0.01 [−0.02, +0.04]");
+  assert.equal(intervalText([0.01, 0, 0.004], true), "+0.01 [0.00, +0.00]");
 });
 
 test("a difference smaller than the intervals never gets all the colour", () => {
