@@ -117,6 +117,12 @@ export function breaksWords(sweep) {
   return `Fluency falls below one half at strength ${strengthWords(sweep.breaks_at, sweep)}.`;
 }
 
+/** How the baseline that asks for the concept does, which has no strength; "" where it did not run. */
+export function askedWords({ prompt }) {
+  if (!prompt) return "";
+  return `Asked for in the prompt instead: concept in the text ${effectWords("concept_hit", prompt.concept_hit)}, fluency ${effectWords("fluency", prompt.fluency)}.`;
+}
+
 /** The lines of one panel: {name, number, xs, ys}, strength across. */
 export function sweepSeries(sweep, measure) {
   const scale = sweep.value === null ? 1 : Math.abs(sweep.value);

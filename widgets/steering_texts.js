@@ -2,7 +2,7 @@
 import { mergePieces, spoken, visible } from "./lib.js";
 import { h, tokenStrip } from "./dom.js";
 import { lineChart, lineSample } from "./chart.js";
-import { EFFECTS, END_NAMES, FLUENCY_WORDS, SWEEP_PANELS, breaksWords, changeShade, changeWords, effectWords, strengthWords, sweepSeries, sweepWords } from "./steering_state.js";
+import { EFFECTS, END_NAMES, FLUENCY_WORDS, SWEEP_PANELS, askedWords, breaksWords, changeShade, changeWords, effectWords, strengthWords, sweepSeries, sweepWords } from "./steering_state.js";
 
 /** One text: title, what was done, the text, a line for the token that is pointed at, side effects. */
 export function textColumn({ key, title, note }) {
@@ -64,16 +64,16 @@ export function sweepFigures(sweep, onpick) {
   const rows = points.map((point) =>
     h("tr", {}, h("th", { scope: "row" }, strengthWords(point.strength, sweep)), h("td", {}, effectWords("fluency", point.fluency)), h("td", {}, effectWords("concept_hit", point.concept_hit)),
       h("td", { class: "saekit-sweep-text", dir: "auto" }, point.text),
-      h("td", {}, point.strength && onpick ? h("button", { type: "button", "aria-label": `Use strength ${strengthWords(point.strength, sweep)}`, onclick: () => onpick(point.strength) }, "Use") : null)));
+      onpick ? h("td", {}, point.strength ? h("button", { type: "button", "aria-label": `Use strength ${strengthWords(point.strength, sweep)}`, onclick: () => onpick(point.strength) }, "Use") : null) : null));
   const skipped = Object.entries(sweep.skipped).map(([name, why]) => h("p", { class: "saekit-quiet" }, `not run: ${name} (${why})`));
   return [
     h("p", { class: "saekit-quiet" }, sweep.words),
     h("p", {}, points.length > 1 ? breaksWords(sweep) : "", sweep.complete || sweep.under_way ? "" : " Stopped before its end."),
     legend,
-    h("p", { class: "saekit-quiet" }, FLUENCY_WORDS),
+    h("p", { class: "saekit-quiet" }, `${FLUENCY_WORDS} ${askedWords(sweep)}`),
     h("div", { class: "saekit-multiples" }, ...charts),
     h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Texts of the sweep" },
-      h("table", { class: "saekit-sweep-table" }, h("thead", {}, h("tr", {}, ...["strength", "fluency", "concept", "text", "take over"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))),
+      h("table", { class: "saekit-sweep-table" }, h("thead", {}, h("tr", {}, ...["strength", "fluency", "concept", "text", ...(onpick ? ["take over"] : [])].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))),
     ...skipped,
   ].filter(Boolean);
 }

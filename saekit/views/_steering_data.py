@@ -64,11 +64,11 @@ def sweep_rows(sweep: "SteeringSweep", target: str) -> dict[str, Any]:
             for p in points
         ]
         lines.append({"name": "steered" if method == target else method, "points": rows})
-    asked = [p for p in sweep.points if p.method == "prompt"]
+    asked = next((p for p in sweep.points if p.method == "prompt"), None)
     return {
         "lines": lines,
         "breaks_at": sweep.breaks_at(target) if target in sweep.methods else None,
-        "prompt": None if not asked else {name: number(getattr(asked[0], name)) for name in measures},
+        "prompt": asked and {name: number(getattr(asked, name)) for name in ("fluency", "concept_hit")},
         "skipped": dict(sweep.skipped),
         "complete": sweep.complete,
     }

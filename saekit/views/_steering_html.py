@@ -151,7 +151,7 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
     )
     return (
         f'<p style="margin:.9em 0 0"><b>Strength sweep</b> <span style="{_QUIET}">{escape(sweep["words"])}</span></p>'
-        f'<p style="margin:0">{breaks_words(sweep)} <span style="{_QUIET}">{FLUENCY_WORDS}</span></p>'
+        f'<p style="margin:0">{breaks_words(sweep)} <span style="{_QUIET}">{FLUENCY_WORDS} {asked_words(sweep)}</span></p>'
         f'<div style="display:flex;flex-wrap:wrap;gap:.6em 1.5em">{"".join(charts)}</div>'
         f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{skipped}'
     )
@@ -170,6 +170,15 @@ def breaks_words(sweep: Mapping[str, Any]) -> str:
     if at is None:
         return "Fluency stays above one half at every strength tried."
     return f"Fluency falls below one half at strength {strength_words(at, sweep)}."
+
+
+def asked_words(sweep: Mapping[str, Any]) -> str:
+    """Say how the baseline that asks for the concept does, which has no strength; "" where it did not run."""
+    found = sweep["prompt"]
+    if not found:
+        return ""
+    concept, fluency = (effect_words(name, found[name]) for name in ("concept_hit", "fluency"))
+    return f"Asked for in the prompt instead: concept in the text {concept}, fluency {fluency}."
 
 
 def _chart(sweep: Mapping[str, Any], name: str, title: str) -> str:

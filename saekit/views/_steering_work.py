@@ -56,7 +56,7 @@ class SteeringWork(View):
         A run that is under way is dropped. Side effects follow once the texts are written.
         """
         with self._guard:
-            self._worker.stop()
+            self.stop()
             self._effects, self._edit_norm = {}, 0.0
             setting = dict(self.setting)
             columns = [
@@ -83,10 +83,14 @@ class SteeringWork(View):
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise SteeringError(f"there is no baseline {unknown[0]!r:.80}: they are {', '.join(KINDS)}")
         with self._guard:
-            if self._texts.get(STEERED, {}).get("end", "stopped") == "stopped" and not self.busy:
+            if not self.busy and not self._written():
                 self.run()
             for kind in kinds or self.baselines_ready():
                 self._background(kind, lambda stopped, kind=kind: self._compare(kind, stopped))
+
+    def _written(self) -> bool:
+        """Return whether there is a whole steered text."""
+        return self._texts.get(STEERED, {}).get("end", "") not in ("", "stopped")
 
     def baselines_ready(self) -> tuple[str, ...]:
         """Return the baselines for which everything needed is there."""
@@ -205,9 +209,11 @@ class SteeringWork(View):
         from saekit._steering_cache import Interrupted, stoppable
 
         setting = dict(self._ran)
-        target = intervention_of(setting)
+        target = intervention_of(setting) if setting else None
         if target is None:
             raise SteeringError("nothing is steered, so there is nothing to compare with: add a feature first")
+        if not self._written():
+            raise SteeringError("there is no steered text yet to compare with: run first")
         prompt, made, note = setting["prompt"], None, ""
         if kind == "prompt":
             if not (topic := self.setting["topic"].strip()):
@@ -224,7 +230,13 @@ class SteeringWork(View):
                 return
             except SteeringError as error:
                 raise SteeringError(f"{kind}: {error}") from error
-            note = f"{made.label if kind == 'random feature' else 'its'} edit is as long as the steered text’s"
+            note = (
+                f"{f'{made.label}, whose' if kind == 'random feature' else 'its'} edit is as long as the steered text’s"
+            )
+            if kind == "difference of means":
+                note += "; " + (
+                    "of your texts" if self._examples else "of the feature’s contexts and neutral sentences"
+                )
         column = {"key": kind, "title": kind.capitalize(), "note": note}
         with self._guard:
             columns = [one for one in self._columns if one["key"] != kind]

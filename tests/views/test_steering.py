@@ -245,6 +245,18 @@ def test_baselines_that_cannot_be_are_told(model, sae):
     assert view.baselines_ready() == ("random direction", "random feature")
 
 
+def test_a_comparison_before_a_run_writes_the_steered_text_first(view, gate):
+    view.run_sweep((1.0,))
+    assert gate.begun.wait(20)
+    view.compare("random direction")
+    gate.set()
+    assert view.wait(30)
+    assert "nothing is steered" in view.error, "the sweep was under way, and there is no text to compare with"
+    view.compare("random direction")
+    assert view.wait(30)
+    assert (view.error, list(view.texts)) == ("", ["unsteered", "steered", "random direction"])
+
+
 def test_the_sweep_is_that_of_steering_sweep(model, sae):
     view = small_view(model, sae, {7: 2.0}, unit="activation", concept="cat|dog")
     view.run_sweep((0.5, 1, 4), baselines=("random direction",))
@@ -312,6 +324,16 @@ def test_stop_is_heard_inside_a_pass_and_while_side_effects_are_measured(model, 
     assert view.error == ""
     assert math.isnan(view.effects["steered"].kl)
     assert hooks_on(model, view._model) == 0
+
+
+def test_a_run_ends_a_sweep_and_keeps_its_points(view):
+    view.run_sweep((1.0, 2.0, 4.0))
+    while not view.sweep:
+        time.sleep(0.002)
+    view.run()
+    assert view.wait(60)
+    assert not view._sweep["under_way"]
+    assert view._texts["steered"]["end"] == "length"
 
 
 def test_a_second_run_replaces_the_first(view, gate):
@@ -406,6 +428,12 @@ def test_a_setting_of_another_sae_is_refused(model, sae, view):
         Steering.from_setting(model, other, view.to_json())
     with pytest.raises((SteeringError, traitlets.TraitError), match="another SAE"):
         view.setting = {**view.setting, "sae_hash": "0" * 64}
+
+
+def test_names_of_the_widget_machinery_are_its_own(view):
+    """An attribute of the view that hides one of them leaves an empty cell in JupyterLab."""
+    names = ("_model_name", "_model_module", "_view_name", "_view_module")
+    assert [getattr(view, name) for name in names] == ["AnyModel", "anywidget", "AnyView", "anywidget"]
 
 
 def test_traits_link_and_the_value_is_read_only(view):

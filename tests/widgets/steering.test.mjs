@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  amountWords, breaksWords, changeShade, changeWords, effectWords, inUnit, isOff, sameTexts, sliderRange, startValue, strengthWords,
+  amountWords, askedWords, breaksWords, changeShade, changeWords, effectWords, inUnit, isOff, sameTexts, sliderRange, startValue, strengthWords,
   sweepSeries, sweepWords, timesFactor, typedNumber,
 } from "../../widgets/steering_state.js";
 
@@ -72,6 +72,8 @@ test("the sweep says where fluency breaks", () => {
   assert.equal(strengthWords(0.5, { value: null }), "0.5 ×");
   assert.equal(breaksWords(sweep), "Fluency falls below one half at strength −6.");
   assert.match(breaksWords({ ...sweep, breaks_at: null }), /stays above one half at every strength tried/);
+  assert.equal(askedWords({ prompt: null }), "");
+  assert.equal(askedWords({ prompt: { concept_hit: 1, fluency: 0.456 } }), "Asked for in the prompt instead: concept in the text 100 %, fluency 46 %.");
   const series = sweepSeries(sweep, "kl");
   assert.deepEqual(series, [{ name: "steered", number: 0, xs: [0, 6], ys: [0, 1.5] }]);
   assert.equal(sweepWords("KL", "kl", series), "KL by strength: steered 0 at 0, 1.5 at 6");
