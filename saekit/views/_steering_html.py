@@ -151,7 +151,8 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
     )
     return (
         f'<p style="margin:.9em 0 0"><b>Strength sweep</b> <span style="{_QUIET}">{escape(sweep["words"])}</span></p>'
-        f'<p style="margin:0">{breaks_words(sweep)} <span style="{_QUIET}">{FLUENCY_WORDS} {asked_words(sweep)}</span></p>'
+        f'<p style="margin:0">{breaks_words(sweep)} '
+        f'<span style="{_QUIET}">{FLUENCY_WORDS} {asked_words(sweep)}</span></p>'
         f'<div style="display:flex;flex-wrap:wrap;gap:.6em 1.5em">{"".join(charts)}</div>'
         f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{skipped}'
     )

@@ -230,13 +230,9 @@ class SteeringWork(View):
                 return
             except SteeringError as error:
                 raise SteeringError(f"{kind}: {error}") from error
-            note = (
-                f"{f'{made.label}, whose' if kind == 'random feature' else 'its'} edit is as long as the steered text’s"
-            )
-            if kind == "difference of means":
-                note += "; " + (
-                    "of your texts" if self._examples else "of the feature’s contexts and neutral sentences"
-                )
+            texts = "your texts" if self._examples else "the feature’s contexts and neutral sentences"
+            what = {"difference of means": f"of {texts}; its", "random feature": f"{made.label}; its"}.get(kind, "its")
+            note = f"{what} edit is as long as the steered text’s"
         column = {"key": kind, "title": kind.capitalize(), "note": note}
         with self._guard:
             columns = [one for one in self._columns if one["key"] != kind]
