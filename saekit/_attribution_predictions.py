@@ -94,9 +94,9 @@ def predictions(
     if not 1 <= k <= model.cfg.d_vocab:
         raise ModelError(f"k must be between 1 and {model.cfg.d_vocab}, not {k}")
     wanted = tokens_of(model, also, len(also) if not isinstance(also, (str, int)) else 1, "token") if _any(also) else []
-    clean = model(ids[None].to(model.cfg.device), prepend_bos=False)[0, at].float().cpu()
-    patched = clean
-    if len(nodes):
+    if not len(nodes):
+        clean = patched = model(ids[None].to(model.cfg.device), prepend_bos=False)[0, at].float().cpu()
+    else:
         if sae is None:
             raise ModelError("nodes= need the SAE whose features they are: pass sae=")
         others = corrupted if corrupted is None or isinstance(corrupted, Sequence) else [corrupted]
@@ -111,7 +111,8 @@ def predictions(
         for position_of_error in errors[:, 1].tolist():
             where = slice(None) if position_of_error < 0 else position_of_error
             states[0, where] += (side.error_baseline - side.error)[0, where].to(states.device)
-        patched = logits_from(model, batch, states.to(side.states.dtype), hook)[0, at].float().cpu()
+        both = torch.cat([side.states, states.to(side.states.dtype)])  # from the hook point on, one pass for both
+        clean, patched = logits_from(model, batch.expand(2, -1), both, hook)[:, at].float().cpu()
     before, after = clean.log_softmax(-1), patched.log_softmax(-1)
     order = [
         *before.topk(k).indices.tolist(),

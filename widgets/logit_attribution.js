@@ -2,7 +2,7 @@
 import { float32, signed, visible } from "./lib.js";
 import { download, guardKeys, h } from "./dom.js";
 import { shortHook } from "./circuit_picture.js";
-import { METHOD_WORDS, SLOW_METHODS, agreementWords, attributionRecord, barsCsv, baselineWords, isCurrent, nextCell, pictureWords, readingName, selectedItem, staleWords, toggled } from "./logit_attribution_data.js";
+import { METHOD_WORDS, SLOW_METHODS, agreementWords, attributionRecord, barsCsv, baselineWords, isCurrent, nextCell, pictureWords, promptHint, readingName, selectedItem, staleWords, toggled } from "./logit_attribution_data.js";
 import { attributionGrid, barTable, itemCard, predictionTable } from "./logit_attribution_draw.js";
 
 const PAUSE = 250; // ms without a key before a text is sent
@@ -64,8 +64,12 @@ function render({ model, el }) {
       tell();
     });
     box.addEventListener("change", send);
-    const tell = () => (read.textContent = long ? "" : visible(box.value));
-    const node = h("div", { class: `saekit-field saekit-field-${name}` }, h("label", {}, h("span", {}, words), read, box), wrong);
+    const hint = h("p", { class: "saekit-faint" });
+    const tell = () => {
+      read.textContent = long ? "" : visible(box.value);
+      hint.textContent = long ? promptHint(box.value) : "";
+    };
+    const node = h("div", { class: `saekit-field saekit-field-${name}` }, h("label", {}, h("span", {}, words), read, box), hint, wrong);
     const draw = () => {
       if (timer === null && box.value !== model.get(name)) box.value = model.get(name);
       tell();

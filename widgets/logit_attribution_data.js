@@ -11,6 +11,11 @@ export function readingName({ answer, foil }) {
   return visible(answer) + (foil ? ` − ${visible(foil)}` : "");
 }
 
+/** What is odd about a prompt that can still be read. */
+export function promptHint(prompt) {
+  return /\S\s+$/.test(prompt) ? "The prompt ends with a space or a line break: most words bring a space of their own, so the next token is an odd one." : "";
+}
+
 /** What a bar is. */
 export function barName(row) {
   const at = row.token ? ` at ${visible(row.token)}` : "";

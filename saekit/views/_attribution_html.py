@@ -39,6 +39,11 @@ def reading_name(shown: Mapping[str, Any]) -> str:
     return repr(asked["answer"]) + (f" - {asked['foil']!r}" if asked["foil"] else "")
 
 
+def visible_reading(asked: Mapping[str, Any]) -> str:
+    """Name what is read for the eye: ``·Mary − ·John``."""
+    return visible(asked["answer"]) + (f" − {visible(asked['foil'])}" if asked["foil"] else "")
+
+
 def bar_name(row: Mapping[str, Any]) -> str:
     """Say what a bar is."""
     at = f" at {visible(row['token'])}" if row["token"] else ""
@@ -94,7 +99,7 @@ def attribution_html(
         f"{head} · {escape(asked['hook'])}</p>",
         f'<p style="margin:0;{_CODE}">{spaced(asked["prompt"])}</p>',
         _predictions(outcome),
-        f'<p style="margin:.8em 0 0"><b>{escape(visible(reading_name(shown)))} = {signed(shown["reading"])}</b> '
+        f'<p style="margin:.8em 0 0"><b>{escape(visible_reading(asked))} = {signed(shown["reading"])}</b> '
         f'<span style="{_QUIET}">logits, {method}: {escape(baseline_words(asked, method))}</span></p>',
         _bars(shown),
         f'<p style="margin:0">{escape(shown["check"])} {escape(agreement_words(method, agreement))}</p>',

@@ -58,6 +58,7 @@ class AttributionWork(View):
     _known: "dict[Asked, dict[str, Attribution]]"
     _found: "Attribution | None" = None
     _predicted: tuple = ()  # what _outcome answers
+    _active: "tuple[tuple, list[int]]" = ((), [])  # features active on a prompt at a hook point
     _predictions: "Predictions | None" = None
     _control: "Predictions | None" = None
 
@@ -214,7 +215,7 @@ class AttributionWork(View):
             return
         sae, options = self._saes[asked.hook], {"k": TOP}
         found = predictions(self._model, ids, sae=sae, nodes=list(ablated), also=tokens.tolist(), **options)
-        random = control_features(self._model, sae, ids, ablated) if ablated else []
+        random = self._drawn(asked, ids, ablated) if ablated else []
         control = None
         if random:
             control = predictions(self._model, ids, sae=sae, nodes=random, also=found.ids.tolist(), **options)
@@ -231,6 +232,14 @@ class AttributionWork(View):
                 self._predicted, self._predictions, self._control = key, found, control
                 self._publish(stopped, _outcome=outcome)
 
+    def _drawn(self, asked: Asked, ids: Any, ticked: tuple[int, ...]) -> list[int]:
+        """Return as many features as are ticked, of the others that are active: at the last token if it has enough."""
+        key = (asked.prompt, asked.hook)
+        if self._active[0] != key:
+            self._active = (key, active_features(self._model, self._saes[asked.hook], ids))
+        others = [feature for feature in self._active[1] if feature not in ticked]
+        return sorted(others[: len(ticked)])
+
 
 def _reading(tokens: Any) -> dict[str, int]:
     ids = [int(token) for token in tokens]
@@ -243,8 +252,8 @@ def joined(parts: "list[Attribution]") -> "Attribution":
     return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def control_features(model: "SAETransformerBridge", sae: "SAE[Any]", ids: Any, ticked: tuple[int, ...]) -> list[int]:
-    """Return as many features as are ticked, drawn (seed 0) from the others that are active on the prompt."""
+def active_features(model: "SAETransformerBridge", sae: "SAE[Any]", ids: Any) -> list[int]:
+    """Return the features that ablation would change, in random order (seed 0): first those of the last token."""
     import torch
 
     from saekit._attribution_baseline import question, sides
@@ -252,7 +261,7 @@ def control_features(model: "SAETransformerBridge", sae: "SAE[Any]", ids: Any, t
     asked = question(model, sae, [ids], 0, None, None, None, "zero", None, -1)
     ((_, _, found),) = sides(model, asked, 1)
     ((_, side),) = found.items()
-    active = (side.features != side.features_baseline).flatten(0, 1).any(0).nonzero().flatten().tolist()
-    others = [feature for feature in active if feature not in ticked]
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))
-    return sorted(others[i] for i in order[: len(ticked)].tolist())
+    changes = (side.features != side.features_baseline)[0]
+    at_last, anywhere = changes[-1], changes.any(0).nonzero().flatten()
+    order = anywhere[torch.randperm(len(anywhere), generator=torch.Generator().manual_seed(0))].tolist()
+    return sorted(order, key=lambda feature: not at_last[feature])

@@ -141,7 +141,7 @@ class LogitAttribution(AttributionWork):
 
     @property
     def control(self) -> "Predictions | None":
-        """The same with as many random features ablated (drawn with seed 0 from those active on the prompt)."""
+        """The same with as many random features ablated (seed 0; active at the last token if it has enough)."""
         return self._control
 
     def link(self, top: "TopActivations") -> Callable[[], None]:

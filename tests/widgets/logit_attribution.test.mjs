@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   ablationWords, agreementWords, barName, barScale, barsCsv, attributionRecord, baselineWords, cellShade, isCurrent, nextCell,
-  pictureWords, predictionWords, readingName, selectedItem, staleWords, toggled,
+  pictureWords, predictionWords, promptHint, readingName, selectedItem, staleWords, toggled,
 } from "../../widgets/logit_attribution_data.js";
 
 const bar = (kind, effect, more = {}) => ({ kind, feature: -1, position: -1, token: "", items: 1, activation: null, effect, running: effect, ...more });
@@ -75,6 +75,11 @@ test("effects say what they are measured against", () => {
   assert.match(baselineWords({ ...asked, baseline: "corrupted", corrupted: "c d" }, "exact"), /“c d”/);
   assert.match(pictureWords("direct"), /each token's own prediction/);
   assert.match(pictureWords("exact"), /last token's prediction/);
+});
+
+test("a space at the end of a prompt is pointed out", () => {
+  assert.match(promptHint("gave it to "), /ends with a space/);
+  assert.deepEqual(["gave it to", "", "  "].map(promptHint), ["", "", ""]);
 });
 
 test("a value names an item of the layer that is shown, or none", () => {
