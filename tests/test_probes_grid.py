@@ -79,6 +79,13 @@ def test_cells_that_are_one_are_computed_once(found, features):
     assert want.macro_f1 == found.cells[other].macro_f1
 
 
+def test_scores_are_those_behind_the_predictions(found):
+    """The figures of a cell (AUROC above all) and its opening rest on them."""
+    rows = found.fold != 0
+    assert found.scores.shape == (18, 200, 2) and not found.scores[:, ~rows].any()
+    np.testing.assert_array_equal(found.scores.argmax(2)[:, rows], found.predicted[:, rows])
+
+
 def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
     twice = probes.grid(features, **OPTIONS, repeats=3)
     assert twice.test.n == found.test.n
@@ -104,6 +111,9 @@ def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     assert again.effect("pooling") == found.effect("pooling")
     assert again.test_difference == found.test_difference
     np.testing.assert_array_equal(again.test.confusion, found.test.confusion)
+    for name in ("scores", "fold", "predicted"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    assert again.balanced is found.balanced is False
     with pytest.raises(ProbeError, match="holds a grid of format 1: expected a probe"):
         probes.load_probe(tmp_path / "g.safetensors")
 
