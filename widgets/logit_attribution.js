@@ -25,6 +25,7 @@ function render({ model, el }) {
   const doing = h("span", { class: "saekit-faint", role: "status" });
   const alert = h("p", { class: "saekit-alert", role: "alert" });
   const stale = h("p", { class: "saekit-stale-note", role: "status" });
+  const status = h("p", { class: "saekit-silent", role: "status" });
   const says = h("section", { class: "saekit-says-part", "aria-label": "Predictions" });
   const bars = h("section", { class: "saekit-bars-part", "aria-label": "Contributions" });
   const card = h("section", { class: "saekit-card", "aria-label": "Selected item" });
@@ -38,7 +39,7 @@ function render({ model, el }) {
         h("button", { type: "button", onclick: () => download("attribution.json", "application/json", JSON.stringify(attributionRecord(model.get("_shown"), values(), model.get("_outcome")), null, 1)) }, "Save JSON"))),
     h("div", { class: "saekit-question" }, fields.prompt.node, h("div", { class: "saekit-tokens" }, fields.answer.node, fields.foil.node)),
     h("div", { class: "saekit-choices" }, h("label", {}, "method ", method), model.get("_facts").hooks.length > 1 ? h("label", {}, "layer ", hook) : null, compared, go, doing),
-    fields.corrupted.node, alert, stale, body,
+    fields.corrupted.node, alert, stale, status, body,
   );
   guardKeys(root);
   el.append(root);
@@ -134,7 +135,6 @@ function render({ model, el }) {
   function drawBars() {
     const shown = model.get("_shown");
     if (!shown.asked) return bars.replaceChildren();
-    const last = shown.bars.at(-1)?.running ?? 0;
     const what = shown.asked.foil ? "logit difference" : "logit";
     redraw(
       bars,
@@ -142,11 +142,12 @@ function render({ model, el }) {
         h("h3", {}, h("bdi", {}, readingName(shown.asked)), ` = ${signed(shown.reading)}`),
         h("p", { class: "saekit-faint" }, `${what}, by ${METHOD_WORDS[shown.method]}: ${baselineWords(shown.asked, shown.method)}`),
         h("div", { class: "saekit-table-frame" }, barTable(shown, { ticked: model.get("ablated"), tick, select })),
-        h("p", { class: "saekit-check" }, h("span", { class: "saekit-verdict", "aria-hidden": "true" }, shown.exact ? "✓" : "≠"), ` ${shown.check || `total ${signed(last)}`}`),
+        h("p", { class: "saekit-check" }, h("span", { class: "saekit-verdict", "aria-hidden": "true" }, shown.exact ? "✓" : "≠"), ` ${shown.check}`),
         h("p", { class: "saekit-faint saekit-agreement" }, agreementWords(shown.method, model.get("_agreement"))),
       ],
-      (focused) => sameAgain(focused),
+      sameAgain,
     );
+    status.textContent = `${readingName(shown.asked)} = ${signed(shown.reading)}, ${METHOD_WORDS[shown.method]}`;
     drawSelection();
   }
 

@@ -132,33 +132,37 @@ class AttributionWork(View):
             return
         if self._predicted[:3] != (asked.prompt, asked.answer, asked.foil):
             self._predict(asked, ids, tokens, (), stopped)  # what the model says comes first, before any ablation
-        known = self._known.setdefault(asked, {})
-        while len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+        known = self._remembered(asked)
         if method not in known and (method in AT_ONCE or demanded == (asked, method)):
             found = self._attribute(asked, ids, tokens, method, stopped)
             if found is None:
                 return
             known[method] = found
-        if method in known and not self._show(asked, ids, method, stopped):
-            return
+        if method in known:
+            self._show(asked, ids, method, stopped)
         self._predict(asked, ids, tokens, ablated, stopped)
         self._publish(stopped, _doing="")
 
-    def _show(self, asked: Asked, ids: Any, method: str, stopped: Stopped) -> bool:
+    def _remembered(self, asked: Asked) -> "dict[str, Attribution]":
+        """Return what was computed for a question; direct attribution is the same whatever is compared with."""
+        known = self._known.setdefault(asked, {})
+        for other, found in self._known.items():
+            if "direct" in found and replace(other, baseline=asked.baseline, corrupted=asked.corrupted) == asked:
+                known["direct"] = found["direct"]
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return known
+
+    def _show(self, asked: Asked, ids: Any, method: str, stopped: Stopped) -> None:
         from saekit.models import special_token_ids
 
         known = self._known[asked]
         special = special_token_ids(self._model) if method == "direct" else []
         shown = shown_of(asked, known[method], self.k, [token in special for token in ids.tolist()])
+        contexts, agreement = self._read(asked.hook, shown), agreement_rows(known, method)
         with self._guard:
-            if stopped():
-                return False
-            self._found = known[method]
-        agreement = agreement_rows(known, method)
-        if not self._publish(stopped, _shown=shown, _agreement=agreement, _contexts=self._read(asked.hook, shown)):
-            return False
-        return True
+            if self._publish(stopped, _shown=shown, _agreement=agreement, _contexts=contexts):
+                self._found = known[method]
 
     def _read(self, hook: str, shown: dict) -> dict[str, dict]:
         """Return the contexts of the features that are shown, as far as there is an index."""
@@ -178,18 +182,13 @@ class AttributionWork(View):
         sae, reading = {asked.hook: self._saes[asked.hook]}, _reading(tokens)
         if method == "direct":
             return direct_attribution(self._model, sae, ids, position="each", **reading)
-        against = self._against(asked)
+        against = {"corrupted": [asked.corrupted]} if asked.corrupted else {"baseline": asked.baseline}
         if method == "exact":
             return self._exact(asked, ids, {**reading, **against}, stopped)
         if method == "integrated gradients":
             self._publish(stopped, _doing="ten gradients between the two runs")
         kind = "gradient" if method == "patching" else "integrated"
         return attribution_patching(self._model, sae, ids, method=kind, **reading, **against)
-
-    def _against(self, asked: Asked) -> dict[str, Any]:
-        if asked.baseline == "corrupted":
-            return {"corrupted": [asked.corrupted]}
-        return {"baseline": asked.baseline}
 
     def _exact(self, asked: Asked, ids: Any, options: dict[str, Any], stopped: Stopped) -> "Attribution | None":
         """Patch the strongest nodes one by one, a few between two looks at Stop."""

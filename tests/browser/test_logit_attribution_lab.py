@@ -93,3 +93,30 @@ def test_edit_ablate_follow_the_link_and_read_back(lab, page, shots):
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     assert page.errors == []
     assert page.foreign == []
+
+
+def test_a_slow_method_is_computed_when_chosen_and_after_an_edit_when_asked(lab, page, shots):
+    page.set_viewport_size({"width": 1400, "height": 1100})
+    open_notebook(lab, page, "slow_attribution.ipynb", (VIEW,))
+    run_cell(page, 0)
+    view = page.locator(".saekit-attribution")
+    view.locator(".saekit-item").first.wait_for(timeout=90_000)
+    page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
+    view.get_by_label("Method", exact=True).select_option("exact")
+    view.get_by_text("measured one by one").wait_for(timeout=30_000)
+    view.get_by_label("Compared with").select_option("corrupted")
+    wrong = view.get_by_role("alert").filter(has_text="there is no prompt to compare with")
+    wrong.wait_for(timeout=30_000)
+    view.get_by_label("prompt to compare with").fill("The dog sat on the mat")
+    view.get_by_text("exact patching takes seconds and waits for Compute").wait_for(timeout=30_000)
+    view.get_by_role("button", name="Compute").click()
+    view.get_by_text("against “The dog sat on the mat”").wait_for(timeout=30_000)
+    view.get_by_role("button", name="Up to date").wait_for(timeout=30_000)
+    assert wrong.count() == 0
+    page.screenshot(path=shots / "attribution_lab_dark.png")
+    page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+    page.wait_for_selector("body[data-jp-theme-light=true]", state="attached")
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    assert page.errors == []

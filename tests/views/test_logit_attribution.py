@@ -197,6 +197,9 @@ def test_agreement_is_told_of_all_methods_computed_for_this_question(model, view
     assert row["correlation"] == pytest.approx(expected.correlation, abs=1e-4)
     view.method = "exact"
     assert [row["method"] for row in settled(view)._agreement] == ["direct", "patching"]
+    view.corrupted, view.baseline = OTHER, "corrupted"
+    view.method = "patching"
+    assert [row["method"] for row in settled(view)._agreement] == ["direct"], "which compares with nothing"
     view.prompt = OTHER
     view.method = "direct"
     assert settled(view)._agreement == []
