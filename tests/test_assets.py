@@ -6,7 +6,7 @@ import pytest
 
 from saekit import _assets
 
-VIEWS = ["top_activations", "training", "circuit"]
+VIEWS = ["top_activations", "training", "circuit", "steering"]
 FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 

@@ -1,5 +1,5 @@
 // The steering view: choose, run, read both texts beside each other and what steering costs.
-import { guardKeys, h } from "./dom.js";
+import { download, guardKeys, h } from "./dom.js";
 import { sameTexts, timesFactor } from "./steering_state.js";
 import { steeringControls } from "./steering_controls.js";
 import { sweepFigures, textColumn } from "./steering_texts.js";
@@ -45,12 +45,12 @@ function render({ model, el }) {
     h("span", { class: "saekit-written saekit-likelier" }, "more likely"), " ", h("span", { class: "saekit-written saekit-rarer" }, "less likely"), "; choose a token for the figures");
   const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "Setting file", onchange: () => load(file.files[0]) });
   const exports = h("span", { class: "saekit-exports" },
-    h("button", { type: "button", onclick: () => save("steering.json", JSON.stringify(draft(), null, 1)) }, "Save setting"),
+    h("button", { type: "button", onclick: () => download("steering.json", "application/json", JSON.stringify(draft(), null, 1)) }, "Save setting"),
     live ? h("button", { type: "button", onclick: () => file.click() }, "Load setting") : null, file);
   const word = (name, label, placeholder, title) =>
     h("label", { class: "saekit-option", title }, h("span", { class: "saekit-quiet" }, label), h("input", { type: "text", "data-name": name, placeholder, oninput: (event) => wish({ ...draft(), [name]: event.target.value }) }));
   const words = [word("topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"),
-    word("concept", "words that count as it", "e.g. sea|ship|wave", "a regular expression; words are counted from the next run on")];
+    word("concept", "words that count as it", "e.g. sea|ship|wave", "a regular expression; the next run counts such words")];
   const compare = h("div", { class: "saekit-compare", role: "group", "aria-label": "Baselines" }, h("span", { class: "saekit-quiet" }, "compare with"),
     ...BASELINES.map(([name, help]) => h("button", { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) }, name)), ...words);
   const sweep = h("section", { class: "saekit-sweep", "aria-label": "Strength sweep" });
@@ -145,12 +145,6 @@ function render({ model, el }) {
   wired.forEach(([event, draw]) => model.on(event, draw));
   [drawSetting, drawTexts, drawSweep, drawError].forEach((draw) => draw());
   return () => wired.forEach(([event, draw]) => model.off(event, draw));
-}
-
-function save(name, text) {
-  const address = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  h("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
 export default { render };

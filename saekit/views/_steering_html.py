@@ -3,7 +3,6 @@
 Figures have two digits, which most processors agree on; the charts are left out when stored notebooks are compared.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,14 +61,19 @@ def how_words(setting: Mapping[str, Any]) -> str:
     return f"{chosen}, up to {setting['max_new_tokens']} tokens"
 
 
-def change_words(logprob: float, plain: float) -> str:
-    """Say what steering did to a token's probability.
+def change_words(change: float) -> str:
+    """Say how much likelier steering made a token, as coarsely as its shade: the figures are in the live view.
 
-    >>> change_words(math.log(0.5), math.log(0.004))
-    'probability 0.40 % → 50 %'
+    >>> [change_words(change) for change in (0.1, 2.0, -2.0, 9.0)]
+    ['', 'about 7 times as likely', 'about 7 times less likely', 'at least 55 times as likely']
     """
-    before, after = percent(math.exp(plain)), percent(math.exp(logprob))
-    return f"probability {before} → {after}" if before != after else f"probability {after}, as without steering"
+    times = ("", "about 2", "about 4", "about 7", "about 14", "about 28", "at least 55")[round(10 * _shade(change))]
+    return times and f"{times} times {'as' if change > 0 else 'less'} likely"
+
+
+def _shade(change: float) -> float:
+    """Return the shade of a token, 0 to 0.6 in steps: rounding noise of another processor must not change the bytes."""
+    return round(0.6 * min(1.0, abs(change) / FULL), 1)
 
 
 def effect_words(name: str, value: float | None) -> str:
@@ -95,7 +99,7 @@ def _texts(state: Mapping[str, Any]) -> str:
     key = (
         f'<p style="margin:.4em 0;{_QUIET}">shade: how much steering changed a token’s probability, '
         f'<span style="background:rgba({BLUE},.45)">more likely</span>, '
-        f'<span style="background:rgba({ORANGE},.45)">less likely</span>; point at a token for the figures</p>'
+        f'<span style="background:rgba({ORANGE},.45)">less likely</span>; point at a token to read it</p>'
     )
     return f'<div style="display:flex;flex-wrap:wrap;gap:0 2em">{"".join(parts)}</div>{key}'
 
@@ -104,14 +108,11 @@ def _shaded(read: Mapping[str, Any]) -> str:
     changes = [after - before for after, before in zip(read["logprobs"], read["plain"], strict=True)]
     parts = []
     for text, _, first in merge_pieces(read["tokens"], changes):
-        # One decimal of shade: rounding noise of another processor must not change the bytes.
-        change = changes[first]
-        shade = round(0.6 * min(1.0, abs(change) / FULL), 1)
-        shown = escape(text)
-        if shade:
-            words = escape(f"{visible(text)}  {change_words(read['logprobs'][first], read['plain'][first])}")
+        change, shown = changes[first], escape(text)
+        if words := change_words(change):
+            title = escape(f"{visible(text)}  {words}")
             colour = BLUE if change > 0 else ORANGE
-            shown = f'<span title="{words}" style="background:rgba({colour},{shade})">{shown}</span>'
+            shown = f'<span title="{title}" style="background:rgba({colour},{_shade(change)})">{shown}</span>'
         parts.append(shown)
     return "".join(parts)
 

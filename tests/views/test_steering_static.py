@@ -1,6 +1,7 @@
 """The steering view without kernel and browser: static HTML, repr, exported page. Hostile text stays text."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -96,6 +97,14 @@ def test_the_exported_page_holds_the_texts_and_nothing_runs_away(view):
 def test_words_are_those_of_the_browser(row, unit, words):
     """The same sentences stand in tests/widgets/steering.test.mjs."""
     assert amount_words(row, unit) == words
+
+
+def test_words_and_shade_of_a_token_change_together():
+    for n in range(-60, 61):
+        change = n / 10
+        assert bool(static.change_words(change)) == (static._shade(change) > 0)
+        if abs(change) < 3.9 and (found := re.search(r"about (\d+)", static.change_words(change))):
+            assert abs(math.log(int(found[1])) - abs(change)) < 0.5, "the factor is e to the change, within its step"
 
 
 def test_fixed_words_stand_in_both_languages():
