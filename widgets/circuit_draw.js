@@ -1,7 +1,8 @@
 // Pieces of the circuit view that are drawn: the picture, the card of one node, the curve, the table of nodes.
-import { grouped, sig, signed, visible } from "./lib.js";
+import { grouped, signed, visible } from "./lib.js";
 import { h, svg } from "./dom.js";
-import { ERROR_NODE, PICTURE, contextWords, curveText, edgesAt, effectWords, layoutCircuit, nodePlace, nodeRadius, nodeTitle, shareText, shortHook, spacedText } from "./circuit_picture.js";
+import { ERROR_NODE, PICTURE, curveText, edgesAt, effectWords, layoutCircuit, nodePlace, nodeRadius, nodeTitle, shareText, shortHook } from "./circuit_picture.js";
+import { contextList } from "./contexts.js";
 
 const MOST_EDGES = 150; // drawn; more would be a grey veil
 const CURVE_BOX = { width: 300, height: 150, left: 36, right: 10, top: 10, bottom: 32 };
@@ -82,21 +83,15 @@ export function nodeCard({ node, number, nodes, edges, facts, contexts, kept }) 
     h("p", { class: "saekit-faint" }, nodePlace(node, facts)),
     h("p", { class: "saekit-effect" }, h("span", { class: `saekit-swatch saekit-${node.effect < 0 ? "minus" : "plus"}`, "aria-hidden": "true" }), effectWords(node.effect)),
     kept ? null : h("p", { class: "saekit-faint" }, "Not in the circuit that is shown."),
-    ...(node.feature === ERROR_NODE ? [h("p", { class: "saekit-faint" }, "What the dictionary misses here, as one node.")] : contextList(found, facts, node)),
+    ...(node.feature === ERROR_NODE ? [h("p", { class: "saekit-faint" }, "What the dictionary misses here, as one node.")] : nodeContexts(found, facts, node)),
     ...list("Acts through", to),
     ...list("Fed by", from),
   ].filter(Boolean);
 }
 
-function contextList(found, facts, node) {
+function nodeContexts(found, facts, node) {
   if (!found && facts.indexed?.includes(node.layer)) return [h("p", { class: "saekit-faint" }, "Its contexts are not read yet.")];
-  const head = h("h4", {}, contextWords(found));
-  if (!found?.rows.length) return [h("p", { class: "saekit-faint" }, contextWords(found))];
-  return [
-    head,
-    h("ol", { class: "saekit-contexts" }, ...found.rows.map(([value, before, peak, after]) =>
-      h("li", { dir: "auto" }, h("span", { class: "saekit-context-value" }, sig(value)), h("bdi", {}, spacedText(before), h("mark", {}, visible(peak)), spacedText(after))))),
-  ];
+  return contextList(found);
 }
 
 /** Faithfulness and completeness against size, on a logarithmic axis of sizes; the size shown is marked. */

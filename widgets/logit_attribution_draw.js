@@ -1,7 +1,8 @@
 // What the logit attribution view draws: predictions, sorted bars, the picture, the card of one item.
 import { percent, sig, signed, spoken, visible } from "./lib.js";
 import { h } from "./dom.js";
-import { contextWords, effectWords, spacedText } from "./circuit_picture.js";
+import { effectWords } from "./circuit_picture.js";
+import { contextList } from "./contexts.js";
 import { ablationWords, barHelp, barName, barScale, cellShade, predictionWords } from "./logit_attribution_data.js";
 
 /** A box that ablates a feature; `tick(feature)` hears of it; without one (an exported page) nothing can be ticked. */
@@ -107,16 +108,11 @@ export function itemCard(item, shown, value, { row, contexts, indexed, ticked, t
     value === null ? h("p", { class: "saekit-faint" }, "Not among the strongest.") : h("p", { class: "saekit-effect" }, h("span", { class: `saekit-swatch saekit-${value < 0 ? "minus" : "plus"}`, "aria-hidden": "true" }), effectWords(value)),
     row?.activation !== null && row ? h("p", { class: "saekit-faint" }, `activation ${sig(row.activation)}`) : null,
     error ? h("p", { class: "saekit-faint" }, "What the SAE misses here.") : h("label", { class: "saekit-tick" }, ablateBox(item.feature, ticked, tick), " ablate it at every token"),
-    ...(error ? [] : contextsOf(found, indexed)),
+    ...(error ? [] : itemContexts(found, indexed)),
   ].filter(Boolean);
 }
 
-function contextsOf(found, indexed) {
-  if (!found) return [h("p", { class: "saekit-faint" }, indexed ? "Its contexts are not read yet." : "Pass index= to read its top contexts here.")];
-  if (!found.rows.length) return [h("p", { class: "saekit-faint" }, contextWords(found))];
-  return [
-    h("h4", {}, contextWords(found)),
-    h("ol", { class: "saekit-contexts" }, ...found.rows.map(([value, before, peak, after]) =>
-      h("li", { dir: "auto" }, h("span", { class: "saekit-context-value" }, sig(value)), h("bdi", {}, spacedText(before), h("mark", {}, visible(peak)), spacedText(after))))),
-  ];
+function itemContexts(found, indexed) {
+  if (found) return contextList(found);
+  return [h("p", { class: "saekit-faint" }, indexed ? "Its contexts are not read yet." : "Pass index= to read its top contexts here.")];
 }
