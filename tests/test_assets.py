@@ -6,7 +6,10 @@ import pytest
 
 from saekit import _assets
 
-VIEWS = ["top_activations", "training", "circuit", "steering"]
+VIEWS = [
+    *("top_activations", "training", "logit_attribution", "circuit", "steering", "probes"),
+    "image_activations",
+]
 FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 

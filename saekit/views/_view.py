@@ -47,7 +47,8 @@ class View(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/plain": repr(self), "text/html": self._repr_html_()}, metadata
+        html = self._repr_html_()  # first: it waits for what is under way, which the text then tells too
+        return {**data, "text/plain": repr(self), "text/html": html}, metadata
 
     def _repr_html_(self) -> str:
         """Return static HTML for GitHub, nbviewer and exported pages: no script and no external file."""
