@@ -165,7 +165,7 @@ function gallery(card, facts, onselect) {
     "section",
     { class: "saekit-examples", "aria-label": "Examples" },
     h("div", { class: "saekit-heading" }, h("h3", {}, "Images"),
-      h("p", { class: "saekit-quiet saekit-scale" }, h("span", { class: "saekit-ramp", "aria-hidden": "true" }), `shade = activation / ${sig(card.max)}, this feature's maximum`)),
+      h("p", { class: "saekit-quiet saekit-scale" }, h("span", { class: "saekit-ramp", "aria-hidden": "true" }), `shade = activation / ${sig(card.max)}, this feature's maximum; below each image ${card.classes.length ? "its strongest activation and its class" : "its strongest activation"}`)),
     list,
   );
 }
