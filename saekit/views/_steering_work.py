@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets as t
 
 from saekit._steering_baselines import KINDS
-from saekit.errors import SteeringError
+from saekit.errors import SaekitError, SteeringError
 from saekit.views._steering_data import STEERED, UNSTEERED, effects_row, sweep_rows, token_rows
 from saekit.views._steering_setting import intervention_of, setting_words
 from saekit.views._view import View
@@ -141,7 +141,15 @@ class SteeringWork(View):
     # --- in the worker thread ----------------------------------------------------------------------------------
 
     def _run(self, setting: dict, stopped: Stopped) -> None:
-        self._write(setting, {UNSTEERED: None, STEERED: intervention_of(setting)}, setting["prompt"], stopped)
+        from saekit._steering_effects import criterion
+
+        try:
+            criterion(setting["concept"] or None)  # before anything is written
+            self._write(setting, {UNSTEERED: None, STEERED: intervention_of(setting)}, setting["prompt"], stopped)
+        except SaekitError:
+            if not self.value:
+                self._publish(stopped, _columns=[], _texts={}, _ran={})
+            raise
 
     def _write(
         self, setting: dict, rows: "dict[str, Intervention | None]", prompt: str, stopped: Stopped

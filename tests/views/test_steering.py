@@ -96,7 +96,7 @@ def test_what_only_a_run_can_know_is_told_in_place(model, view, changes, message
     wish(view, {"run": 1}, **changes)
     assert view.wait(30)
     assert message in view.error
-    assert not view.busy
+    assert (view.busy, view._columns) == (False, []), "no empty texts are left standing"
     assert hooks_on(model, view._model) == 0
     wish(view, {"run": 2}, prompt=PROMPT, positions="all", concept="")
     assert view.wait(30)
