@@ -135,16 +135,16 @@ def transfer(
     def elsewhere(recipe, i: int, chosen: tuple[float, ...]) -> np.ndarray:
         """Predict all texts of the other sets from set i."""
         if groups is None:
-            fits = [(np.flatnonzero(part == i), usual(chosen, recipe.strengths), part != i)]
+            fits = [(part == i, part != i, usual(chosen, recipe.strengths))]
         else:
-            each = enumerate(chosen)
             fits = [
-                (np.flatnonzero((part == i) & (together.fold != f)), s, (part != i) & (together.fold == f))
-                for f, s in each
+                ((part == i) & (together.fold != f), (part != i) & (together.fold == f), strength)
+                for f, strength in enumerate(chosen)
             ]
         predicted = np.zeros(len(labels), np.int64)
-        for train, strength, tested in fits:
-            predicted[tested] = next(iter(recipe.each(train, (strength,))))[tested].argmax(1)
+        for train, tested, strength in fits:
+            scores = next(iter(recipe.each(np.flatnonzero(train), (strength,))))
+            predicted[tested] = scores[tested].argmax(1)
         return predicted
 
     everywhere = recipes(joined)
