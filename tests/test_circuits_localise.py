@@ -80,8 +80,21 @@ def test_with_an_order_for_each_prompt_every_prompt_is_as_if_alone(model, task):
     np.testing.assert_allclose(found.kl, np.mean([one.kl for one in alone], axis=0), rtol=1e-4)
     np.testing.assert_allclose(found.edit, np.mean([one.edit for one in alone], axis=0), rtol=1e-4)
     assert "each prompt its own" in repr(found)
-    with pytest.raises(SAEError, match="ranked by attribution only"):
+    with pytest.raises(SAEError, match="not ranked by elimination"):
         local.localise(model, task, sae, per_prompt=True, ranking="elimination")
+
+
+def test_integrated_effects_of_a_whole_basis_add_up_to_what_patching_all_of_it_does(model, task, states):
+    basis = local.principal_directions(states, HOOK)
+    parts, rows, _ = local._prepared(model, task, basis, 16)
+    unpatched, everything = (local._patched(model, parts, rows, torch.arange(n)[None])[0] for n in (0, len(rows)))
+    added = [torch.cat(local._effects(model, parts, rows, steps)).sum().item() / len(task) for steps in (1, 50)]
+    assert added[1] == pytest.approx(everything - unpatched, rel=1e-3)
+    assert abs(added[0] - added[1]) > 10 * abs(added[1] - (everything - unpatched)), "one gradient does not add up"
+    found = local.localise(model, task, basis, counts=[3], ranking="integrated")
+    effects = torch.cat(local._effects(model, parts, rows, local.STEPS)).sum(0)
+    assert found.features[0].tolist() == effects.argsort()[:3].tolist()
+    assert found.ranking == "integrated"
 
 
 def test_elimination_ends_with_the_best_single_candidate_or_close(model, task):
@@ -104,7 +117,7 @@ def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch
     monkeypatch.setattr(local, "_kl", lambda model, part, states: (states @ direction).sum(1) + 1000)
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     parts, rows, _ = local._prepared(model, task, sae, 16)
-    order = torch.cat(local._effects(model, parts, rows)).sum(0).argsort()
+    order = torch.cat(local._effects(model, parts, rows, 1)).sum(0).argsort()
     alone = torch.tensor([local._patched(model, parts, rows, torch.tensor([[feature]]))[0] for feature in range(96)])
     torch.testing.assert_close(alone[order], alone.sort().values, atol=2e-3, rtol=0)
 
@@ -134,7 +147,7 @@ def test_what_cannot_be_localised_is_explained(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     for options, message in (
         ({"counts": [0]}, "positive numbers"),
-        ({"ranking": "x"}, "'attribution' or 'elimination'"),
+        ({"ranking": "x"}, "'attribution', 'integrated' or 'elimination'"),
     ):
         with pytest.raises(SAEError, match=message):
             local.localise(model, task, sae, **options)
