@@ -27,6 +27,7 @@ _HOME = {
     "list_corpora": "data",
     "load_labelled": "data",
     "list_labelled": "data",
+    "load_parallel": "data",
     "tokens_from_texts": "data",
     "Tokens": "data",
     "FeatureIndex": "index",
@@ -71,6 +72,7 @@ _HOME = {
     "generate_stream": "steering",
     "side_effects": "steering",
     "steering_sweep": "steering",
+    "difference_of_means": "steering",
     "TopActivations": "views.top_activations",
     "Training": "views.training",
     "LogitAttribution": "views.logit_attribution",
@@ -87,6 +89,7 @@ _HOME = {
     "TaskError": "errors",
     "ProbeError": "errors",
     "SteeringError": "errors",
+    "VisionError": "errors",
     "OfflineError": "errors",
     "ChecksumError": "errors",
 }
