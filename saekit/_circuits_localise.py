@@ -113,6 +113,12 @@ def random_directions(
     return _directions("random", hook_name, rows, states.float().mean(0), rectified=rectified)
 
 
+def neuron_directions(states: Float[Tensor, "token d_model"], hook_name: str, *, rectified: bool = False) -> Directions:
+    """Return the coordinates of a hook point, its neurons, as a dictionary; centred like `principal_directions`."""
+    states = states.float()
+    return _directions("neurons", hook_name, torch.eye(states.shape[1]), states.mean(0), rectified=rectified)
+
+
 def localise(
     model: "SAETransformerBridge",
     task: Task,

@@ -6,7 +6,15 @@ al. 2024 (sparse feature circuits).
 
 from saekit._circuits_faithful import Faithfulness, faithfulness
 from saekit._circuits_features import Edge, FeatureCircuit, Node, circuit_edges, feature_circuit
-from saekit._circuits_localise import Directions, Localisation, localise, principal_directions, random_directions
+from saekit._circuits_localise import (
+    Directions,
+    Localisation,
+    localise,
+    neuron_directions,
+    principal_directions,
+    random_directions,
+)
+from saekit._circuits_minimal import Minimality, minimality
 from saekit._circuits_patching import Behaviour, Patched, behaviour, patch_residual
 from saekit._circuits_tasks import Task, agreement_task, ioi_task, own_task
 
@@ -17,6 +25,7 @@ __all__ = [
     "Faithfulness",
     "FeatureCircuit",
     "Localisation",
+    "Minimality",
     "Node",
     "Patched",
     "Task",
@@ -27,6 +36,8 @@ __all__ = [
     "feature_circuit",
     "ioi_task",
     "localise",
+    "minimality",
+    "neuron_directions",
     "own_task",
     "patch_residual",
     "principal_directions",

@@ -1,11 +1,14 @@
 """Feature circuits: effects, edges and faithfulness against patches made one by one and against closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from saekit import _circuits_faithful as faithful
 from saekit import _circuits_features as circuits
+from saekit import _circuits_minimal as minimal
 from saekit._circuits_localise import random_directions
 from saekit._circuits_tasks import own_task
 from saekit.errors import SAEError
@@ -145,6 +148,27 @@ def test_a_model_that_has_to_run_as_a_whole_gives_the_same_faithfulness(model, t
     whole = faithful.faithfulness(model, saes, task, circuit, sizes=SIZES)
     np.testing.assert_allclose(whole.faithfulness, found.faithfulness, atol=1e-8)
     np.testing.assert_allclose(whole.completeness, found.completeness, atol=1e-8)
+
+
+@pytest.mark.parametrize("errors", ["kept", "ablated"])
+def test_a_feature_s_drop_is_the_faithfulness_lost_when_the_circuit_is_found_without_it(model, task, saes, errors):
+    circuit = circuits.feature_circuit(model, saes, task)
+    found = minimal.minimality(model, saes, task, circuit, size=3, errors=errors)
+    assert found.nodes == circuit.top(3)
+    assert np.ptp(found.drop) > 1e-4, "the features differ"
+    for node, drop in zip(found.nodes, found.drop, strict=True):
+        effects = [effect.copy() for effect in circuit.features]
+        effects[node.layer][node.position, node.feature] = 0
+        without = replace(circuit, features=tuple(effects))
+        sizes, of = [2], {"errors": errors}
+        left = faithful.faithfulness(model, saes, task, without, sizes=sizes, **of).faithfulness[0]
+        assert drop == pytest.approx(found.faithfulness - left, abs=1e-8)
+    assert found.needed(-1e9) == found.nodes
+    assert f"errors {errors}: faithfulness {found.faithfulness:.2f} of 3 features" in repr(found)
+    with pytest.raises(SAEError, match="at least 1, not 0"):
+        minimal.minimality(model, saes, task, circuit, size=0)
+    with pytest.raises(SAEError, match="'kept' or 'ablated'"):
+        minimal.minimality(model, saes, task, circuit, errors="lost")
 
 
 def test_a_basis_has_no_error_so_that_ablating_errors_changes_nothing(model, task):

@@ -122,6 +122,13 @@ def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch
     torch.testing.assert_close(alone[order], alone.sort().values, atol=2e-3, rtol=0)
 
 
+def test_a_neuron_is_one_coordinate_of_the_state(states):
+    found = local.neuron_directions(states, HOOK)
+    torch.testing.assert_close(found.encode(states), states - states.mean(0))
+    assert (found.name, found.hook_name, len(found.rows)) == ("neurons", HOOK, 32)
+    assert len(local.neuron_directions(states, HOOK, rectified=True).rows) == 64
+
+
 def test_directions_are_centred_orthonormal_and_ordered(states):
     found = local.principal_directions(states, HOOK)
     torch.testing.assert_close(found.rows @ found.rows.T, torch.eye(32), atol=1e-4, rtol=0)

@@ -1,0 +1,96 @@
+"""Is every feature of a circuit needed? Take one out at a time and measure what the rest keeps.
+
+Wang et al. 2022, section 4, with nothing else taken out (their K empty). A feature whose absence changes little is
+not shown to be useless: another may do its work when it is gone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from saekit._circuits_faithful import Errors, ablated, clean_runs, mean_nodes
+from saekit._circuits_features import ERROR, FeatureCircuit, Node
+from saekit._circuits_localise import Directions
+from saekit._circuits_measure import checked_circuit
+from saekit._circuits_tasks import Task
+from saekit.errors import SAEError
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """What each feature of a circuit adds to the others.
+
+    Attributes:
+        task: Name of the task whose prompts were run.
+        nodes: The features of the circuit, strongest effect first.
+        drop: Faithfulness of the circuit minus that of the circuit without the feature ``[node]``; negative: better
+            without it.
+        faithfulness: Of the whole circuit, as in `saekit.circuits.Faithfulness`.
+        errors: Whether reconstruction errors were kept or ablated.
+        n_prompts: Prompts behind each number.
+    """
+
+    task: str
+    nodes: tuple[Node, ...]
+    drop: Float[np.ndarray, "node"]
+    faithfulness: float
+    errors: Errors
+    n_prompts: int
+
+    def needed(self, share: float = 0.01) -> tuple[Node, ...]:
+        """Return the features whose absence costs at least this much faithfulness."""
+        return tuple(node for node, drop in zip(self.nodes, self.drop, strict=True) if drop >= share)
+
+    def __repr__(self) -> str:
+        return (
+            f"Minimality({self.task}, {self.n_prompts} prompts, errors {self.errors}: faithfulness "
+            f"{self.faithfulness:.2f} of {len(self.nodes)} features; {len(self.needed())} cost 0.01 or more when they "
+            f"are taken out)"
+        )
+
+
+def minimality(
+    model: "SAETransformerBridge",
+    dictionaries: "Sequence[SAE[Any] | Directions]",
+    task: Task,
+    circuit: FeatureCircuit,
+    *,
+    size: int = 10,
+    errors: Errors = "kept",
+    batch_size: int = 16,
+) -> Minimality:
+    """Take each of the strongest features out of the circuit that they make, one at a time.
+
+    Args:
+        model: The model.
+        dictionaries: Those of the circuit.
+        task: Prompts to run; better not those by which the circuit was found.
+        circuit: From `feature_circuit`.
+        size: How many features make the circuit; as many runs and three more are made.
+        errors: "kept" or "ablated", in all runs but that of the model.
+        batch_size: Prompts a pass.
+
+    Raises:
+        SAEError: Dictionaries or positions other than the circuit's, or a size below 1.
+    """
+    ordered = checked_circuit(model, dictionaries, task, circuit)
+    if size < 1:
+        raise SAEError(f"a circuit to take features from has at least 1, not {size}")
+    if errors not in ("kept", "ablated"):
+        raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
+    means = mean_nodes(model, dictionaries, task, batch_size=batch_size)
+    runs = tuple(clean_runs(model, ordered, task, batch_size=batch_size))
+    nodes = circuit.top(size)
+    places = [(layer, place) for layer in range(len(ordered)) for place in range(len(circuit.positions))]
+    kept = {*nodes, *(Node(layer, place, ERROR) for layer, place in places if errors == "kept")}
+    whole, nothing = ablated(model, ordered, runs, means, None), ablated(model, ordered, runs, means, set())
+    share = lambda nodes: (ablated(model, ordered, runs, means, nodes) - nothing) / (whole - nothing)  # noqa: E731
+    all_of_them = share(kept)
+    drop = np.array([all_of_them - share(kept - {node}) for node in nodes])
+    return Minimality(task.name, nodes, drop, all_of_them, errors, len(task))
