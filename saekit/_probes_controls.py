@@ -10,7 +10,7 @@ from saekit.saes import baseline_sae, sae_hook
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-_TEXTS = 24  # on which the number of active features is measured
+_TEXTS = 12  # on which the number of active features and the layer that fits best are measured
 
 
 def control_saes(
@@ -50,7 +50,7 @@ def _active(model: "SAETransformerBridge", sae: "SAE[Any]", ids: list[list[int]]
 def states_of_some(
     model: "SAETransformerBridge", ids: list[list[int]], hook_names: list[str]
 ) -> dict[str, torch.Tensor]:
-    """Return activations ``[token, d_model]`` on some texts of all lengths, without BOS and massive ones."""
+    """Return activations ``[token, d_model]`` on some texts of all lengths, without BOS and what is massive."""
     from saekit.models import hidden_states_at, massive
 
     bos = bos_token_id(model)
@@ -58,7 +58,7 @@ def states_of_some(
     found: dict[str, list[torch.Tensor]] = {name: [] for name in hook_names}
     for row in texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]:
         states = hidden_states_at(model, torch.tensor([([] if bos is None else [bos]) + row]), hook_names)
-        usual = ~massive(states[hook_names[0]].float().norm(dim=-1))[0]
+        usual = ~torch.stack([massive(state.float().norm(dim=-1))[0] for state in states.values()]).any(0)
         usual[: bos is not None] = False
         for name in hook_names:
             found[name].append(states[name][0][usual].float())

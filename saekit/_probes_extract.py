@@ -38,6 +38,7 @@ def extract(
     context_size: int = 128,
     batch_size: int = 32,
     controls: Sequence[str] = (),
+    controls_of: Sequence[str] | None = None,
     keep_states: bool = False,
     check_hooks: bool = True,
     seed: int = 0,
@@ -56,6 +57,7 @@ def extract(
         batch_size: Texts a forward pass.
         controls: ``"random"`` and ``"permuted"``: for each SAE one more site whose encoder is random directions, or
             its own with the input dimensions permuted, at the same number of active features.
+        controls_of: Names of the SAEs that get controls, which cost as much as they do; None: all.
         keep_states: Also keep the model's own activations of every token (for the attention-pooled baseline):
             ``2 * d_model`` bytes a token and hook point.
         check_hooks: Try on some texts whether each SAE rebuilds the layers beside its own better, and warn if so.
@@ -84,10 +86,13 @@ def extract(
     if check_hooks:
         warn_if_misaligned(model, named, ids)
     everything = {name: (sae, "", "") for name, sae in named.items()}
+    if unknown := [name for name in controls_of or () if name not in named]:
+        raise ProbeError(f"no SAE {unknown[0]!r} to make controls of: they are {', '.join(named)}")
+    controlled = {name: sae for name, sae in named.items() if controls_of is None or name in controls_of}
     for kind in controls:
         if kind not in CONTROLS:
             raise ProbeError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
-        made = control_saes(model, named, ids, kind, seed=seed)
+        made = control_saes(model, controlled, ids, kind, seed=seed)
         everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in made.items()}
     hooks, sites = _run(model, everything, ids, batch_size, keep_states, progress)
     lengths = np.array([len(row) for row in ids])

@@ -30,18 +30,25 @@ def hook_alignment(model: "SAETransformerBridge", sae: "SAE[Any]", ids: list[lis
         sae: The SAE.
         ids: Token ids of some texts, without BOS.
     """
-    hook = sae_hook(sae)
-    match = re.fullmatch(r"blocks\.(\d+)\.(hook_resid_(?:pre|post))", hook)
-    near = [] if match is None else [int(match[1]) - 1, int(match[1]) + 1]
-    names = [hook, *(f"blocks.{layer}.{match[2]}" for layer in near if 0 <= layer < model.cfg.n_layers)]
+    names = _beside(model, sae)
     states = states_of_some(model, ids, names)
     return {name: _fvu(sae, states[name]) for name in names}
 
 
+def _beside(model: "SAETransformerBridge", sae: "SAE[Any]") -> list[str]:
+    """Return an SAE's hook point and, in the residual stream, the same point a layer before and after."""
+    hook = sae_hook(sae)
+    match = re.fullmatch(r"blocks\.(\d+)\.(hook_resid_(?:pre|post))", hook)
+    near = [] if match is None else [int(match[1]) - 1, int(match[1]) + 1]
+    return [hook, *(f"blocks.{layer}.{match[2]}" for layer in near if 0 <= layer < model.cfg.n_layers)]
+
+
 def warn_if_misaligned(model: "SAETransformerBridge", saes: "dict[str, SAE[Any]]", ids: list[list[int]]) -> None:
-    """Warn about each SAE that fits a neighbouring layer better than its own."""
+    """Warn about each SAE that fits a neighbouring layer better than its own; the texts are read once for all."""
+    beside = {name: _beside(model, sae) for name, sae in saes.items()}
+    states = states_of_some(model, ids, list(dict.fromkeys(hook for hooks in beside.values() for hook in hooks)))
     for name, sae in saes.items():
-        found = hook_alignment(model, sae, ids)
+        found = {hook: _fvu(sae, states[hook]) for hook in beside[name]}
         own = sae_hook(sae)
         best = min(found, key=found.__getitem__)
         if best != own and found[best] < _MEANT and found[best] < _BETTER * found[own]:

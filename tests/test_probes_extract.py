@@ -185,6 +185,16 @@ def test_controls_are_as_sparse_and_as_wide(model, texts):
         extract(model, sae, texts, controls=("shuffled",), progress=False)
 
 
+def test_controls_are_made_of_those_saes_that_are_named(model, texts):
+    saes = {"one": tiny.topk_sae(32, 96, seed=5), "two": tiny.topk_sae(32, 64, seed=6)}
+    every = extract(model, saes, texts, controls=("random",), progress=False)
+    some = extract(model, saes, texts, controls=("random",), controls_of=["two"], progress=False)
+    assert list(some.sites) == ["one", "two", "two (random)"]
+    assert (some.sites["two (random)"].events != every.sites["two (random)"].events).nnz == 0
+    with pytest.raises(ProbeError, match="no SAE 'three' to make controls of: they are one, two"):
+        extract(model, saes, texts, controls=("random",), controls_of=["three"], progress=False)
+
+
 def memory_sae(model, hook: str, texts: list[str]):
     """Return an SAE that has memorised the activations at one hook point: there it rebuilds, elsewhere less well."""
     rows = torch.cat([hidden_states(model, encode_text(model, t)[None], hook)[0, 1:] for t in texts if t])

@@ -56,7 +56,7 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     verdict = view.locator(".saekit-verdict").inner_text()
     run_cell(page, 1)
     page.get_by_text("read back: True the dog sat on it").wait_for(timeout=60_000)
-    page.get_by_text(f"feature: {feature}").wait_for(timeout=10_000)
+    page.get_by_text(f"feature: {feature}").wait_for(timeout=60_000)
     told = page.get_by_text("| verdict:").last.inner_text()
     label = told.split("class: ")[1].split(" | ")[0]
     assert said.startswith(f"{label}, ")

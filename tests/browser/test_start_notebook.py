@@ -39,7 +39,7 @@ def test_a_student_runs_the_start_notebook_and_explores_features(lab, page, shot
     # Your own sentence, computed by the model.
     box = view.locator("textarea")
     box.fill("Last year they talked a lot about London")
-    view.get_by_role("option", name="London").last.wait_for(timeout=30_000)
+    view.get_by_role("option", name="London").last.wait_for(timeout=90_000)
 
     page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
@@ -48,6 +48,6 @@ def test_a_student_runs_the_start_notebook_and_explores_features(lab, page, shot
 
     shown = "".join(c for c in title.inner_text() if c.isdigit())
     run_cell(page, last)
-    page.get_by_text(f"I chose feature {shown}").wait_for(timeout=30_000)
+    page.get_by_text(f"I chose feature {shown}").wait_for(timeout=90_000)
     assert page.errors == []
     assert page.foreign == [], "a notebook in a lecture hall has no network"
