@@ -109,3 +109,15 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
     pytest.fail(f"JupyterLab did not answer within a minute:\n{log.read_text()}")
+
+
+@pytest.fixture
+def open_view(page, tmp_path, view):
+    """Open the page of the module's `view`; checks at the end that no script failed and nothing was requested."""
+    file = tmp_path / "view.html"
+    file.write_text(view.to_html(), encoding="utf-8")
+    page.goto(file.as_uri())
+    page.wait_for_function("window.saekit?.ready")
+    yield page
+    assert page.errors == []
+    assert page.foreign == []

@@ -29,18 +29,6 @@ def view(model):
     return made
 
 
-@pytest.fixture
-def open_view(page, tmp_path, view):
-    """Open the view's page; checks at the end that no script failed and nothing was requested."""
-    file = tmp_path / "view.html"
-    file.write_text(view.to_html(), encoding="utf-8")
-    page.goto(file.as_uri())
-    page.wait_for_function("window.saekit?.ready")
-    yield page
-    assert page.errors == []
-    assert page.foreign == []
-
-
 def test_the_heat_map_shows_every_cell_with_its_interval(open_view, view):
     page = open_view
     cells = page.get_by_role("grid", name="Cells of the grid").get_by_role("gridcell")
