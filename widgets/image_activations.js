@@ -43,8 +43,7 @@ function render({ model, el }) {
   });
   el.append(root);
 
-  /** The card with its activations read once. */
-  const current = () => ({ ...model.get("_card"), activations: float32(model.get("_card").values) });
+  let card = null; // the card that is drawn, with its activations read once
 
   function drawChoice() {
     const walk = float32(model.get("_walk"));
@@ -60,7 +59,7 @@ function render({ model, el }) {
   }
 
   function drawCard() {
-    const card = current();
+    card = { ...model.get("_card"), activations: float32(model.get("_card").values) };
     const facts = model.get("_facts");
     const within = main.contains(document.activeElement) || head.contains(document.activeElement);
     head.replaceChildren(...header(card, facts));
@@ -73,8 +72,8 @@ function render({ model, el }) {
     if (within) (main.querySelector("[role=option][tabindex='0']") ?? head.querySelector("h2")).focus({ preventScroll: true });
   }
 
+  /** With the card that is drawn: a card and its image come in one message, the image's event sometimes first. */
   function drawImage() {
-    const card = current();
     const image = model.get("image");
     const options = [...main.querySelectorAll("[role=option]")];
     const chosen = options.filter((option) => option.saekitRow.image === image);

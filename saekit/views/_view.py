@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anywidget
@@ -118,6 +118,11 @@ class View(anywidget.AnyWidget):
                 for name, value in traits.items():
                     setattr(self, name, value)
             return True
+
+    def get_state(self, key: str | Iterable[str] | None = None, drop_defaults: bool = False) -> dict:
+        """Return traits by name, in the order of their names: the browser then hears of changes in a fixed order."""
+        names = key if key is None or isinstance(key, str) else sorted(key)
+        return super().get_state(names, drop_defaults)
 
     def set_state(self, sync_data: dict) -> None:
         """Take over a change made in the browser."""

@@ -57,6 +57,8 @@ def page(browser):
     page = context.new_page()
     page.errors, page.foreign = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    # What a view throws while it draws a kernel's message, ipywidgets only writes to the console.
+    page.on("console", lambda said: page.errors.append(said.text) if "setting state" in said.text else None)
     local = ("http://127.0.0.1", "ws://127.0.0.1", "file:", "data:", "blob:", "about:")
     page.on(
         "request",

@@ -70,6 +70,25 @@ def test_the_slider_previous_next_and_the_number_agree(open_view):
     assert value(page) == 2
 
 
+def test_a_feature_is_drawn_also_where_its_image_is_heard_of_before_its_card(open_view, page):
+    # A kernel's message holds its traits in no fixed order; here the page's host tells them last to first.
+    page.add_init_script("const keys = Object.keys; Object.keys = (of) => keys(of).reverse();")
+    open_view(feature=0)
+    heard = page.evaluate(
+        """() => {
+          const heard = [];
+          for (const name of ["image", "_card"]) saekit.model.on(`change:${name}`, () => heard.push(name));
+          saekit.model.set("value", 5);
+          return heard;
+        }"""
+    )
+    assert heard == ["image", "_card"]
+    assert page.get_by_role("heading", level=2).inner_text().endswith("5")
+    shown = page.get_by_role("listbox", name="Images").get_by_role("option", selected=True).first
+    assert number_of(shown) == page.evaluate("saekit.state.image")
+    assert page.get_by_role("heading", name=f"Image {number_of(shown)}", exact=True).is_visible()
+
+
 def test_a_feature_that_the_page_does_not_hold_is_told(open_view):
     page = open_view(features=[1])
     field = page.get_by_label("Feature number")

@@ -73,6 +73,16 @@ def test_a_change_of_feature_brings_its_card_and_its_first_image(features):
     assert repr(view) == "ImageActivations(feature 3 of 6, dead)"
 
 
+def test_the_browser_hears_of_changes_in_the_order_of_their_names(features):
+    view = ImageActivations(features, feature=0)
+    sent = []
+    view.comm.send = lambda data=None, **_: sent.append(list(data["state"]))
+    view.value = 5
+    assert [len(names) > 1 for names in sent] == [False, True]  # the feature at once, then its card and its image
+    for names in sent:
+        assert names == sorted(names)
+
+
 def test_the_walk_follows_the_order_and_leaves_the_dead_out(features):
     walk = lambda view: np.frombuffer(view._walk, "<f4").astype(int).tolist()  # noqa: E731
     view = ImageActivations(features)
