@@ -11,7 +11,7 @@ from saekit._probes_features import TextFeatures, subset
 from saekit._probes_grid import Grid
 from saekit._probes_pool import fit_binariser, pool
 from saekit._probes_recipes import baseline_recipe, sae_recipe
-from saekit._probes_result import ProbeResult, digest_of
+from saekit._probes_result import ProbeResult, digest_of, keys_of
 from saekit._probes_score import Interval, auroc_resampled, interval, resamples
 from saekit.errors import ProbeError
 
@@ -99,7 +99,7 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
         name=recipe.name, family=recipe.family, setting=recipe.setting, data_name=grid.data_name,
         label_names=grid.label_names, labels=grid.labels[rows], predicted=grid.predicted[number][rows],
         scores=grid.scores[number][rows], fold=grid.fold[rows] - 1, group=grid.group[rows],
-        digest=digest_of(part.data), chosen=(cell.strength,), validation=cell.macro_f1.value, fitted=fitted,
+        keys=keys_of(part.data), chosen=(cell.strength,), validation=cell.macro_f1.value, fitted=fitted,
         columns=columns, notes=(), seed=grid.seed, threshold=threshold,
     )  # fmt: skip
 

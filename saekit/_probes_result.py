@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 
 from saekit._probes_classify import Fitted
-from saekit._probes_score import Comparison, Interval, Scores, check_same, compare_predictions, score
+from saekit._probes_score import Comparison, Interval, Scores, compare_predictions, score
 from saekit._probes_store import read_result, write_result
 from saekit.data import LabelledTexts
+from saekit.errors import ProbeError
+
+_OF_EACH_TEXT = ("labels", "predicted", "scores", "fold", "group", "keys")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class ProbeResult:
         scores: How strongly each class was predicted, ``[text, class]``.
         fold: Outer fold of each text.
         group: Texts of one group are duplicates; none is in two folds.
-        digest: Of texts and labels: results with the same digest and folds can be compared.
+        keys: A hash of each text with its label: results on the same texts in the same folds can be compared.
         chosen: Strength of regularisation (or depth) chosen in each outer fold.
         validation: Macro F1 in the inner folds.
         fitted: The classifier fitted on all texts; None where there is nothing to read.
@@ -50,7 +53,7 @@ class ProbeResult:
     scores: Float[np.ndarray, "text c"]
     fold: Int[np.ndarray, " text"]
     group: Int[np.ndarray, " text"]
-    digest: str
+    keys: UInt64[np.ndarray, " text"]
     chosen: tuple[float, ...]
     validation: float
     fitted: Fitted | None
@@ -75,17 +78,21 @@ class ProbeResult:
         return self.summary.auroc
 
     def minus(self, other: "ProbeResult") -> Comparison:
-        """Compare with another probe on the same texts in the same folds. Raises ProbeError if they are not."""
-        check_same(self, other)
-        mine, others = ((r.name, r.predicted, r.scores) for r in (self, other))
+        """Compare with another probe on the same texts in the same folds, in whatever order it has read them.
+
+        Raises:
+            ProbeError: Other texts, labels or folds.
+        """
+        rows = _paired(self, other)
+        mine, others = (self.name, self.predicted, self.scores), (other.name, other.predicted[rows], other.scores[rows])
         return compare_predictions(self.labels, mine, others, fold=self.fold, group=self.group, seed=self.seed)
 
     def save(self, path: Path | str) -> None:
         """Save as one safetensors file."""
         about = {"name": self.name, "family": self.family, "setting": self.setting, "data_name": self.data_name}
-        about |= {"label_names": self.label_names, "digest": self.digest, "chosen": self.chosen, "notes": self.notes}
+        about |= {"label_names": self.label_names, "chosen": self.chosen, "notes": self.notes}
         about |= {"validation": self.validation, "columns": self.columns, "seed": self.seed}
-        arrays = {name: getattr(self, name) for name in ("labels", "predicted", "scores", "fold", "group")}
+        arrays = {name: getattr(self, name) for name in _OF_EACH_TEXT}
         if self.fitted is not None:
             about["classifier"] = {"kind": self.fitted.kind, "converged": self.fitted.converged}
             for name, array in {**asdict(self.fitted), **self.fitted.tree}.items():
@@ -110,9 +117,30 @@ def load_probe(path: Path | str) -> ProbeResult:
         kind, converged = about["classifier"]["kind"], about["classifier"]["converged"]
         fitted = Fitted(kind, weights, intercept, parts, converged)
     lists = {name: tuple(about[name]) for name in ("label_names", "chosen", "columns", "notes")}
-    plain = {name: about[name] for name in ("name", "family", "setting", "data_name", "digest", "validation", "seed")}
-    own = {name: arrays[name] for name in ("labels", "predicted", "scores", "fold", "group")}
+    plain = {name: about[name] for name in ("name", "family", "setting", "data_name", "validation", "seed")}
+    own = {name: arrays[name] for name in _OF_EACH_TEXT}
     return ProbeResult(**plain, **lists, **own, fitted=fitted, threshold=arrays.get("threshold"))
+
+
+def _paired(one: ProbeResult, other: ProbeResult) -> Int[np.ndarray, " text"]:
+    """Return the row of ``other`` for each of ``one``: texts are ordered by their length in a model's own tokens."""
+    mine, others = np.argsort(one.keys, kind="stable"), np.argsort(other.keys, kind="stable")
+    if np.array_equal(one.keys[mine], other.keys[others]):
+        rows = np.empty_like(others)
+        rows[mine] = others
+        if np.array_equal(one.fold, other.fold[rows]):
+            return rows
+    raise ProbeError(
+        f"{one.name} and {other.name} were not scored on the same texts in the same folds: a paired comparison needs "
+        f"the same labelled texts, folds= and seed= for both"
+    )
+
+
+def keys_of(data: LabelledTexts) -> UInt64[np.ndarray, " text"]:
+    """Return a hash of each text with its label."""
+    rows = zip(data.texts, data.labels.tolist(), strict=True)
+    each = (hashlib.sha256(f"{label} ".encode() + text.encode("utf-8", "surrogatepass")) for text, label in rows)
+    return np.frombuffer(b"".join(made.digest()[:8] for made in each), "<u8")
 
 
 def digest_of(data: LabelledTexts) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from saekit.errors import ProbeError
-
 RESAMPLES = 1000
 _CHUNK = 100  # resamples that are weighted at once
 LEVEL = 0.95
@@ -239,12 +237,3 @@ def verdict_of(name: str, other: str, difference: Interval) -> str | None:
     if difference.high < 0:
         return f"{name} is worse than {other} by {-difference.value:.3f} macro F1"
     return None
-
-
-def check_same(one, other) -> None:
-    """Raise ProbeError unless two results were scored on the same texts in the same folds."""
-    if one.digest != other.digest or not np.array_equal(one.fold, other.fold):
-        raise ProbeError(
-            f"{one.name} and {other.name} were not scored on the same texts in the same folds: a paired comparison "
-            f"needs the same extraction, folds= and seed= for both"
-        )

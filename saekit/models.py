@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    name: str = "smollm2-135m",
+    name: str | Path = "smollm2-135m",
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -57,6 +57,7 @@ def load_model(
     """
     from sae_lens import SAETransformerBridge
 
+    name = str(name)
     if name in PACKAGED:
         source = str(converted(PACKAGED[name], accept_licence=accept_licence, progress=progress))
     elif (local := Path(name).expanduser()).is_dir():

@@ -36,7 +36,7 @@ from saekit._probes_reading import (
 )  # fmt: skip
 from saekit._probes_recipes import BASELINES, baseline_recipe, own_recipe, sae_recipe
 from saekit._probes_remove import Removal, load_removal, spurious_removal, targeted_perturbation
-from saekit._probes_result import ProbeResult, ProbeTable, digest_of, load_probe
+from saekit._probes_result import ProbeResult, ProbeTable, keys_of, load_probe
 from saekit._probes_score import Comparison, Interval, Scores
 from saekit._probes_split import Duplicates, Folds, find_duplicates, in_both, make_folds
 from saekit._probes_transfer import Transfer, load_transfer, transfer
@@ -190,7 +190,7 @@ def _run(recipe: Recipe, features: TextFeatures, folds: Folds, *notes: str) -> P
     return ProbeResult(
         name=recipe.name, family=recipe.family, setting=recipe.setting, data_name=data.name,
         label_names=data.label_names, labels=data.labels, predicted=outcome.predicted, scores=outcome.scores,
-        fold=folds.fold, group=folds.duplicates.group, digest=digest_of(data), chosen=outcome.chosen,
+        fold=folds.fold, group=folds.duplicates.group, keys=keys_of(data), chosen=outcome.chosen,
         validation=outcome.validation, fitted=fitted, columns=columns, notes=tuple(said), seed=folds.seed,
     )  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_final_norm_centres_for_a_model_with_layer_norm(tmp_path, model_folder):
         torch.nn.init.normal_(reference.transformer.ln_f.weight, 1, 0.3)
         torch.nn.init.normal_(reference.transformer.ln_f.bias, 0, 0.3)
     reference.save_pretrained(tmp_path)
-    gpt2 = models.load_model(str(tmp_path))
+    gpt2 = models.load_model(tmp_path)
     ids = torch.tensor([[0, 7, 9, 30]])
     with torch.no_grad():
         want = reference(ids).logits[0, -1]

@@ -173,7 +173,7 @@ def test_the_order_of_the_texts_changes_nothing_at_all(model):
         found = probes.extract(model, tiny.topk_sae(32, 96), one, progress=False)
         results.append(probes.probe(found, folds=3))
     np.testing.assert_array_equal(results[0].scores, results[1].scores)
-    assert results[0].digest == results[1].digest
+    np.testing.assert_array_equal(results[0].keys, results[1].keys)
     assert repr(results[0]) == repr(results[1])
 
 
@@ -185,7 +185,7 @@ def test_baselines_stand_on_the_same_split_and_are_computed_here(features):
     assert [b.name for b in others] == [*names, "attention"]
     for other in others:
         np.testing.assert_array_equal(other.fold, found.fold)
-        assert other.digest == found.digest
+        np.testing.assert_array_equal(other.keys, found.keys)
     by_name = {b.name: b for b in others}
     assert by_name["majority"].auroc.value == pytest.approx(0.5)
     assert by_name["majority"].macro_f1.value == pytest.approx(1 / 3, abs=0.02)
@@ -199,6 +199,31 @@ def test_baselines_stand_on_the_same_split_and_are_computed_here(features):
     assert "<table>" in table._repr_html_()
     weak = probes.compare(found, [by_name["hidden-mean"]])
     assert weak.verdict.startswith("planted, max, none, logistic is better than hidden-mean")
+
+
+def test_probes_of_two_models_that_read_the_texts_in_another_order_are_paired_by_text(model, tmp_path):
+    from sklearn.metrics import f1_score
+
+    from saekit import load_model
+    from saekit._data_labelled import labelled_texts
+    from tests import tiny
+    from tests.test_probes_extract import made_up_texts
+
+    spelled = load_model(tiny.write_model(tmp_path / "tiny", d_vocab=262))  # hardly more pieces than bytes
+    texts = made_up_texts(60, seed=5)
+    data = labelled_texts([*texts, *texts[:3]], ["cat" in t for t in [*texts, *texts[:3]]])
+    read = [probes.extract(one, tiny.topk_sae(32, 96), data, progress=False) for one in (model, spelled)]
+    assert not np.array_equal(read[0].index, read[1].index), "the orders should differ for this test"
+    first, second = (probes.probe(found, folds=3) for found in read)
+    found = first.minus(second)
+
+    truth = dict(zip(data.texts, data.labels, strict=True))
+    said = [dict(zip(part.data.texts, r.predicted, strict=True)) for part, r in zip(read, (first, second), strict=True)]
+    assert all(len(one) == 60 for one in said)
+    f1 = [f1_score(data.labels, [one[t] for t in data.texts], average="macro") for one in said]
+    assert found.macro_f1.value == pytest.approx(f1[0] - f1[1])
+    assert found.only_first == sum(said[0][t] == truth[t] != said[1][t] for t in data.texts)
+    assert second.minus(first).only_first == found.only_second
 
 
 def test_results_of_other_texts_or_folds_cannot_be_compared(features):
