@@ -1,6 +1,7 @@
 """Find the front-end sources and link each view into the one ES module that anywidget wants."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -27,16 +28,7 @@ def module(name: str) -> str:
 
 def dependencies(name: str) -> list[str]:
     """Return the modules that ``name`` imports, directly or not, each after those that it needs itself."""
-    found: list[str] = []
-
-    def visit(current: str) -> None:
-        for dep in _IMPORT.findall(source(current)):
-            visit(dep)
-            if dep not in found:
-                found.append(dep)
-
-    visit(name)
-    return found
+    return _in_order(name, source, _IMPORT)[:-1]
 
 
 def source(name: str) -> str:
@@ -46,9 +38,27 @@ def source(name: str) -> str:
 
 @cache
 def style(name: str) -> str:
-    """Return the stylesheet of view ``name`` with its ``@import "./*.css";`` lines replaced by what they name."""
-    text = (ROOT / f"{name}.css").read_text(encoding="utf-8")
-    return _IMPORT_STYLE.sub(lambda found: style(found[1]), text)
+    """Return the stylesheet of view ``name`` after those that it imports, directly or not, each of them once."""
+    return "".join(_IMPORT_STYLE.sub("", rules(file)) for file in _in_order(name, rules, _IMPORT_STYLE))
+
+
+def rules(name: str) -> str:
+    """Return one stylesheet as it is written."""
+    return (ROOT / f"{name}.css").read_text(encoding="utf-8")
+
+
+def _in_order(name: str, read: Callable[[str], str], imports: re.Pattern[str]) -> list[str]:
+    """Return the files that ``name`` needs, each after those that it needs itself, and ``name`` last."""
+    found: list[str] = []
+
+    def visit(current: str) -> None:
+        for dep in imports.findall(read(current)):
+            if dep not in found:
+                visit(dep)
+        found.append(current)
+
+    visit(name)
+    return found
 
 
 def _without_imports(name: str) -> str:

@@ -1,5 +1,6 @@
 """The front-end sources keep to the rules that linking by text needs."""
 
+import itertools
 import re
 
 import pytest
@@ -10,6 +11,8 @@ VIEWS = [
     *("top_activations", "training", "logit_attribution", "circuit", "steering", "probes"),
     "image_activations",
 ]
+ROOTS = re.compile(r"\.saekit-(?:panel|view|images|top|steering|circuit|attribution|probes|training)(?![\w-])")
+STYLES = sorted(path.stem for path in _assets.ROOT.glob("*.css"))
 FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 
@@ -55,10 +58,47 @@ def test_no_classes_and_no_network(name):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_selector_is_ours(view):
-    css = re.sub(r"/\*.*?\*/", "", _assets.style(view), flags=re.DOTALL)
-    css = re.sub(r"@(?:media|container)[^{]*\{", "", css)
-    selectors = [part.strip() for block in re.findall(r"([^{}]+)\{", css) for part in _split(block)]
-    assert [s for s in selectors if s and not s.startswith(".saekit-")] == []
+    assert [s for s in _selectors(_assets.style(view)) if not s.startswith(".saekit-")] == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_stylesheet_begins_with_the_theme_and_holds_each_file_once(view):
+    css = _assets.style(view)
+    assert css.startswith(_assets.rules("theme"))
+    assert "@import" not in css
+    for name in STYLES:
+        own = re.sub("@import.*\n", "", _assets.rules(name))
+        assert css.count(own) <= 1, name
+
+
+def test_no_two_stylesheets_declare_the_same_variable_on_their_views():
+    found = [
+        (name, file)
+        for file in STYLES
+        for selectors, declared in _blocks(_assets.rules(file))
+        if ROOTS.sub("", selectors) == ""
+        for name in re.findall(r"(--[\w-]+):", declared)
+    ]
+    names = [name for name, _ in found]
+    assert [(name, file) for name, file in found if names.count(name) > 1] == []
+
+
+def test_no_two_stylesheets_repeat_a_block():
+    seen: dict[tuple, str] = {}
+    again = []
+    for file in STYLES:
+        for selectors, declared in _blocks(_assets.rules(file)):
+            declarations = tuple(sorted(part.strip() for part in declared.split(";") if part.strip()))
+            block = (ROOTS.sub("", selectors).strip(), declarations)
+            if len(declarations) > 1 and seen.setdefault(block, file) != file:
+                again.append((file, seen[block], selectors))
+    assert again == []
+
+
+def test_a_class_that_two_views_style_is_named_after_the_view():
+    first = {file: {re.match(r"\.[\w-]+", s)[0] for s in _selectors(_assets.rules(file))} for file in STYLES}
+    classes = [name for names in first.values() for name in names if not ROOTS.fullmatch(name)]
+    assert sorted({name for name in classes if classes.count(name) > 1}) == []
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -69,6 +109,22 @@ def test_no_colour_is_hard_coded_white_or_black(view):
     assert "forced-colors" in css
 
 
+def _blocks(css: str) -> list[tuple[str, str]]:
+    """Return the selectors and the declarations of every rule, also of those inside a condition."""
+    css = re.sub(r"/\*.*?\*/|@import.*\n", "", css, flags=re.DOTALL)
+    css = re.sub(r"@(?:media|container)[^{]*\{", "", css)
+    return [(selectors.strip(" \n}"), declared) for selectors, declared in re.findall(r"([^{}]+)\{([^}]*)\}", css)]
+
+
+def _selectors(css: str) -> list[str]:
+    return [part.strip() for selectors, _ in _blocks(css) for part in _split(selectors)]
+
+
 def _split(selectors: str) -> list[str]:
     """Split at commas outside parentheses."""
-    return re.split(r",(?![^()]*\))", selectors)
+    inside = re.compile(r"\([^()]*\)")
+    flat = selectors
+    while inside.search(flat):
+        flat = inside.sub(lambda found: "_" * len(found[0]), flat)
+    cuts = [-1, *(found.start() for found in re.finditer(",", flat)), len(selectors)]
+    return [selectors[a + 1 : b] for a, b in itertools.pairwise(cuts)]

@@ -26,7 +26,7 @@ function render({ model, el }) {
   const note = h("p", { class: "saekit-faint" });
   const root = h(
     "section",
-    { class: "saekit-circuit", "aria-label": "Circuit" },
+    { class: "saekit-panel saekit-circuit", "aria-label": "Circuit" },
     h("div", { class: "saekit-circuit-head" }, h("h2", {}, "Circuit"), h("p", { class: "saekit-faint" }, model.get("_facts").task), go, more,
       h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => picture && download("circuit.svg", "image/svg+xml", standalonePicture(picture.node)) }, "Save SVG"),
         h("button", { type: "button", onclick: () => download("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)) }, "Save JSON"))),

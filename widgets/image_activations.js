@@ -34,7 +34,7 @@ function render({ model, el }) {
   const lens = h("section", { class: "saekit-lens", "aria-label": "The chosen image", "aria-live": "polite" });
   const facets = h("div", { class: "saekit-facets" });
   const side = h("div", { class: "saekit-side" }, lens, facets);
-  const root = h("section", { class: "saekit-view saekit-images", "aria-label": "Image activations" });
+  const root = h("section", { class: "saekit-panel saekit-view saekit-images", "aria-label": "Image activations" });
   root.append(choose.node, slider, alertLine, head, status, h("div", { class: "saekit-columns" }, main, side));
   guardKeys(root);
   root.addEventListener("keydown", (event) => {

@@ -33,7 +33,7 @@ function render({ model, el }) {
   const body = h("div", { class: "saekit-attribution-body" }, says, bars, card, grid);
   const root = h(
     "section",
-    { class: "saekit-attribution", "aria-label": "Logit attribution" },
+    { class: "saekit-panel saekit-attribution", "aria-label": "Logit attribution" },
     h("div", { class: "saekit-attribution-head" }, h("h2", {}, "Logit attribution"), h("p", { class: "saekit-faint" }, model.get("_facts").model),
       h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => download("attribution.csv", "text/csv", barsCsv(model.get("_shown"))) }, "Save CSV"),
         h("button", { type: "button", onclick: () => download("attribution.json", "application/json", JSON.stringify(attributionRecord(model.get("_shown"), values(), model.get("_outcome")), null, 1)) }, "Save JSON"))),

@@ -36,7 +36,7 @@ function render({ model, el }) {
     live ? box : h("p", { class: "saekit-faint" }, TEXT_HELP[facts().own_text]), verdict, outcome);
   const contexts = h("section", { class: "saekit-feature-card", "aria-label": "Selected feature" });
   const body = h("div", { class: "saekit-probes-body" }, h("div", { class: "saekit-heat-side" }, maps, key, readout), own, h("div", { class: "saekit-cell-side" }, card, contexts));
-  const root = h("section", { class: "saekit-probes", "aria-label": "Probes" },
+  const root = h("section", { class: "saekit-panel saekit-probes", "aria-label": "Probes" },
     h("div", { class: "saekit-probes-head" }, h("h2", {}, "Probes"), h("p", { class: "saekit-faint" }, facts().data), go, h("span", { class: "saekit-exports" }, h("label", {}, "figure ", figure), save)),
     h("div", { class: "saekit-progress" }, bar, done), alert, said,
     body);

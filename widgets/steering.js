@@ -59,7 +59,7 @@ function render({ model, el }) {
     live ? h("button", { type: "button", title: "a quarter, a half, one, two and four times the strengths that are set", onclick: () => press("sweep") }, "Sweep") : null,
     live ? h("button", { type: "button", title: "and the baselines, their edits as long: about four times the work", onclick: () => press("sweep with baselines") }, "Sweep with baselines") : null), figures);
   if (!live) compare.hidden = true;
-  const root = h("section", { class: "saekit-view saekit-steering", "aria-label": "Steering" },
+  const root = h("section", { class: "saekit-panel saekit-view saekit-steering", "aria-label": "Steering" },
     h("div", { class: "saekit-steering-head" }, h("h2", {}, "Steering"), h("p", { class: "saekit-quiet" }, `${facts.model} · ${facts.hook}`), exports),
     controls.node,
     h("div", { class: "saekit-run" }, ...(live ? [go, halt] : []), doing, older),

@@ -31,7 +31,7 @@ function render({ model, el }) {
   const status = h("p", { class: "saekit-unseen", role: "status" });
   const main = h("div", { class: "saekit-main" });
   const side = h("div", { class: "saekit-side" });
-  const root = h("section", { class: "saekit-view saekit-top", "aria-label": "Top activations" });
+  const root = h("section", { class: "saekit-panel saekit-view saekit-top", "aria-label": "Top activations" });
   root.append(choose.node, alertLine, head, status, h("div", { class: "saekit-columns" }, main, side), own.node);
   guardKeys(root);
   root.addEventListener("keydown", (event) => {

@@ -30,7 +30,7 @@ function render({ model, el }) {
   const rows = h("tbody");
   const root = h(
     "section",
-    { class: "saekit-training", "aria-label": "Training" },
+    { class: "saekit-panel saekit-training", "aria-label": "Training" },
     h("div", { class: "saekit-pace" }, h("h2", {}, "Training"), go, bar, words),
     h("p", { class: "saekit-faint" }, model.get("_common") ? `all runs: ${model.get("_common")}` : ""),
     alert,
