@@ -19,7 +19,8 @@ class SweepPoint:
         matched_to: The target whose edit this baseline is as long as; "" for anything else.
         strength: Of the target, or of the one it is matched to; 0 for unsteered, NaN for the prompt baseline.
         kl: See `SideEffects`; 0 for the prompt baseline, which does not change the model.
-        perplexity: Geometric mean, each text judged after the prompt it was written to.
+        perplexity: Geometric mean, each text judged after the plain prompt, also that of the prompt baseline, which
+            was asked for with more words.
         repetition: See `SideEffects`.
         feature_share: See `SideEffects`.
         concept_share: See `SideEffects`.

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from saekit._steering_apply import planned
 from saekit._steering_cache import Interrupted
-from saekit._steering_generate import Generation
+from saekit._steering_generate import Generation, Prompt
 from saekit._steering_intervention import Intervention, check_feature
+from saekit._steering_prompt import prompt_ids
 from saekit.errors import SteeringError
 from saekit.models import check_hook, encode_text, hidden_states, logits_from
 from saekit.saes import sae_hook
@@ -41,8 +42,9 @@ class SideEffects:
     Attributes:
         kl: Kullback-Leibler divergence of the steered from the unsteered next-token distribution on neutral text,
             KL(unsteered || steered), mean over tokens, in nats. NaN without neutral text.
-        perplexity: Of the output under the model left alone: low for text that it might have written itself, but
-            also for the same word again and again, so read it with ``repetition``. NaN for an empty output.
+        perplexity: Of the output under the model left alone, after the prompt: low for text that it might have
+            written itself, but also for the same word again and again, so read it with ``repetition``. NaN for an
+            empty output.
         repetition: Share of the output's runs of three tokens that have occurred in it before: 0 to 1.
         feature_share: Share of the output's tokens on which a target feature is active when the model, left alone,
             reads the text again. NaN without SAE and target features, or for an empty output.
@@ -83,6 +85,7 @@ def side_effects(
     features: Iterable[int] | None = None,
     concept: "str | re.Pattern | Iterable[int] | None" = None,
     neutral: Sequence[str | Tensor] | None = None,
+    prompt: Prompt | None = None,
 ) -> tuple[SideEffects, ...]:
     """Measure the side effects of every row of a generation.
 
@@ -95,12 +98,17 @@ def side_effects(
             (``r"sea|ocean|ship"``), or token ids.
         neutral: Texts, or rows of tokens, on which the KL is measured; None: six everyday sentences. [] to leave it
             out.
+        prompt: After which the model, left alone, reads the outputs again: text, or token ids. None: the prompt that
+            they were written to. For outputs that an instruction asked for, give the prompt without it: with the
+            instruction before its eyes the reader expects what was asked for, and the perplexity says less than
+            that of a steered text.
 
     Returns:
         One for each row.
 
     Raises:
-        SteeringError: The criterion is no regular expression, or a feature is out of range or without its SAE.
+        SteeringError: The criterion is no regular expression, a feature is out of range or without its SAE, or the
+            prompt is none.
     """
     matches = criterion(concept)
     wanted = None if features is None else list(features)
@@ -108,6 +116,8 @@ def side_effects(
         if sae is None:
             raise SteeringError("to read features, the SAE is needed: pass sae=")
         check_feature(sae, feature)
+    if prompt is not None:
+        generation = replace(generation, prompt_ids=_prompt_before(model, generation, prompt))
     if neutral is None:
         neutral = NEUTRAL if model.tokenizer is not None else ()
     kl = neutral_kl(model, generation.interventions, sae=sae, neutral=neutral)
@@ -168,6 +178,17 @@ def neutral_kl(
                 steered = torch.nan_to_num(logits, nan=-1e9, posinf=1e9, neginf=-1e9).log_softmax(-1)
                 sums[row] += (clean.exp() * (clean - steered)).sum().item()
     return [total / tokens if tokens else math.nan for total in sums]
+
+
+def _prompt_before(model: "SAETransformerBridge", generation: Generation, prompt: Prompt) -> tuple[int, ...]:
+    """Return the tokens of another prompt for outputs that are there already."""
+    ids, longest = prompt_ids(model, prompt, None), max(map(len, generation.ids))
+    if len(ids) + longest > model.cfg.n_ctx:
+        raise SteeringError(
+            f"the prompt has {len(ids)} tokens and the output {longest}, but the context has {model.cfg.n_ctx}: "
+            f"expected a shorter prompt"
+        )
+    return tuple(ids.tolist())
 
 
 def repetition(ids: Sequence[int]) -> float:

@@ -12,6 +12,7 @@ from saekit._steering_edit import finite
 from saekit._steering_effects import NEUTRAL, SideEffects, criterion, neutral_kl, side_effects
 from saekit._steering_generate import generate
 from saekit._steering_intervention import Intervention
+from saekit._steering_prompt import prompt_ids
 from saekit.errors import SteeringError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def steering_sweep(
 ) -> SteeringSweep:
     """Run interventions over strengths, and baselines whose edits are as long.
 
+    Every text, of whatever method, is judged by the model left alone that reads it after the plain prompt.
+
     Args:
         model: The model.
         prompts: One or several.
@@ -50,7 +53,8 @@ def steering_sweep(
         sae: Of the features.
         strengths: 0 is always run as well, once.
         concept: Criterion of the concept, see `side_effects`; None: the target features themselves.
-        topic: For the prompt baseline, which asks for it: "Talk about {topic}. {prompt}".
+        topic: For the prompt baseline, which asks for it: "Talk about {topic}. {prompt}". What it writes is judged
+            after the prompt alone, as all texts are: no reader is told the topic.
         examples: Texts with and without the concept, for the difference of means. None: the feature's strongest
             examples in the index against neutral sentences.
         index: For that, and to know which features are live.
@@ -122,15 +126,19 @@ class _Sweep:
         return all(self.add(rows[start : start + batch_size], features) for start in range(0, len(rows), batch_size))
 
     def add(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...] | None = None) -> bool:
-        """Run one batch of rows on every prompt; return False when stopped."""
+        """Run one batch of rows on every prompt, or on others in their places; return False when stopped."""
         interventions = [row.intervention for row in rows]
         texts: list[list[str]] = [[] for _ in rows]
         effects: list[list[SideEffects]] = [[] for _ in rows]
-        for prompt in prompts or self.prompts:
+        for prompt, plain in zip(prompts or self.prompts, self.prompts, strict=True):
             made = generate(self.model, prompt, interventions, sae=self.sae, stop=self.stop, **self.options)
             if "stopped" in made.ends:
                 return False
-            measured = side_effects(self.model, made, sae=self.sae, features=features, concept=self.concept, neutral=[])
+            judged_after = prompt_ids(self.model, plain, self.options.get("chat"))
+            measured = side_effects(
+                self.model, made, sae=self.sae, features=features, concept=self.concept, neutral=[],
+                prompt=judged_after,
+            )  # fmt: skip
             for row, (text, one) in enumerate(zip(made.texts, measured, strict=True)):
                 texts[row].append(text)
                 effects[row].append(one)

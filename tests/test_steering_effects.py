@@ -68,6 +68,33 @@ def test_perplexity_is_that_of_transformers(model, model_folder, sae, written):
     assert found[1].perplexity > found[0].perplexity, "greedy text that was steered is not what the model would write"
 
 
+def test_outputs_can_be_judged_after_another_prompt(model, model_folder, sae):
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    asked = generate(model, f"Talk about cats. {PROMPT}", max_new_tokens=8, stop_at_eos=False)
+    before = encode_text(model, PROMPT)
+    ids = torch.cat([before, torch.tensor(asked.ids[0])])
+    with torch.no_grad():
+        logprobs = reference(ids[None]).logits[0].double().log_softmax(-1)
+    told = [logprobs[len(before) - 1 + n, token].item() for n, token in enumerate(asked.ids[0])]
+    for prompt in (PROMPT, before, before.tolist()):
+        (found,) = side_effects(model, asked, neutral=[], prompt=prompt)
+        assert found.logprobs_plain == pytest.approx(told, abs=1e-4)
+        assert found.perplexity == pytest.approx(math.exp(-sum(told) / 8), rel=1e-3)
+        assert found.logprobs == asked.logprobs[0]
+    (own,) = side_effects(model, asked, neutral=[])
+    assert own.perplexity == pytest.approx(math.exp(-sum(asked.logprobs[0]) / 8), rel=1e-3)
+    assert own.perplexity != pytest.approx(found.perplexity, rel=1e-2)
+    for match, prompt in (
+        ("prompt is empty", " "),
+        ("no room", [5] * 256),
+        ("context has 256: expected a sho", [5] * 250),
+    ):
+        with pytest.raises(SteeringError, match=match):
+            side_effects(model, asked, neutral=[], prompt=prompt)
+
+
 def test_the_feature_is_read_in_the_text_by_the_model_left_alone(model, sae, written):
     found = side_effects(model, written, sae=sae, neutral=[], features=[7, 8])
     for row, effects in enumerate(found):

@@ -95,6 +95,44 @@ def test_the_prompt_baseline_asks_for_the_topic(model, sae, sweep):
     assert sweep.curve("prompt")[0].texts[1] == asked.texts[0]
 
 
+def test_what_the_prompt_baseline_wrote_is_judged_after_the_plain_prompt(model, model_folder, sae, sweep):
+    """Like every other text: with the request in the context the reader would expect the topic."""
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    losses, shares = [], []
+    for prompt in PROMPTS:
+        asked = generate(model, f"Talk about cats. {prompt}", max_new_tokens=6, stop_at_eos=False)
+        before = encode_text(model, prompt).tolist()
+        ids = torch.tensor([[*before, *asked.ids[0]]])
+        with torch.no_grad():
+            losses.append(reference(ids, labels=ids.masked_fill(torch.arange(ids.shape[1]) < len(before), -100)).loss)
+        active = sae.encode(hidden_states(model, ids, HOOK))[0, len(before) :, [7, 8, 9]].amax(-1)
+        shares.append((active > 0).float().mean())
+    point, plain = sweep.curve("prompt")[0], sweep.points[0]
+    perplexity = float(torch.stack(losses).mean().exp())
+    assert point.perplexity == pytest.approx(perplexity, rel=1e-3)
+    assert point.feature_share == pytest.approx(float(torch.stack(shares).mean()))
+    expected = min(1, plain.perplexity / perplexity) * (1 - max(0, point.repetition - plain.repetition))
+    assert point.fluency == pytest.approx(expected, rel=1e-3)
+
+
+def test_with_a_chat_template_the_plain_prompt_stands_in_it_too(model_folder):
+    from saekit.models import load_model
+
+    chatty = load_model(str(model_folder))
+    chatty.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[user] {{ m['content'] }}\n{% endfor %}[it]"
+    one = Intervention.along(torch.ones(32), HOOK)
+    options = {"max_new_tokens": 5, "stop_at_eos": False}
+    for chat, before in ((None, "[user] The cat\n[it]"), (False, "The cat")):
+        got = steering_sweep(
+            chatty, "The cat", one, topic="sea", strengths=[0.5], baselines="prompt", neutral=[], chat=chat, **options
+        )
+        asked = generate(chatty, "Talk about sea. The cat", chat=chat, **options)
+        (judged,) = side_effects(chatty, asked, neutral=[], prompt=encode_text(chatty, before))
+        assert got.curve("prompt")[0].perplexity == pytest.approx(judged.perplexity)
+
+
 def test_baselines_that_cannot_run_say_why(model, sae):
     one = Intervention.along(torch.ones(32), HOOK)
     sweep = steering_sweep(model, PROMPTS[0], one, strengths=[0.5], max_new_tokens=2, neutral=[])

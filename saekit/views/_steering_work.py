@@ -179,6 +179,7 @@ class SteeringWork(View):
         """Measure side effects; the KL divergence, which takes longest, comes last."""
         from saekit._steering_cache import Interrupted, stoppable
         from saekit._steering_effects import neutral_kl
+        from saekit._steering_prompt import prompt_ids
         from saekit.models import token_bytes
         from saekit.steering import side_effects
 
@@ -186,10 +187,12 @@ class SteeringWork(View):
         try:
             with stoppable(self._model, stopped):
                 self._publish(stopped, _doing="reading the texts again")
-                concept = self.setting["concept"] or None
                 found = side_effects(
-                    self._model, generation, sae=self._sae, features=features, concept=concept, neutral=[]
-                )
+                    self._model, generation, sae=self._sae, features=features, concept=self.setting["concept"] or None,
+                    neutral=[],
+                    # Also what the prompt baseline was asked for with more words: one yardstick for all texts.
+                    prompt=prompt_ids(self._model, setting["prompt"], setting["chat"]),
+                )  # fmt: skip
                 if self._pieces is None:
                     self._pieces = token_bytes(self._model)
                 self._tell(keys, generation, found, stopped)
@@ -227,7 +230,7 @@ class SteeringWork(View):
             if not (topic := self.setting["topic"].strip()):
                 raise SteeringError("to ask for the concept, it needs a name: type it into “concept in words” (topic=)")
             prompt = f"Talk about {topic}. {prompt}"
-            note = f"asked instead of steered: “Talk about {topic}. …”"
+            note = f"asked instead of steered: “Talk about {topic}. …”; judged without it, shaded by what it changed"
         else:
             self._publish(stopped, _doing=f"preparing: {kind}")
             options = {"sae": self._sae, "index": self._index, "examples": self._examples, "seed": setting["seed"]}

@@ -227,8 +227,16 @@ def test_the_prompt_baseline_asks_instead_of_steering(model, view):
     assert "it needs a name" in view.error
     wish(view, {"prompt": 2}, topic="cats")
     assert view.wait(30)
-    assert view.texts["prompt"] == generate(model, f"Talk about cats. {PROMPT}", max_new_tokens=8).texts[0]
+    asked = generate(model, f"Talk about cats. {PROMPT}", max_new_tokens=8)
+    assert view.texts["prompt"] == asked.texts[0]
     assert view.effects["prompt"].kl == 0
+    before = encode_text(model, PROMPT)
+    ids = torch.cat([before, torch.tensor(asked.ids[0])])
+    logprobs = model(ids[None], prepend_bos=False)[0, len(before) - 1 : -1].double().log_softmax(-1)
+    plain = logprobs.gather(1, ids[len(before) :, None])[:, 0]
+    assert view.effects["prompt"].logprobs_plain == pytest.approx(plain.tolist(), abs=1e-4)
+    assert view.effects["prompt"].perplexity == pytest.approx(math.exp(-plain.mean()), rel=1e-4)
+    assert view._read["prompt"]["plain"] == pytest.approx(plain.tolist(), abs=1e-3)
 
 
 def test_baselines_that_cannot_be_are_told(model, sae):
