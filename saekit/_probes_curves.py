@@ -95,7 +95,7 @@ def curve(
         ProbeError: No such curve, or a point that these texts cannot reach.
     """
     where, options = features.site(site), {"classifier": classifier, "balanced": balanced, "seed": seed}
-    dealt = make_folds(features.data, folds, seed=seed)
+    dealt = make_folds(features, folds, seed=seed)
     train, test = dealt.train(0), dealt.test(0)
     points = {"size": _sized, "noise": _noisy, "imbalance": _imbalanced}
     if over not in points:

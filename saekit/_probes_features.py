@@ -78,6 +78,7 @@ class TextFeatures:
         empty: How many texts have no token that counts.
         context_size: Tokens of a text that were read, BOS included.
         model_name: Whose tokens these are.
+        n_extracted: How many texts the data that was given had, of which a `subset` has some; None: as many as here.
     """
 
     data: LabelledTexts
@@ -90,6 +91,7 @@ class TextFeatures:
     empty: int
     context_size: int
     model_name: str
+    n_extracted: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -118,8 +120,16 @@ class TextFeatures:
 
 
 def subset(features: TextFeatures, rows: Int[np.ndarray, " row"]) -> TextFeatures:
-    """Return some of the texts, with their features; kept in the extraction's order."""
-    rows = np.unique(rows)
+    """Return some of the texts, with their features; kept in the extraction's order.
+
+    Args:
+        features: The extraction.
+        rows: Numbers of the texts, or True or False for each.
+
+    Raises:
+        ProbeError: Not one True or False a text, or no such number.
+    """
+    rows = chosen_rows(rows, len(features))
     hooks = {name: _hook_subset(hook, rows) for name, hook in features.hooks.items()}
     sites = {
         name: replace(site, hook=hooks[site.hook.name], events=site.events[_tokens_of(site.hook.starts, rows)])
@@ -129,6 +139,7 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"]) -> TextFeature
     return replace(
         features, data=features.data[rows], index=features.index[rows], hooks=hooks, sites=sites,
         ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
+        n_extracted=_n_extracted(features),
     )  # fmt: skip
 
 
@@ -152,14 +163,28 @@ def as_extracted(features: TextFeatures, name: str, values: np.ndarray) -> np.nd
         name: Of the values, for the error.
         values: One row for each text of the data that was extracted, in its order.
     """
-    expected = int(features.index.max(initial=-1)) + 1
-    of_a_part = expected > len(features)  # then texts after the last one of the part may have rows too
-    if len(values) < expected or (len(values) > expected and not of_a_part):
+    if len(values) != (expected := _n_extracted(features)):
         raise ProbeError(
             f"{name}: {len(values):,} rows for {expected:,} texts; expected one row for each text of the data that "
             f"was extracted"
         )
     return values[features.index]
+
+
+def _n_extracted(features: TextFeatures) -> int:
+    return len(features) if features.n_extracted is None else features.n_extracted
+
+
+def chosen_rows(rows: "Sequence | np.ndarray", n_texts: int) -> Int[np.ndarray, " row"]:
+    """Return numbers of texts in ascending order, each once, given numbers or True or False for each text."""
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        if rows.shape != (n_texts,):
+            raise ProbeError(f"expected one True or False for each of {n_texts:,} texts, got {len(rows):,}")
+        return np.flatnonzero(rows)
+    if rows.size and (not np.issubdtype(rows.dtype, np.integer) or not 0 <= rows.min() <= rows.max() < n_texts):
+        raise ProbeError(f"expected numbers of texts, 0 to {n_texts - 1:,}, or True or False for each")
+    return np.unique(rows).astype(np.int64)
 
 
 def unlabelled(texts: Sequence[str]) -> LabelledTexts:

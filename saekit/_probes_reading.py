@@ -1,6 +1,6 @@
 """Reading a probe: the features behind its decisions with sign and class, where they fire, and one text shaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +218,13 @@ def classify(
     return Classified(text, result.label_names[best], scores, tokens, contributions, listed)
 
 
-def tree_text(result: ProbeResult) -> str:
-    """Return a decision tree as indented lines, with the features it asks for and the class at each leaf."""
+def tree_text(result: ProbeResult, names: Mapping[int, str] | None = None) -> str:
+    """Return a decision tree as indented lines, with the features it asks for and the class at each leaf.
+
+    Args:
+        result: A probe whose classifier is a tree.
+        names: Your names for features, as ``{feature: name}``; the others go by number.
+    """
     if result.fitted is None or not result.fitted.tree:
         raise ProbeError(f"{result.name} is not a decision tree")
     tree = result.fitted.tree
@@ -230,7 +235,10 @@ def tree_text(result: ProbeResult) -> str:
         if tree["left"][node] < 0:
             lines.append(f"{'  ' * depth}{result.label_names[int(share.argmax())]} ({share.max():.0%})")
             return
-        name = result.columns[tree["column"][node]] if result.columns else f"feature {tree['column'][node]}"
+        column = int(tree["column"][node])
+        name = result.columns[column] if result.columns else f"feature {column}"
+        if names is not None and column in names:
+            name = f"{name} ({names[column]})"
         lines.append(f"{'  ' * depth}{name} > {tree['threshold'][node]:.3g}?")
         for word, child in (("yes", tree["right"][node]), ("no", tree["left"][node])):
             lines.append(f"{'  ' * depth}- {word}")

@@ -100,7 +100,7 @@ def spurious_removal(
     if len(present) != 2:
         raise ProbeError(f"spurious correlation removal needs two classes, not {len(present)}")
     target, spurious = (labels == present[1]).astype(np.int64), spurious.astype(np.int64)
-    dealt = make_folds(features.data, folds, seed=seed)
+    dealt = make_folds(features, folds, seed=seed)
     generator = np.random.default_rng(seed)
     train, test = (_evened(rows, 2 * target + spurious, 4, generator) for rows in (dealt.train(0), dealt.test(0)))
     biased = dealt.train(0)
@@ -148,7 +148,7 @@ def targeted_perturbation(
     classes = np.unique(labels)
     if len(classes) < 3:
         raise ProbeError(f"targeted probe perturbation needs at least three classes, not {len(classes)}")
-    dealt = make_folds(features.data, folds, seed=seed)
+    dealt = make_folds(features, folds, seed=seed)
     generator = np.random.default_rng(seed)
     states, means = at.hook.mean, pool(at, "mean")
     probes, tests, orders = [], [], []

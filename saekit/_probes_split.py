@@ -2,22 +2,26 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int
 
+from saekit._data_parallel import linked
+from saekit._probes_features import TextFeatures
 from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Texts that are the same but for case, spaces, punctuation and which digits they hold.
+    """Texts that are the same but for case, spaces, punctuation and which digits they hold, or as far as they are read.
 
     Attributes:
         group: Number of the group each text belongs to; texts of one group are the same.
         n_texts: How many texts are in a group with others.
+        n_as_read: How many of them only because texts were cut: what was read of them is the same, token by token.
         n_groups: How many such groups there are.
         n_conflicting: In how many of them the labels differ.
         largest: A text of the largest group, and how often it occurs; ("", 1) if there is none.
@@ -25,6 +29,7 @@ class Duplicates:
 
     group: Int[np.ndarray, " text"]
     n_texts: int
+    n_as_read: int
     n_groups: int
     n_conflicting: int
     largest: tuple[str, int]
@@ -33,9 +38,10 @@ class Duplicates:
         if not self.n_texts:
             return "no duplicates"
         text, count = self.largest
+        as_read = f", {self.n_as_read:,} of the texts only as far as they are read" if self.n_as_read else ""
         return (
             f"{self.n_texts:,} texts in {self.n_groups:,} groups of duplicates, {self.n_conflicting:,} of them with "
-            f"different labels; {count} times: {text[:60]!r}"
+            f"different labels{as_read}; {count} times: {text[:60]!r}"
         )
 
 
@@ -75,12 +81,58 @@ def same_key(text: str) -> str:
     return key or " ".join(letters.split())
 
 
-def find_duplicates(data: LabelledTexts) -> Duplicates:
-    """Find texts that occur more than once, but for case, spaces, punctuation and digits."""
-    keys = [same_key(text) for text in data.texts]
-    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    group = np.array([number[key] for key in keys], np.int64)
-    count = np.bincount(group, minlength=len(number))
+def same_keys(data: LabelledTexts | TextFeatures) -> list[tuple[Hashable, ...]]:
+    """Return the keys of each text: texts that share one are the same. Where texts were cut, their tokens are one."""
+    if isinstance(data, LabelledTexts):
+        return [(same_key(text),) for text in data.texts]
+    keys = same_keys(data.data)
+    if not data.truncated:  # what is read in full is the same only if the texts are
+        return keys
+    read = (data.ids[start:stop].tobytes() for start, stop in zip(data.id_starts, data.id_starts[1:], strict=False))
+    return [(*key, tokens) for key, tokens in zip(keys, read, strict=True)]
+
+
+def find_duplicates(data: LabelledTexts | TextFeatures) -> Duplicates:
+    """Find texts that occur more than once, but for case, spaces, punctuation and digits.
+
+    In an extraction texts that were cut also count as the same if all their tokens up to the cut are.
+    """
+    return _found(_texts_of(data), same_keys(data))
+
+
+def in_both(one: LabelledTexts | TextFeatures, other: LabelledTexts | TextFeatures) -> int:
+    """Return how many texts of ``other`` occur in ``one``: a leak, if one is trained on and the other is the test."""
+    known = {key for keys in same_keys(one) for key in keys}
+    return sum(not known.isdisjoint(keys) for keys in same_keys(other))
+
+
+def make_folds(data: LabelledTexts | TextFeatures, n_folds: int = 5, *, seed: int = 0) -> Folds:
+    """Deal texts out to folds: duplicates together, each class evenly, by content and seed alone.
+
+    Pass the extraction where there is one: texts that were cut to the same tokens are duplicates in it.
+
+    Raises:
+        ProbeError: No labels, one class only, or a class with fewer different texts than folds.
+    """
+    return _dealt(_texts_of(data), same_keys(data), n_folds, seed)
+
+
+def deal_rest(folds: Folds, data: LabelledTexts | TextFeatures, *, seed: int) -> Folds:
+    """Return other folds of the same texts: fold 0 stays, all texts outside it are dealt out anew."""
+    rest, keys = folds.train(0), same_keys(data)
+    again = _dealt(_texts_of(data)[rest], [keys[i] for i in rest], folds.n_folds - 1, seed)
+    fold = np.zeros(len(data), np.int64)
+    fold[rest] = 1 + again.fold
+    return replace(folds, fold=fold)
+
+
+def _texts_of(data: LabelledTexts | TextFeatures) -> LabelledTexts:
+    return data.data if isinstance(data, TextFeatures) else data
+
+
+def _found(data: LabelledTexts, keys: Sequence[tuple[Hashable, ...]]) -> Duplicates:
+    group, by_words = _numbered(linked(keys)), _numbered([key[0] for key in keys])
+    count = np.bincount(group)
     several = np.flatnonzero(count > 1)
     labels = [set(data.labels[group == g].tolist()) for g in several]
     largest = ("", 1)
@@ -88,30 +140,27 @@ def find_duplicates(data: LabelledTexts) -> Duplicates:
         most = several[count[several].argmax()]
         largest = (data.texts[int(np.flatnonzero(group == most)[0])], int(count[most]))
     conflicting = sum(len(found) > 1 for found in labels)
-    return Duplicates(group, int(count[several].sum()), len(several), conflicting, largest)
+    n_texts, n_by_words = (int((np.bincount(of)[of] > 1).sum()) for of in (group, by_words))
+    return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
 
 
-def in_both(one: LabelledTexts, other: LabelledTexts) -> int:
-    """Return how many texts of ``other`` occur in ``one``: a leak, if one is trained on and the other is the test."""
-    known = {same_key(text) for text in one.texts}
-    return sum(same_key(text) in known for text in other.texts)
+def _numbered(keys: Sequence[Hashable]) -> Int[np.ndarray, " text"]:
+    """Return a number for each key, in the order in which they first occur."""
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
-def make_folds(data: LabelledTexts, n_folds: int = 5, *, seed: int = 0) -> Folds:
-    """Deal texts out to folds: duplicates together, each class evenly, by content and seed alone.
-
-    Raises:
-        ProbeError: No labels, one class only, or a class with fewer different texts than folds.
-    """
+def _dealt(data: LabelledTexts, keys: Sequence[tuple[Hashable, ...]], n_folds: int, seed: int) -> Folds:
     check_labels(data)
     if n_folds < 3:
         raise ProbeError(f"nested cross-validation needs at least 3 folds, not {n_folds}")
-    duplicates = find_duplicates(data)
+    duplicates = _found(data, keys)
     group = duplicates.group
+    words = [""] * (group.max() + 1)
+    for g, key in zip(group, keys, strict=True):  # of all keys of a group the lowest, whatever the order
+        words[g] = min(words[g] or key[0], key[0])
+    drawn = [hashlib.sha256(f"{seed}/{word}".encode("utf-8", "surrogatepass")).digest() for word in words]
     first = np.unique(group, return_index=True)[1]
-    drawn = [
-        hashlib.sha256(f"{seed}/{same_key(data.texts[i])}".encode("utf-8", "surrogatepass")).digest() for i in first
-    ]
     size = np.bincount(group)
     label = np.array([np.bincount(data.labels[group == g]).argmax() if size[g] > 1 else data.labels[first[g]]
                       for g in range(len(first))])  # fmt: skip

@@ -12,7 +12,7 @@ from saekit._probes_nested import nested, usual
 from saekit._probes_progress import Progress, Reporting
 from saekit._probes_recipes import baseline_recipe, sae_recipe
 from saekit._probes_score import Interval, f1_of, f1_resampled, interval, resamples
-from saekit._probes_split import find_duplicates, in_both, make_folds, same_key
+from saekit._probes_split import find_duplicates, in_both, make_folds, same_keys
 from saekit._probes_store import read_result, write_plain
 from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
@@ -125,11 +125,11 @@ def transfer(
         ]
 
     if groups is None:
-        dealt = [make_folds(features.data, folds, seed=seed) for features in extracted]
+        dealt = [make_folds(features, folds, seed=seed) for features in extracted]
     else:
         together = make_folds(_one_text_a_group(joined, extracted, groups), folds, seed=seed)
         dealt = [replace(together, fold=together.fold[part == i]) for i in range(len(names))]
-    group = find_duplicates(joined.data).group if groups is None else together.duplicates.group
+    group = find_duplicates(joined).group if groups is None else together.duplicates.group
     weights = [resamples(group[part == i], seed=seed) for i in range(len(names))]
 
     def elsewhere(recipe, i: int, chosen: tuple[float, ...]) -> np.ndarray:
@@ -157,9 +157,8 @@ def transfer(
                 found[part == i] = outcome.predicted
                 predicted[wide.name].append(found)
                 report(i * len(everywhere) + number + 1)
-    data = [features.data for features in extracted]
     apart = lambda a, b: a is b or groups is not None  # noqa: E731
-    shared = tuple(tuple(0 if apart(a, b) else in_both(a, b) for b in data) for a in data)
+    shared = tuple(tuple(0 if apart(a, b) else in_both(a, b) for b in extracted) for a in extracted)
     return Transfer(names, *_tables(predicted, labels, part, weights, n_classes), shared)
 
 
@@ -168,12 +167,12 @@ def _one_text_a_group(
 ) -> LabelledTexts:
     """Return the data with the first text of each group in the place of all its texts.
 
-    To whatever keeps duplicates together they are duplicates then. Texts that are the same in another language, or in
-    another group, join their groups.
+    To whatever keeps duplicates together they are duplicates then. Texts that are the same, as far as they are read, in
+    another language or in another group, join their groups.
     """
     of_text = np.concatenate([as_extracted(features, "groups", np.asarray(groups)) for features in sets]).tolist()
     texts = joined.data.texts
-    component = linked([(("group", g), same_key(text)) for g, text in zip(of_text, texts, strict=True)])
+    component = linked([(("group", g), *keys) for g, keys in zip(of_text, same_keys(joined), strict=True)])
     first = np.unique(component, return_index=True)[1]
     return replace(joined.data, texts=tuple(texts[first[c]] for c in component))
 
