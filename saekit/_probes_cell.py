@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from saekit._probes_classify import Fitted
 from saekit._probes_features import TextFeatures, subset
-from saekit._probes_grid import Grid
+from saekit._probes_grid_result import Grid
 from saekit._probes_pool import fit_binariser, pool
 from saekit._probes_recipes import baseline_recipe, sae_recipe
 from saekit._probes_result import ProbeResult, digest_of, keys_of
@@ -68,8 +68,11 @@ def check_grid(grid: Grid, features: TextFeatures) -> None:
 
 def training_part(grid: Grid, features: TextFeatures, number: int) -> TextFeatures:
     """Return the texts outside the test part, with the features that a cell reads."""
-    cells = (*grid.cells, *grid.baselines)
-    at = features.site(cells[number].setting.get("site", grid.axes["site"][0]))
+    setting = (*grid.cells, *grid.baselines)[number].setting
+    sites = [features.site(name) for name in grid.axes["site"]]
+    at = features.site(setting["site"]) if "site" in setting else sites[0]
+    if "hook" in setting:
+        at = next(site for site in sites if site.hook.name == setting["hook"])
     alone = replace(features, sites={at.name: at}, hooks={at.hook.name: at.hook})
     return subset(alone, np.flatnonzero(grid.fold != 0))
 
@@ -87,16 +90,16 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
     cell, site = (*grid.cells, *grid.baselines)[number], part.site()
     rows, options = np.flatnonzero(grid.fold != 0), {"balanced": grid.balanced, "seed": grid.seed}
     everything, threshold = np.arange(len(part)), None
-    if cell.setting:
+    if "site" in cell.setting:
         setting = {key: cell.setting[key] for key in ("pooling", "binarise", "classifier")}
         pooled = pool(site, setting["pooling"])
         recipe = sae_recipe(part, site, pooled=pooled, **setting, **options)
         threshold = fit_binariser(setting["binarise"], pooled, everything).threshold
     else:
-        recipe = baseline_recipe(part, site, cell.name, **options)
+        recipe = baseline_recipe(part, site, cell.setting.get("baseline", cell.name), **options)
     fitted, columns = recipe.final(everything, cell.strength)
     return ProbeResult(
-        name=recipe.name, family=recipe.family, setting=recipe.setting, data_name=grid.data_name,
+        name=cell.name, family=recipe.family, setting=recipe.setting, data_name=grid.data_name,
         label_names=grid.label_names, labels=grid.labels[rows], predicted=grid.predicted[number][rows],
         scores=grid.scores[number][rows], fold=grid.fold[rows] - 1, group=grid.group[rows],
         keys=keys_of(part.data), chosen=(cell.strength,), validation=cell.macro_f1.value, fitted=fitted,

@@ -19,7 +19,8 @@ from saekit._probes_actions import Answers, Question, answer_questions, beside_f
 from saekit._probes_curves import Curve, curve, load_curve
 from saekit._probes_extract import extract
 from saekit._probes_features import Site, TextFeatures, subset
-from saekit._probes_grid import Cell, Grid, grid, load_grid
+from saekit._probes_grid import grid
+from saekit._probes_grid_result import Cell, Grid, load_grid
 from saekit._probes_nested import Recipe, nested, usual
 from saekit._probes_pool import fit_binariser, pool
 from saekit._probes_progress import Progress, Reporting
@@ -89,7 +90,7 @@ def probe(
         features, features.site(site), pooling=pooling, binarise=binarise, classifier=classifier, balanced=balanced,
         seed=seed, pooled=pooled,
     )  # fmt: skip
-    dealt = make_folds(features, folds, seed=seed)
+    dealt = make_folds(features.data, folds, seed=seed)
     found = _run(recipe, features, dealt, _constant_note(recipe, dealt))
     return replace(found, threshold=fit_binariser(binarise, pooled, np.arange(len(features))).threshold)
 
@@ -127,7 +128,7 @@ def baselines(
     made = [site.control for site in features.sites.values() if site.of == at.name]
     if names is None:
         names = [*BASELINES, *(["attention"] if at.hook.states is not None else []), *made]
-    dealt = make_folds(features, folds, seed=seed)
+    dealt = make_folds(features.data, folds, seed=seed)
     recipes = [
         baseline_recipe(features, at, name, pooling=pooling, binarise=binarise, classifier=classifier,
                         balanced=balanced, seed=seed)
@@ -158,7 +159,7 @@ def probe_columns(
     For example a model's confidence in its answers, as a baseline for predicting which are right.
     """
     recipe = own_recipe(features, name, columns, classifier=classifier, balanced=balanced, seed=seed)
-    return _run(recipe, features, make_folds(features, folds, seed=seed))
+    return _run(recipe, features, make_folds(features.data, folds, seed=seed))
 
 
 def compare(found: ProbeResult, others: Iterable[ProbeResult]) -> ProbeTable:

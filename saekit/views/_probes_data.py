@@ -67,8 +67,8 @@ def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": cell.name,
-                "label": setting_words(cell.setting) if cell.setting else cell.name,
-                "at": [levels[axis].index(cell.setting[axis]) for axis in levels] if cell.setting else None,
+                "label": setting_words(cell.setting) if i < len(grid.cells) else cell.name,
+                "at": [levels[axis].index(cell.setting[axis]) for axis in levels] if i < len(grid.cells) else None,
                 "behind": bounds(grid.behind_best(i)),
                 "as_good": i in as_good,
                 "spread": number(cell.spread),
