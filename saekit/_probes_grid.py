@@ -27,7 +27,7 @@ from saekit._probes_score import (
     resamples,
     score,
 )
-from saekit._probes_split import Folds, make_folds
+from saekit._probes_split import Folds, deal_rest, make_folds
 from saekit.errors import ProbeError
 
 _SAME_SUPPORT = ("max", "mean", "sum")  # above zero, these three are one
@@ -142,14 +142,8 @@ def _same(one: dict[str, str], other: dict[str, str]) -> bool:
 
 def _dealt(features: TextFeatures, n_folds: int, seed: int, repeat: int) -> Folds:
     """Return the folds of one repeat: the test fold 0 is always the same, the others are dealt out anew."""
-    first = make_folds(features.data, n_folds, seed=seed)
-    if repeat == 0:
-        return first
-    rest = first.train(0)
-    again = make_folds(features.data[rest], first.n_folds - 1, seed=seed + repeat)
-    fold = np.zeros(len(features), np.int64)
-    fold[rest] = 1 + again.fold
-    return replace(first, fold=fold)
+    first = make_folds(features, n_folds, seed=seed)
+    return first if repeat == 0 else deal_rest(first, features, seed=seed + repeat)
 
 
 def _validated(recipe, name, setting, features, dealt, weights) -> _Found:

@@ -90,7 +90,7 @@ def probe(
         features, features.site(site), pooling=pooling, binarise=binarise, classifier=classifier, balanced=balanced,
         seed=seed, pooled=pooled,
     )  # fmt: skip
-    dealt = make_folds(features.data, folds, seed=seed)
+    dealt = make_folds(features, folds, seed=seed)
     found = _run(recipe, features, dealt, _constant_note(recipe, dealt))
     return replace(found, threshold=fit_binariser(binarise, pooled, np.arange(len(features))).threshold)
 
@@ -128,7 +128,7 @@ def baselines(
     made = [site.control for site in features.sites.values() if site.of == at.name]
     if names is None:
         names = [*BASELINES, *(["attention"] if at.hook.states is not None else []), *made]
-    dealt = make_folds(features.data, folds, seed=seed)
+    dealt = make_folds(features, folds, seed=seed)
     recipes = [
         baseline_recipe(features, at, name, pooling=pooling, binarise=binarise, classifier=classifier,
                         balanced=balanced, seed=seed)
@@ -159,7 +159,7 @@ def probe_columns(
     For example a model's confidence in its answers, as a baseline for predicting which are right.
     """
     recipe = own_recipe(features, name, columns, classifier=classifier, balanced=balanced, seed=seed)
-    return _run(recipe, features, make_folds(features.data, folds, seed=seed))
+    return _run(recipe, features, make_folds(features, folds, seed=seed))
 
 
 def compare(found: ProbeResult, others: Iterable[ProbeResult]) -> ProbeTable:
