@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saekit._attribution_inputs import (
     Answers,
+    Direction,
     Prompts,
     Readout,
     batches,
@@ -81,7 +82,7 @@ def question(
     prompts: Prompts,
     answer: Answers | None,
     foil: Answers | None,
-    direction: Tensor | None,
+    direction: Direction | None,
     corrupted: Prompts | None,
     baseline: Baseline | None,
     reference: Prompts | None,

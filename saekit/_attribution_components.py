@@ -7,7 +7,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit._attribution_inputs import Answers, Prompts, batches, prompts_of, read_position, readout_of, token_text
+from saekit._attribution_inputs import (
+    Answers,
+    Direction,
+    Prompts,
+    batches,
+    check_counts,
+    prompts_of,
+    read_position,
+    readout_of,
+    token_text,
+)
 from saekit._attribution_points import OUTPUTS, added_at, check_added
 from saekit._attribution_result import ATTENTION, EMBEDDING, HEAD, MLP, OUTPUT_BIAS, Attribution, Items
 from saekit._attribution_run import FinalRun, final_run, frozen, given, tokens_read
@@ -24,7 +34,7 @@ def component_attribution(
     *,
     answer: Answers | None = None,
     foil: Answers | None = None,
-    direction: Float[Tensor, "*prompt d_model"] | None = None,
+    direction: Direction | None = None,
     by: Literal["head", "layer"] = "head",
     position: int = -1,
     batch_size: int = 8,
@@ -56,6 +66,7 @@ def component_attribution(
     """
     if by not in ("head", "layer"):
         raise ModelError(f"by must be 'head' or 'layer', not {by!r}")
+    check_counts(batch_size=batch_size)
     ids = prompts_of(model, prompts)
     readout = readout_of(model, len(ids), answer, foil, direction)
     at = torch.tensor([read_position(one, position) for one in ids])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Prompts = str | Tensor | Sequence[str] | Sequence[Tensor]
 Answers = str | int | Tensor | Sequence[str] | Sequence[int]
+Direction = Tensor | np.ndarray | Sequence  # [d_model] or [prompt, d_model]
 SAEs = "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]"
 
 
@@ -114,7 +115,7 @@ def readout_of(
     n_prompts: int,
     answer: Answers | None,
     foil: Answers | None,
-    direction: Float[Tensor, "*prompt d_model"] | None,
+    direction: Direction | None,
 ) -> Readout:
     """Return what is to be read: a token, one token minus another, or a direction.
 
@@ -128,6 +129,9 @@ def readout_of(
         if foil is not None:
             raise ModelError("foil= goes with answer=; a direction may be a difference itself")
         d_model = model.cfg.d_model
+        given, direction = direction, real_tensor(direction)
+        if direction is None:
+            raise ModelError(f"the direction must be a tensor, an array or a list of numbers, not {given!r:.80}")
         if direction.shape not in {(d_model,), (n_prompts, d_model)}:
             raise ModelError(
                 f"the direction is {list(direction.shape)}: expected [{d_model}], or [{n_prompts}, {d_model}] with one "
@@ -152,6 +156,17 @@ def readout_of(
             )
     towards = tuple(f"{a} - {token_text(model, f)!r}" for a, f in zip(names, foils.tolist(), strict=True))
     return Readout(pick(answers) - pick(foils), bias(answers) - bias(foils), answers, foils, towards)
+
+
+def real_tensor(values: Any) -> Tensor | None:
+    """Return a tensor, an array or a list of real numbers as a tensor, None for anything else."""
+    if isinstance(values, Tensor):
+        return None if values.is_complex() or values.dtype == torch.bool else values
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return torch.from_numpy(found.astype(np.float64)) if found.dtype.kind in "fiu" else None
 
 
 def tokens_of(model: "SAETransformerBridge", tokens: Answers, n_prompts: int, name: str) -> Int[Tensor, "prompt"]:
@@ -225,6 +240,13 @@ def read_position(ids: Tensor, position: int) -> int:
     if not -len(ids) <= position < len(ids):
         raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
     return position % len(ids)
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise ModelError unless each is a whole number from 1 on."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ModelError(f"{name} must be a whole number from 1 on, not {value!r:.80}")
 
 
 def batches(ids: Sequence[Tensor], size: int) -> Iterator[Int[Tensor, "batch"]]:

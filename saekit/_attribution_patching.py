@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saekit._attribution_baseline import Baseline, Question, Sides, question, sides
 from saekit._attribution_collect import Found, chosen_of, of_batch, strongest
-from saekit._attribution_inputs import Answers, Prompts, SAEs
+from saekit._attribution_inputs import Answers, Direction, Prompts, SAEs, check_counts
 from saekit._attribution_nodes import changes, pulled_back
 from saekit._attribution_result import Attribution, Contribution
 from saekit._attribution_run import read_from
@@ -30,7 +30,7 @@ def attribution_patching(
     *,
     answer: Answers | None = None,
     foil: Answers | None = None,
-    direction: Float[Tensor, "*prompt d_model"] | None = None,
+    direction: Direction | None = None,
     corrupted: Prompts | None = None,
     baseline: Baseline | None = None,
     reference: Prompts | None = None,
@@ -78,8 +78,7 @@ def attribution_patching(
     """
     if method not in ("gradient", "integrated"):
         raise ModelError(f"method must be 'gradient' or 'integrated', not {method!r}")
-    if steps < 1:
-        raise ModelError(f"steps must be at least 1, not {steps}")
+    check_counts(steps=steps, batch_size=batch_size)
     asked = question(model, saes, prompts, answer, foil, direction, corrupted, baseline, reference, position)
     found = Found(model, asked)
     for number, rows, ids, side in _walk(model, asked, batch_size):
@@ -99,7 +98,7 @@ def exact_patching(
     *,
     answer: Answers | None = None,
     foil: Answers | None = None,
-    direction: Float[Tensor, "*prompt d_model"] | None = None,
+    direction: Direction | None = None,
     corrupted: Prompts | None = None,
     baseline: Baseline | None = None,
     reference: Prompts | None = None,
@@ -139,9 +138,9 @@ def exact_patching(
         ModelError: As in `attribution_patching`; nodes that do not exist.
         SAEError: As in `attribution_patching`.
     """
+    check_counts(k=k, batch_size=batch_size)
+    k, batch_size = int(k), int(batch_size)
     asked = question(model, saes, prompts, answer, foil, direction, corrupted, baseline, reference, position)
-    if k < 1 or batch_size < 1:
-        raise ModelError(f"k and batch_size must be at least 1, not {k} and {batch_size}")
     chosen = None if nodes is None else chosen_of(asked, nodes)
     found = Found(model, asked)
     for number, rows, ids, side in _walk(model, asked, 16):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._steering_edit import Edit
-from saekit._steering_intervention import Intervention, check_feature
+from saekit._steering_intervention import Intervention, check_feature, check_sae
 from saekit.errors import SteeringError
 from saekit.models import bos_token_id, check_hook
 from saekit.saes import sae_hook
@@ -149,7 +149,8 @@ def planned(
         end: The longest that the text can become, in tokens; None for the model's context.
 
     Raises:
-        SteeringError: A feature without its SAE or out of range, or positions that the text cannot reach.
+        SteeringError: A feature without its SAE, of another SAE or out of range; positions that the text cannot
+            reach.
         ModelError: No such hook point.
     """
     end = model.cfg.n_ctx if end is None else end
@@ -157,7 +158,7 @@ def planned(
     first, names = end, {}
     for row, intervention in enumerate(interventions):
         if intervention is not None:
-            names.setdefault(_checked(model, intervention, sae), []).append(row)
+            names.setdefault(check_fits(model, intervention, sae), []).append(row)
     sites = {}
     for name, members in names.items():
         active = {row: interventions[row] for row in members if interventions[row].strength != 0}
@@ -168,12 +169,14 @@ def planned(
     return Plan(sites, first, sae)
 
 
-def _checked(model: "SAETransformerBridge", intervention: Intervention, sae: "SAE[Any] | None") -> str:
-    """Return the canonical hook point of an intervention that fits model and SAE."""
+def check_fits(model: "SAETransformerBridge", intervention: Intervention, sae: "SAE[Any] | None") -> str:
+    """Return the canonical hook point of an intervention that fits model and SAE, or say why it does not."""
     name = check_hook(model, intervention.hook_name)
     features = [edit.feature for edit in intervention.edits if edit.feature is not None]
     if features and sae is None:
         raise SteeringError(f"{intervention.label} needs the SAE: pass sae=")
+    if features:
+        check_sae(intervention, sae)
     for feature in features:
         check_feature(sae, feature)
     if features and check_hook(model, sae_hook(sae)) != name:

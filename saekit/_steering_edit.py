@@ -102,6 +102,21 @@ def whole(value: Any) -> bool:
         return False
 
 
+def listed(values: Any, what: str, of: str) -> list:
+    """Return several values as a list; raise SteeringError for a single one."""
+    try:
+        return list(None if isinstance(values, str) else values)
+    except TypeError:
+        raise SteeringError(f"{what} must be a list of {of}, not {values!r:.80}") from None
+
+
+def checked_seed(seed: Any, what: str = "seed") -> int:
+    """Return a seed as a whole number, or raise SteeringError."""
+    if isinstance(seed, bool) or not whole(seed) or seed >= 2**63:
+        raise SteeringError(f"{what} must be a whole number from 0 on, not {seed!r:.80}")
+    return int(seed)
+
+
 def finite(value: Any, what: str) -> float:
     """Return a value as a number, infinite ones as the largest; raise SteeringError for all else."""
     try:

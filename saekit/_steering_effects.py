@@ -13,7 +13,7 @@ from torch import Tensor
 from saekit._steering_apply import planned
 from saekit._steering_cache import Interrupted
 from saekit._steering_generate import Generation, Prompt
-from saekit._steering_intervention import Intervention, check_feature
+from saekit._steering_intervention import Intervention, check_feature, check_sae
 from saekit._steering_prompt import prompt_ids
 from saekit.errors import SteeringError
 from saekit.models import check_hook, encode_text, hidden_states, logits_from
@@ -92,7 +92,7 @@ def side_effects(
     Args:
         model: The model that wrote it.
         generation: What `generate` returned.
-        sae: Of the features.
+        sae: Of the features. Of another SAE than that of the interventions only with ``features`` and ``neutral=[]``.
         features: The target features, read in every row; None: those that each row's intervention edits.
         concept: What the text should be about: a regular expression, in any case, that a word has to contain
             (``r"sea|ocean|ship"``), or token ids.
@@ -107,11 +107,14 @@ def side_effects(
         One for each row.
 
     Raises:
-        SteeringError: The criterion is no regular expression, a feature is out of range or without its SAE, or the
-            prompt is none.
+        SteeringError: The criterion is no regular expression, a feature is out of range, of another SAE or
+            without its SAE, or the prompt is none.
     """
     matches = criterion(concept)
     wanted = None if features is None else list(features)
+    for one in generation.interventions if wanted is None and sae is not None else ():
+        if one is not None:
+            check_sae(one, sae)
     for feature in wanted or ():
         if sae is None:
             raise SteeringError("to read features, the SAE is needed: pass sae=")
@@ -245,17 +248,30 @@ def _perplexity(logprobs: Float[Tensor, " out"]) -> float:
 
 def criterion(concept: "str | re.Pattern | Iterable[int] | None") -> "re.Pattern | frozenset[int] | None":
     """Return a criterion of the concept in its one form, or raise SteeringError."""
-    if concept is None or isinstance(concept, re.Pattern):
-        return concept
-    if isinstance(concept, str):
+    if concept is None:
+        return None
+    if isinstance(concept, str | re.Pattern):
+        text = concept if isinstance(concept, str) else concept.pattern
         try:
-            return re.compile(concept, re.IGNORECASE)
+            pattern = re.compile(concept, re.IGNORECASE) if isinstance(concept, str) else concept
         except re.error as error:
             raise SteeringError(f"{concept!r} is no regular expression: {error}") from error
+        if isinstance(concept, str) and not text.strip():
+            raise SteeringError("the concept is empty: expected a regular expression that some words match")
+        if pattern.search(""):
+            raise SteeringError(
+                f"the concept {text!r:.80} matches the empty text, and so every word: what is it to match?"
+            )
+        return pattern
     try:
-        return frozenset(int(token) for token in concept)
+        tokens = list(concept)
+        if not all(int(token) == token for token in tokens):
+            raise ValueError
     except (TypeError, ValueError) as error:
         raise SteeringError(f"concept must be a regular expression or token ids, not {concept!r:.80}") from error
+    if not tokens:
+        raise SteeringError("the concept is empty: expected at least one token id")
+    return frozenset(int(token) for token in tokens)
 
 
 def _concept_share(text: str, ids: Sequence[int], matches: "re.Pattern | frozenset[int] | None") -> float:

@@ -1,7 +1,8 @@
 """Generate text token by token, steered or not, several interventions side by side in one batch."""
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from saekit._steering_apply import Plan, planned
 from saekit._steering_cache import CachedReader, Interrupted
+from saekit._steering_edit import checked_seed, listed, whole
 from saekit._steering_intervention import Intervention
 from saekit._steering_prompt import Decoder, end_tokens, prompt_ids
 from saekit.errors import SteeringError
@@ -154,23 +156,28 @@ def generate_stream(
         stop: Asked before every block of the model; when it says True, generation ends, with the text so far.
 
     Raises:
-        SteeringError: An intervention that does not fit model, SAE or prompt; an empty prompt or one that fills the
-            context; sampling without a seed.
+        SteeringError: An intervention that does not fit model or prompt, or was made with another SAE; an empty
+            prompt or one that fills the context; sampling without a seed.
         ModelError: No such hook point; a text for a model without tokenizer.
     """
     rows = _rows(intervention, strengths)
     ids = prompt_ids(model, prompt, chat)
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise SteeringError(f"max_new_tokens must be a whole number from 1 on, not {max_new_tokens!r}")
-    if not 0 <= temperature < float("inf"):
+    try:
+        warmth = math.nan if isinstance(temperature, str) else float(temperature)
+    except (TypeError, ValueError):
+        warmth = math.nan
+    if not 0 <= warmth < math.inf:
         raise SteeringError(f"temperature must be 0 (greedy) or a positive number, not {temperature!r}")
-    if temperature and seed is None:
-        raise SteeringError(f"temperature={temperature:g} samples: pass seed=, so that the text can be had again")
-    if top_k is not None and top_k < 1:
-        raise SteeringError(f"top_k must be at least 1, not {top_k!r}")
+    seed = None if seed is None else checked_seed(seed)
+    if warmth and seed is None:
+        raise SteeringError(f"temperature={warmth:g} samples: pass seed=, so that the text can be had again")
+    if top_k is not None and (isinstance(top_k, bool) or not whole(top_k) or top_k < 1):
+        raise SteeringError(f"top_k must be a whole number from 1 on, not {top_k!r:.80}")
     room = min(max_new_tokens, model.cfg.n_ctx - len(ids))
     plan = planned(model, rows, ids, sae=sae, end=len(ids) + room)
-    chooser = _Chooser(temperature, top_k, seed if temperature else None)
+    chooser = _Chooser(warmth, None if top_k is None else int(top_k), seed if warmth else None)
     last = "length" if room == max_new_tokens else "context"
     ends = end_tokens(model) if stop_at_eos else frozenset()
     return Stream(model, plan, rows, prompt, ids, chooser, room, last, ends, stop)
@@ -297,11 +304,12 @@ class _Chooser:
 def _rows(intervention: Interventions, strengths: Sequence[float] | None) -> list[Intervention | None]:
     single = intervention is None or isinstance(intervention, Intervention)
     if strengths is None:
-        rows = [intervention] if single else list(intervention)
+        several = isinstance(intervention, Iterable)
+        rows = list(intervention) if several and not single else [intervention]
     elif not isinstance(intervention, Intervention):
         raise SteeringError("strengths= goes with one intervention: pass one, or a list of interventions without it")
     else:
-        rows = [intervention.scaled(strength) for strength in strengths]
+        rows = [intervention.scaled(strength) for strength in listed(strengths, "strengths", "numbers")]
     wrong = [one for one in rows if one is not None and not isinstance(one, Intervention)]
     if not rows or wrong:
         got = f"{wrong[0]!r:.80}" if wrong else "an empty list"

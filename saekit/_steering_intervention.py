@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from saekit._attribution_inputs import real_tensor
 from saekit._steering_edit import Edit, Positions, checked_positions, finite, whole
 from saekit.errors import SteeringError
 from saekit.saes import sae_fingerprint, sae_hook
@@ -101,10 +103,8 @@ class Intervention:
             if len(set(wanted)) < len(wanted):
                 raise SteeringError(f"a feature is named twice in {wanted}: expected each once")
             values = dict.fromkeys(wanted, value)
-        if index is not None and index.sae_hash != fingerprint(sae):
-            raise SteeringError(
-                "the index is of another SAE: its maxima are of other features. Load the SAE's own index"
-            )
+        if index is not None:
+            check_index(index, sae)
         edits = []
         for feature, amount in values.items():
             check_feature(sae, feature)
@@ -116,7 +116,7 @@ class Intervention:
     @classmethod
     def along(
         cls,
-        direction: Tensor | Sequence[float],
+        direction: Tensor | np.ndarray | Sequence[float],
         hook_name: str,
         value: float = 1.0,
         *,
@@ -132,9 +132,13 @@ class Intervention:
         Only where it points counts, not its length: a tensor, an array or a list ``[d_model]``.
 
         Raises:
-            SteeringError: The direction is zero or not finite, or no such mode, unit or position.
+            SteeringError: The direction is no vector, zero or not finite, or no such mode, unit or position.
         """
-        direction = torch.as_tensor(direction).detach().double().flatten()
+        found = real_tensor(direction)
+        if found is None or not found.ndim or found.shape[-1] != found.numel():
+            got = repr(direction) if found is None else str(list(found.shape))
+            raise SteeringError(f"the direction must be a vector [d_model]: tensor, array or list, not {got:.80}")
+        direction = found.detach().double().flatten()
         length = direction.norm()
         if not torch.isfinite(length) or not length:
             raise SteeringError("the direction is zero or not finite: expected a vector that points somewhere")
@@ -201,11 +205,8 @@ class Intervention:
             raise SteeringError(
                 f"this is not a saved intervention: {error}. Expected the text that Intervention.to_json returns"
             ) from error
-        if sae is not None and found.sae_hash and found.sae_hash != fingerprint(sae):
-            raise SteeringError(
-                "the intervention is on features of another SAE: its numbers mean nothing in this one. Load the SAE "
-                f"that it was made with (hook point {found.hook_name}, hash {found.sae_hash[:12]})"
-            )
+        if sae is not None:
+            check_sae(found, sae)
         return found
 
     def save(self, path: Path | str) -> None:
@@ -220,6 +221,22 @@ class Intervention:
         except (OSError, UnicodeDecodeError) as error:
             raise SteeringError(f"{path} cannot be read: {error}") from error
         return cls.from_json(text, sae=sae)
+
+
+def check_sae(intervention: Intervention, sae: "SAE[Any]") -> None:
+    """Raise SteeringError if the features are of another SAE; one made by hand may not say of which they are."""
+    if intervention.sae_hash and intervention.sae_hash != (got := fingerprint(sae)):
+        raise SteeringError(
+            f"the intervention on {intervention.label} is on features of another SAE, or of this one before "
+            f"its weights changed: got the SAE {got[:12]}, expected {intervention.sae_hash[:12]}. Pass the SAE that it "
+            f"was made with, or make it anew: Intervention.on(sae, ...)"
+        )
+
+
+def check_index(index: "FeatureIndex", sae: "SAE[Any]") -> None:
+    """Raise SteeringError if the index is of another SAE."""
+    if index.sae_hash != fingerprint(sae):
+        raise SteeringError("the index is of another SAE: what it knows is of other features. Load the SAE's own index")
 
 
 def check_feature(sae: "SAE[Any]", feature: int) -> None:

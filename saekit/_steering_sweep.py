@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from saekit._steering_apply import check_fits
 from saekit._steering_baselines import KINDS, baseline
 from saekit._steering_cache import Interrupted
 from saekit._steering_curve import UNSTEERED, SteeringSweep, SweepPoint
-from saekit._steering_edit import finite
+from saekit._steering_edit import checked_seed, finite, listed, whole
 from saekit._steering_effects import NEUTRAL, SideEffects, criterion, neutral_kl, side_effects
 from saekit._steering_generate import generate
-from saekit._steering_intervention import Intervention
+from saekit._steering_intervention import Intervention, check_index
 from saekit._steering_prompt import prompt_ids
 from saekit.errors import SteeringError
 
@@ -69,11 +70,17 @@ def steering_sweep(
     Raises:
         SteeringError: As `generate`, and targets or baselines that cannot be told apart or do not exist.
     """
-    prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    targets = [targets] if isinstance(targets, Intervention) else list(targets)
-    kinds = list(baselines) if not isinstance(baselines, str) else [baselines]
+    prompts = (prompts,) if isinstance(prompts, str) else tuple(listed(prompts, "prompts", "texts"))
+    targets = [targets] if isinstance(targets, Intervention) else listed(targets, "targets", "interventions")
+    kinds = [baselines] if isinstance(baselines, str) else listed(baselines, "baselines", "names")
+    strengths = listed(strengths, "strengths", "numbers")
+    baseline_seed = checked_seed(baseline_seed, "baseline_seed")
     _check(prompts, targets, strengths, kinds, batch_size)
     criterion(concept)  # before anything runs
+    for target in targets:
+        check_fits(model, target, sae)
+    if index is not None and sae is not None:
+        check_index(index, sae)
     strengths = sorted({finite(strength, "strength") for strength in strengths} - {0.0})
     sweep = _Sweep(model, prompts, sae, concept, neutral, on_point, stop, options)
     skipped: dict[str, str] = {}
@@ -220,5 +227,5 @@ def _check(prompts, targets, strengths, kinds, batch_size) -> None:
         raise SteeringError(f"no baseline {unknown[0]!r}: there are {', '.join(KINDS)}")
     if not len(strengths):
         raise SteeringError("no strengths: expected at least one")
-    if batch_size < 1:
-        raise SteeringError(f"batch_size must be at least 1, not {batch_size}")
+    if not whole(batch_size) or batch_size < 1:
+        raise SteeringError(f"batch_size must be a whole number from 1 on, not {batch_size!r:.80}")

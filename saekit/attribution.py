@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from saekit._attribution_components import component_attribution
 from saekit._attribution_inputs import (
     Answers,
+    Direction,
     Prompts,
     SAEs,
     batches,
+    check_counts,
     prompts_of,
     read_position,
     readout_of,
@@ -58,7 +59,7 @@ def direct_attribution(
     *,
     answer: Answers | None = None,
     foil: Answers | None = None,
-    direction: Float[Tensor, "*prompt d_model"] | None = None,
+    direction: Direction | None = None,
     position: int | str = -1,
     batch_size: int = 16,
 ) -> Attribution:
@@ -102,6 +103,7 @@ def direct_attribution(
         ModelError: A prompt, answer, foil, direction or hook point that cannot be used (the message says why).
         SAEError: An SAE that does not fit, two on one hook point, or one on another hook point than asked.
     """
+    check_counts(batch_size=batch_size)
     by_hook = saes_of(model, saes)
     ids = prompts_of(model, prompts)
     readout = readout_of(model, len(ids), answer, foil, direction)

@@ -1,10 +1,11 @@
 """Direct logit attribution: exact for every norm, folded or not, and where transformer-lens's own tool is not."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
-from saekit.attribution import direct_attribution
+from saekit.attribution import attribution_patching, component_attribution, direct_attribution, exact_patching
 from saekit.errors import ModelError, SAEError
 from saekit.models import check_hook, load_model
 from tests import tiny
@@ -154,6 +155,30 @@ def test_any_direction_can_be_read(load_any):
     assert of_token.agreement(as_token).largest_difference == pytest.approx(model.b_U[7].item(), abs=1e-12)
 
 
+def test_a_direction_may_be_an_array_or_a_list(load_any):
+    model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
+    rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for shape in (rows, rows[0]):
+        expected = direct_attribution(model, sae, [PROMPT, "In 1984"], direction=shape)
+        for given in (shape.numpy(), shape.tolist(), shape.flip(-1).numpy()[..., ::-1]):
+            found = direct_attribution(model, sae, [PROMPT, "In 1984"], direction=given)
+            assert np.array_equal(found.effect, expected.effect)
+
+
+def test_a_batch_has_at_least_one_prompt(model):
+    sae = tiny.topk_sae(32, 96)
+    for ask in (
+        lambda size: direct_attribution(model, sae, PROMPT, answer=7, batch_size=size),
+        lambda size: attribution_patching(model, sae, PROMPT, answer=7, batch_size=size),
+        lambda size: exact_patching(model, sae, PROMPT, answer=7, k=2, batch_size=size),
+        lambda size: component_attribution(model, PROMPT, answer=7, batch_size=size),
+    ):
+        for size in (0, -1, 2.5, "many"):
+            with pytest.raises(ModelError, match=f"batch_size must be a whole number from 1 on, not {size!r}"):
+                ask(size)
+        assert len(ask(np.int64(1))) == len(ask(4)) > 0
+
+
 def test_prompts_of_different_length_run_together_with_an_answer_each(load_any):
     model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
     prompts = [PROMPT, "In 1984", "The cat sat on the mat. A cat"]
@@ -216,6 +241,11 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
         ({}, "either answer= .* or direction="),
         ({"answer": 7, "direction": torch.ones(32)}, "either answer="),
         ({"direction": torch.ones(31)}, r"direction is \[31\]: expected \[32\]"),
+        ({"direction": np.ones((2, 32))}, r"direction is \[2, 32\]: expected \[32\]"),
+        ({"direction": [1.0] * 31}, r"direction is \[31\]: expected \[32\]"),
+        ({"direction": "north"}, "direction must be a tensor, an array or a list of numbers, not 'north'"),
+        ({"direction": [[1.0], [1.0, 2.0]]}, "direction must be"),
+        ({"direction": np.ones(32) * 1j}, "direction must be"),
         ({"direction": torch.zeros(32)}, "is zero"),
         ({"direction": torch.ones(32), "foil": 3}, "foil= goes with answer="),
         ({"answer": 7, "prompts": ""}, "empty"),

@@ -305,7 +305,8 @@ def test_no_hook_and_no_gradient_is_left_behind(model):
         ({"baseline": "The dog"}, "'zero' or 'mean', not 'The dog'"),
         ({"reference": "The dog"}, "reference= says"),
         ({"method": "shapley"}, "'gradient' or 'integrated', not 'shapley'"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number from 1 on, not 0"),
+        ({"steps": 2.5}, "steps must be"),
         ({"answer": 9}, "same token"),
     ],
 )
@@ -328,7 +329,7 @@ def test_nodes_that_do_not_exist_are_refused(model):
         ask(of_other)
     with pytest.raises(ModelError, match="kind 'rest' cannot be patched"):
         ask(direct_attribution(model, sae, PROMPT, **READ).top(1, kinds=["rest"]))
-    with pytest.raises(ModelError, match="k and batch_size"):
+    with pytest.raises(ModelError, match="k must be a whole number from 1 on, not 0"):
         exact_patching(model, sae, PROMPT, k=0, **READ)
     with pytest.raises(SAEError, match="two SAEs"):
         attribution_patching(model, [sae, sae], PROMPT, **READ)

@@ -2,8 +2,10 @@
 
 import json
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ from saekit._steering_apply import MOST, planned
 from saekit._steering_intervention import fingerprint
 from saekit.errors import ModelError, SteeringError
 from saekit.models import check_hook, encode_text, hidden_states
-from saekit.steering import Edit, Intervention
+from saekit.saes import sae_fingerprint, sae_hook
+from saekit.steering import Edit, Intervention, generate, side_effects
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -81,6 +84,14 @@ def test_along_a_direction_the_activation_is_the_projection(model, ids, mode):
     amount = {"add": torch.full_like(f, 1.5), "clamp": 1.5 - f, "ablate": -f, "scale": 0.5 * f}[mode]
     expected = torch.cat([x[:1], (x + amount[:, None] * u)[1:]])
     assert torch.allclose(steered(model, ids, [one])[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_direction_may_be_an_array_or_a_list():
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    one = Intervention.along(direction, HOOK)
+    backwards = direction.flip(0).numpy()[::-1]
+    for given in (direction.numpy(), direction.tolist(), direction[None], backwards, list(direction)):
+        assert Intervention.along(given, HOOK) == one
 
 
 def test_a_clamped_feature_reads_as_clamped_and_the_error_stays(model, ids):
@@ -211,6 +222,43 @@ def test_an_intervention_on_another_sae_is_refused(sae):
         Intervention.from_json(text, sae=tiny.topk_sae(32, 96, seed=1))
 
 
+@pytest.mark.parametrize("d_sae", [96, 48, 4])
+def test_an_intervention_does_not_run_on_another_sae_of_its_hook_point(model, sae, ids, d_sae):
+    one, other = Intervention.on(sae, [3, 7], unit="norm"), tiny.topk_sae(32, d_sae, k=2, seed=1)
+    assert "feature 3" in repr(one) and sae_hook(sae) == sae_hook(other)
+    got, expected = sae_fingerprint(other)[:12], sae_fingerprint(sae)[:12]
+    message = rf"another SAE.* got the SAE {got}, expected {expected}\. .* Intervention\.on\(sae, \.\.\.\)"
+    for run in (
+        lambda: planned(model, [None, one], ids[0], sae=other),
+        lambda: generate(model, "The cat", one, sae=other, max_new_tokens=1),
+        lambda: generate(model, "The cat", one.scaled(0), sae=other, max_new_tokens=1),
+        lambda: side_effects(model, generate(model, "The cat", one, sae=sae, max_new_tokens=1), sae=other, neutral=[]),
+        lambda: Intervention.from_json(one.to_json(), sae=other),
+    ):
+        with pytest.raises(SteeringError, match=message):
+            run()
+
+
+def test_features_of_another_sae_can_be_read_in_a_steered_text(model, sae):
+    other = tiny.topk_sae(32, 48, seed=1)
+    made = generate(model, "The cat", Intervention.on(sae, 7, 2.0, unit="norm"), sae=sae, max_new_tokens=4)
+    (found,) = side_effects(model, made, sae=other, features=[5], neutral=[])
+    text = torch.tensor([*made.prompt_ids, *made.ids[0]])[None]
+    active = other.encode(hidden_states(model, text, HOOK))[0, len(made.prompt_ids) :, 5]
+    assert found.feature_mean == pytest.approx(active.mean().item(), rel=1e-4)
+
+
+def test_an_sae_that_was_changed_is_another_sae(model, ids):
+    """Its decoder rows are not those of which the maxima were measured."""
+    changed = tiny.topk_sae(32, 96)
+    one = Intervention.on(changed, 3, unit="norm")
+    planned(model, [one], ids[0], sae=changed)
+    with torch.no_grad():
+        changed.W_dec.mul_(2)
+    with pytest.raises(SteeringError, match="got the SAE"):
+        planned(model, [one], ids[0], sae=changed)
+
+
 def test_interventions_print_what_they_do(sae):
     one = Intervention.on(sae, {3: 2.0}, maximum=4.0) + Intervention.on(sae, 5, mode="ablate")
     assert repr(one) == "feature 3: add 2 x its maximum; feature 5: ablate (at blocks.1.hook_resid_post, all)"
@@ -269,6 +317,8 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
     refused("NaN", lambda: Intervention.on(sae, 3, float("nan"), unit="norm"))
     refused("strength is not a number", lambda: one.scaled(float("nan")))
     refused("zero or not finite", lambda: Intervention.along(torch.zeros(32), HOOK))
+    for direction in ("north", [[1.0], [1.0, 2.0]], None, torch.ones(2, 16), [[1.0], [2.0]], 3.0, np.ones(32) * 1j):
+        refused("direction must be a vector", lambda: Intervention.along(direction, HOOK))  # noqa: B023
     refused("zero or not finite", lambda: Intervention.along(torch.full((32,), float("nan")), HOOK))
     for positions in ("some", (3, 3), (-1, 4), (1, 2, 3), 5, (0.5, 2)):
         refused("positions must be", lambda: Intervention.on(sae, 3, unit="norm", positions=positions))  # noqa: B023
@@ -276,12 +326,13 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
 
 def test_interventions_that_do_not_fit_model_sae_or_text_are_refused(model, sae, ids):
     one = Intervention.on(sae, 3, unit="norm")
+    by_hand = replace(one, sae_hash="")  # of which SAE is not known
     with pytest.raises(SteeringError, match="pass sae="):
         planned(model, [one], ids[0])
     with pytest.raises(SteeringError, match="no feature 3"):
-        planned(model, [one], ids[0], sae=tiny.topk_sae(32, 3, k=2))
+        planned(model, [by_hand], ids[0], sae=tiny.topk_sae(32, 3, k=2))
     with pytest.raises(SteeringError, match="expected the SAE that it was made with"):
-        planned(model, [one], ids[0], sae=tiny.topk_sae(32, 96, hook_name="blocks.0.hook_resid_post"))
+        planned(model, [by_hand], ids[0], sae=tiny.topk_sae(32, 96, hook_name="blocks.0.hook_resid_post"))
     with pytest.raises(ModelError, match="no hook point"):
         planned(model, [Intervention.along(torch.ones(32), "blocks.9.hook_resid_post")], ids[0])
     with pytest.raises(SteeringError, match="positions 20 to 30 lie outside of the text"):

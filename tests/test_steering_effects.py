@@ -1,6 +1,7 @@
 """Side effects against their definitions: transformers' loss, float64, and texts whose answer is known."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -169,6 +170,11 @@ def test_what_cannot_be_measured_is_refused(model, sae, written):
     for match, options in (
         ("no regular expression", {"concept": "("}),
         ("regular expression or token ids", {"concept": 1.5}),
+        ("regular expression or token ids", {"concept": [1.5]}),
+        ("concept is empty", {"concept": " "}),
+        ("concept is empty", {"concept": set()}),
+        ("matches the empty text", {"concept": "x*"}),
+        ("matches the empty text", {"concept": re.compile("")}),
         ("regular expression or token ids", {"concept": ["sea"]}),
         ("pass sae=", {"features": [3], "sae": None}),
         ("no feature 96", {"features": [96]}),

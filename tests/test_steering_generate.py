@@ -5,6 +5,7 @@ import threading
 import time
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
@@ -191,6 +192,12 @@ def test_samples_follow_the_probabilities():
             assert torch.allclose(seen, expected, atol=0.03)
 
 
+def test_options_may_be_numbers_of_numpy(model):
+    options = {"temperature": np.float32(1), "top_k": np.int64(5), "seed": np.int64(3)}
+    plain = {name: value.item() for name, value in options.items()}
+    assert generate(model, PROMPT, max_new_tokens=4, **options) == generate(model, PROMPT, max_new_tokens=4, **plain)
+
+
 def test_a_seed_gives_the_same_text_again_and_rows_share_their_chance(model, sae):
     one = Intervention.on(sae, 7, 3.0, unit="activation")
     options = {"sae": sae, "temperature": 1.0, "max_new_tokens": 10}
@@ -367,6 +374,17 @@ def test_bad_options_are_refused_before_anything_runs(model, sae):
     refused("temperature must be", temperature=-1.0, seed=0)
     refused("temperature must be", temperature=float("nan"), seed=0)
     refused("top_k must be", temperature=1.0, top_k=0, seed=0)
+    for temperature in ("hot", "1.0", None, [1.0], float("inf")):
+        refused("temperature must be", temperature=temperature, seed=0)
+    for top_k in (2.5, "3", True):
+        refused("top_k must be", temperature=1.0, top_k=top_k, seed=0)
+    for seed in ("x", 1.5, -1, 2**63, True):
+        refused("seed must be a whole number", temperature=1.0, seed=seed)
+        refused("seed must be a whole number", seed=seed)
+    for strengths in (2.0, "12", torch.tensor(2.0)):
+        refused("strengths must be a list of numbers", strengths=strengths)
+    refused("strength must be a number, not 'a'", strengths=["a"])
+    refused("expected interventions or None, got 5", intervention=5)
     refused("max_new_tokens must be", max_new_tokens=0)
     refused("max_new_tokens must be", max_new_tokens=2.5)
     refused("an empty list", intervention=[])
@@ -374,7 +392,7 @@ def test_bad_options_are_refused_before_anything_runs(model, sae):
     refused("strengths= goes with one", intervention=[one], strengths=[1, 2])
     refused("an empty list", strengths=[])
     refused("pass sae=", sae=None)
-    refused("no feature 7", sae=tiny.topk_sae(32, 4, k=2))
+    refused("got the SAE", sae=tiny.topk_sae(32, 4, k=2))
     outside = Intervention.on(sae, 7, unit="norm", positions=(90, 99))
     refused("lie outside of the text", intervention=outside, max_new_tokens=5)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -212,7 +213,18 @@ def test_bad_sweeps_are_refused(model, sae):
         ("targets must be interventions", PROMPTS, [7], {}),
         ("expected different names", PROMPTS, [one, one], {}),
         ("no baseline 'magic'", PROMPTS, one, {"baselines": ["magic"]}),
+        ("prompts must be a list of texts, not 5", 5, one, {}),
+        ("targets must be a list of interventions, not 7", PROMPTS, 7, {}),
         ("no strengths", PROMPTS, one, {"strengths": []}),
+        ("strengths must be a list of numbers, not 2.0", PROMPTS, one, {"strengths": 2.0}),
+        ("strengths must be a list of numbers, not '12'", PROMPTS, one, {"strengths": "12"}),
+        ("baselines must be a list of names, not 5", PROMPTS, one, {"baselines": 5}),
+        ("batch_size must be", PROMPTS, one, {"batch_size": -1}),
+        ("batch_size must be", PROMPTS, one, {"batch_size": 2.5}),
+        ("baseline_seed must be a whole number", PROMPTS, one, {"baseline_seed": "x"}),
+        ("concept is empty", PROMPTS, one, {"concept": ""}),
+        ("concept is empty", PROMPTS, one, {"concept": []}),
+        ("matches the empty text", PROMPTS, one, {"concept": "sea|"}),
         ("strength must be a number", PROMPTS, one, {"strengths": ["a"]}),
         ("NaN", PROMPTS, one, {"strengths": [math.nan]}),
         ("batch_size must be", PROMPTS, one, {"batch_size": 0}),
@@ -221,6 +233,17 @@ def test_bad_sweeps_are_refused(model, sae):
     ):
         with pytest.raises(SteeringError, match=match):
             steering_sweep(model, prompts, targets, sae=sae, max_new_tokens=1, **options)
+
+
+def test_a_sweep_on_another_sae_or_index_is_refused_before_anything_is_written(model, sae, monkeypatch):
+    one, other = Intervention.on(sae, 7, unit="norm"), tiny.topk_sae(32, 48, seed=1)
+    monkeypatch.setattr("saekit._steering_sweep.generate", lambda *_, **__: pytest.fail("something was written"))
+    with pytest.raises(SteeringError, match=r"got the SAE .*, expected "):
+        steering_sweep(model, PROMPTS, one, sae=other)
+    with pytest.raises(SteeringError, match="pass sae="):
+        steering_sweep(model, PROMPTS, one)
+    with pytest.raises(SteeringError, match="index is of another SAE"):
+        steering_sweep(model, PROMPTS, one, sae=sae, index=SimpleNamespace(sae_hash="0" * 64))
 
 
 def test_infinite_strengths_do_not_break_a_sweep(model, sae):

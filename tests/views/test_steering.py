@@ -438,6 +438,17 @@ def test_a_setting_of_another_sae_is_refused(model, sae, view):
         view.setting = {**view.setting, "sae_hash": "0" * 64}
 
 
+def test_an_sae_that_was_changed_since_is_told_instead_of_steered_with(model):
+    sae = small_sae()
+    view = small_view(model, sae)
+    with torch.no_grad():
+        sae.W_dec.mul_(2)
+    view.run()
+    assert view.wait(30)
+    assert "got the SAE" in view.error
+    assert view.texts == {}
+
+
 def test_names_of_the_widget_machinery_are_its_own(view):
     """An attribute of the view that hides one of them leaves an empty cell in JupyterLab."""
     names = ("_model_name", "_model_module", "_view_name", "_view_module")
