@@ -23,8 +23,8 @@ def cell_figures(grid: Grid, figure: str) -> tuple[Interval, ...]:
 
     Args:
         grid: From `grid`.
-        figure: ``"macro_f1"`` (mean over repeats), ``"accuracy"``, or ``"auroc"``, within each fold and then averaged;
-            a moment's work for each cell.
+        figure: ``"macro_f1"``, ``"accuracy"``, or ``"auroc"``, within each fold and then averaged; a moment's work for
+            each cell. All are means over repeats.
 
     Raises:
         ProbeError: No such figure.
@@ -34,14 +34,18 @@ def cell_figures(grid: Grid, figure: str) -> tuple[Interval, ...]:
     if figure == "macro_f1":
         return tuple(cell.macro_f1 for cell in (*grid.cells, *grid.baselines))
     rows = np.flatnonzero(grid.fold != 0)
-    labels, fold, weights = grid.labels[rows], grid.fold[rows], resamples(grid.group[rows], seed=grid.seed)
+    labels, weights = grid.labels[rows], resamples(grid.group[rows], seed=grid.seed)
     if figure == "accuracy":
-        right = (grid.predicted[:, rows] == labels).astype(np.float32)
+        right = np.mean([each.predicted[:, rows] == labels for each in grid.rounds], axis=0, dtype=np.float32)
         drawn = (weights @ right.T) / weights.sum(1, keepdims=True)
         return tuple(interval(hits.mean(dtype=np.float64), d) for hits, d in zip(right, drawn.T, strict=True))
     ones = np.ones((1, len(rows)), np.float32)
-    area = lambda scores, times: auroc_resampled(labels, scores[rows], fold, times)  # noqa: E731
-    return tuple(interval(area(scores, ones)[0], area(scores, weights)) for scores in grid.scores)
+
+    def area(number: int, times: np.ndarray) -> np.ndarray:
+        each = [auroc_resampled(labels, r.scores[number, rows], r.fold[rows], times) for r in grid.rounds]
+        return np.mean(each, axis=0)
+
+    return tuple(interval(area(i, ones)[0], area(i, weights)) for i in range(len(grid.scores)))
 
 
 def number_of(grid: Grid, name: str) -> int:
@@ -80,7 +84,8 @@ def training_part(grid: Grid, features: TextFeatures, number: int) -> TextFeatur
 def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
     """Fit a cell, or a baseline, on all texts outside the test part.
 
-    Its predictions and scores are those that the grid has of these texts, by fits that had not seen them.
+    Its predictions and scores are those that the grid has of these texts in the first repeat, by fits that had not
+    seen them.
 
     Args:
         grid: From `grid`.

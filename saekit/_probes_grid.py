@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from saekit._probes_classify import strengths
 from saekit._probes_features import TextFeatures
 from saekit._probes_grid_lines import grid_lines, place
-from saekit._probes_grid_result import AXES, Cell, Grid
+from saekit._probes_grid_result import AXES, Cell, Grid, Round
 from saekit._probes_nested import Recipe, validate
 from saekit._probes_pool import check_binarise, check_pooling, pool
 from saekit._probes_progress import Progress, Reporting
@@ -103,18 +103,17 @@ def grid(
     test, difference = _tested(features, dealt[0], cells[best], None if best_line is None else lines[best_line], seed)
     return Grid(
         tuple(c.cell for c in cells), tuple(c.cell for c in lines), axes, best, best_line, test, difference,
-        np.stack([c.predicted for c in [*cells, *lines]]), np.stack([c.scores for c in [*cells, *lines]]),
-        dealt[0].fold, data.labels, dealt[0].duplicates.group, seed, digest_of(data), data.name, data.label_names,
+        _rounds([*cells, *lines], dealt), data.labels, dealt[0].duplicates.group, seed, digest_of(data), data.name, data.label_names,
         balanced,
     )  # fmt: skip
 
 
 class _Found(NamedTuple):
-    """A cell, what it predicts in validation, and how to fit it again."""
+    """A cell, what it predicts in validation in each repeat, and how to fit it again."""
 
     cell: Cell
-    predicted: Int[np.ndarray, " text"]
-    scores: Float[np.ndarray, "text c"]
+    predicted: list[Int[np.ndarray, " text"]]
+    scores: list[Float[np.ndarray, "text c"]]
     recipe: Recipe
 
 
@@ -147,18 +146,21 @@ def _dealt(features: TextFeatures, n_folds: int, seed: int, repeat: int) -> Fold
 
 
 def _validated(recipe, name, setting, features, dealt, weights) -> _Found:
-    labels, n_classes, figures = features.data.labels, len(features.data.label_names), []
-    for number, folds in enumerate(dealt):
-        strength, predicted, scores = validate(recipe, labels, folds, n_classes)
-        rows = folds.train(0)
-        figures.append(f1_of(labels[rows], predicted[rows], n_classes))
-        if number == 0:
-            first = strength, np.where(folds.fold == 0, -1, predicted), scores.astype(np.float32)
-            drawn = f1_resampled(labels[rows], predicted[rows], n_classes, weights)
-    mean = float(np.mean(figures))
-    drawn = drawn - figures[0] + mean
-    spread = float(np.std(figures, ddof=1)) if len(figures) > 1 else float("nan")
-    return _Found(Cell(name, setting, interval(mean, drawn), spread, first[0]), *first[1:], recipe)
+    labels, n_classes, f1, drawn = features.data.labels, len(features.data.label_names), [], []
+    made = [validate(recipe, labels, folds, n_classes) for folds in dealt]
+    rows, test = dealt[0].train(0), dealt[0].fold == 0
+    for _, predicted, _ in made:
+        f1.append(f1_of(labels[rows], predicted[rows], n_classes))
+        drawn.append(f1_resampled(labels[rows], predicted[rows], n_classes, weights))
+    spread = float(np.std(f1, ddof=1)) if len(f1) > 1 else float("nan")
+    cell = Cell(name, setting, interval(float(np.mean(f1)), np.mean(drawn, axis=0)), spread, made[0][0])
+    predicted = [np.where(test, -1, predicted) for _, predicted, _ in made]
+    return _Found(cell, predicted, [scores.astype(np.float32) for *_, scores in made], recipe)
+
+
+def _rounds(found: Sequence[_Found], dealt: Sequence[Folds]) -> tuple[Round, ...]:
+    stack = lambda of, i: np.stack([getattr(row, of)[i] for row in found])  # noqa: E731
+    return tuple(Round(stack("predicted", i), stack("scores", i), folds.fold) for i, folds in enumerate(dealt))
 
 
 def _tested(features, folds: Folds, best, line, seed: int) -> tuple[Scores, Comparison | None]:

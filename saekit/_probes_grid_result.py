@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from saekit._probes_score import Comparison, Interval, Scores, f1_of, f1_resampled, interval, resamples
+from saekit._probes_score import Comparison, Interval, Scores, f1_resampled, interval, resamples
 from saekit._probes_store import read_result, write_result
 from saekit.errors import ProbeError
 
@@ -22,8 +23,8 @@ class Cell:
         name: Of the baseline, with its layer if there are several; of a cell its four settings.
         setting: Site, pooling, binarise, classifier, also of a control; ``baseline`` and ``hook`` of a baseline on
             hidden states; {} of other baselines.
-        macro_f1: In validation, on the texts outside the test part; the mean over repeats with the interval of the
-            first.
+        macro_f1: In validation, on the texts outside the test part; the mean over repeats, with the interval of that
+            mean.
         spread: Standard deviation of macro F1 over repeats (other folds); NaN for one.
         strength: Chosen in the first repeat.
     """
@@ -33,6 +34,20 @@ class Cell:
     macro_f1: Interval
     spread: float
     strength: float
+
+
+class Round(NamedTuple):
+    """What one repeat predicts in validation.
+
+    Attributes:
+        predicted: ``[cell or baseline, text]``; -1 in the test part.
+        scores: ``[cell or baseline, text, class]``: how strongly each class was predicted; 0 in the test part.
+        fold: In which the text was left out of the fit; 0 is the test part, the same in every repeat.
+    """
+
+    predicted: Int[np.ndarray, "cell text"]
+    scores: Float[np.ndarray, "cell text c"]
+    fold: Int[np.ndarray, " text"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +62,7 @@ class Grid:
         best_baseline: Number of the baseline with the best.
         test: How good the best cell is on the test part, which nothing before has seen.
         test_difference: Best cell minus best baseline there; None without baselines.
-        predicted: ``[cell or baseline, text]`` in validation, first repeat; -1 in the test part.
-        scores: ``[cell or baseline, text, class]``: how strongly each class was predicted there; 0 in the test part.
-        fold: In which the text was left out of the fit, first repeat; 0 is the test part.
+        rounds: The predictions of every repeat. Each figure in validation, and each difference, is the mean over them.
         labels: The truth.
         group: Duplicates.
         seed: Of folds and resamples.
@@ -66,9 +79,7 @@ class Grid:
     best_baseline: int | None
     test: Scores
     test_difference: Comparison | None
-    predicted: Int[np.ndarray, "cell text"]
-    scores: Float[np.ndarray, "cell text c"]
-    fold: Int[np.ndarray, " text"]
+    rounds: tuple[Round, ...]
     labels: Int[np.ndarray, " text"]
     group: Int[np.ndarray, " text"]
     seed: int
@@ -87,21 +98,35 @@ class Grid:
         """Best cell against best baseline on the test part, or None where the interval holds 0."""
         return None if self.test_difference is None else self.test_difference.verdict
 
+    @property
+    def predicted(self) -> Int[np.ndarray, "cell text"]:
+        """Predictions of the first repeat; see `Round`."""
+        return self.rounds[0].predicted
+
+    @property
+    def scores(self) -> Float[np.ndarray, "cell text c"]:
+        """Scores of the first repeat; see `Round`."""
+        return self.rounds[0].scores
+
+    @property
+    def fold(self) -> Int[np.ndarray, " text"]:
+        """Folds of the first repeat; see `Round`."""
+        return self.rounds[0].fold
+
     @cached_property
-    def _resampled(self) -> tuple[Int[np.ndarray, " row"], np.ndarray]:
-        rows = np.flatnonzero(self.predicted[0] >= 0)
+    def _resampled(self) -> Float[np.ndarray, "cell sample"]:
+        rows = np.flatnonzero(self.fold != 0)
         weights = resamples(self.group[rows], seed=self.seed)
-        f1 = [f1_resampled(self.labels[rows], row[rows], len(self.label_names), weights) for row in self.predicted]
-        return rows, np.stack(f1)
+        f1 = lambda said: f1_resampled(self.labels[rows], said[rows], len(self.label_names), weights)  # noqa: E731
+        return np.mean([[f1(said) for said in each.predicted] for each in self.rounds], axis=0)
 
     def difference(self, one: int, other: int) -> Interval:
         """Return macro F1 of one cell minus that of another in validation; if it holds 0, they may be equal.
 
         Cells go by number, baselines after them: the first is ``len(cells)``.
         """
-        rows, drawn = self._resampled
-        value = [f1_of(self.labels[rows], self.predicted[i][rows], len(self.label_names)) for i in (one, other)]
-        return interval(value[0] - value[1], drawn[one] - drawn[other])
+        value = [(*self.cells, *self.baselines)[i].macro_f1.value for i in (one, other)]
+        return interval(value[0] - value[1], self._resampled[one] - self._resampled[other])
 
     def behind_best(self, cell: int) -> Interval:
         """Return macro F1 of the best cell minus that of another; see `difference`."""
@@ -119,9 +144,7 @@ class Grid:
         """
         if axis not in self.axes:
             raise ProbeError(f"no axis {axis!r}: expected {', '.join(self.axes)}")
-        rows, drawn = self._resampled
-        n_classes = len(self.label_names)
-        value = np.array([f1_of(self.labels[rows], row[rows], n_classes) for row in self.predicted[: len(self.cells)]])
+        drawn, value = self._resampled, np.array([cell.macro_f1.value for cell in self.cells])
         of = {level: [i for i, c in enumerate(self.cells) if c.setting[axis] == level] for level in self.axes[axis]}
         middle = np.mean([value[i].mean() for i in of.values()])
         middle_drawn = np.mean([drawn[i].mean(0) for i in of.values()], axis=0)
@@ -141,7 +164,8 @@ class Grid:
         if (d := self.test_difference) is not None:
             about["difference"] = [d.name, d.other, _listed(d.macro_f1), _listed(d.auroc), d.p_value, d.only_first,
                                    d.only_second, d.verdict]  # fmt: skip
-        arrays = {name: getattr(self, name) for name in ("predicted", "scores", "fold", "labels", "group")}
+        arrays = {name: np.stack([getattr(each, name) for each in self.rounds]) for name in Round._fields}
+        arrays |= {"labels": self.labels, "group": self.group}
         arrays |= {name: getattr(self.test, name) for name in ("confusion", "precision", "recall", "f1")}
         write_result(path, "grid", about, arrays)
 
@@ -163,11 +187,11 @@ def load_grid(path: Path | str) -> Grid:
     difference = None
     if d := about.get("difference"):
         difference = Comparison(d[0], d[1], Interval(*d[2]), Interval(*d[3]), *d[4:])
+    rounds = tuple(map(Round, *(arrays[name] for name in Round._fields)))
     return Grid(
         cells(about["cells"]), cells(about["baselines"]), {k: tuple(v) for k, v in about["axes"].items()},
-        about["best"], about["best_baseline"], test, difference, arrays["predicted"], arrays["scores"],
-        arrays["fold"], arrays["labels"], arrays["group"], about["seed"], about["digest"], about["data_name"],
-        tuple(about["label_names"]), about["balanced"],
+        about["best"], about["best_baseline"], test, difference, rounds, arrays["labels"], arrays["group"],
+        about["seed"], about["digest"], about["data_name"], tuple(about["label_names"]), about["balanced"],
     )  # fmt: skip
 
 

@@ -44,6 +44,21 @@ def test_figures_are_those_of_scikit_learn(made):
         cells.cell_figures(grid, "f2")
 
 
+def test_over_repeats_figures_are_means():
+    from sklearn.metrics import roc_auc_score
+
+    grid = probes.grid(planted(120, signal=0.5), **{**OPTIONS, "baselines": ()}, repeats=3)
+    rows = np.flatnonzero(grid.fold != 0)
+    for number in range(len(grid.cells)):
+        right = [(r.predicted[number] == grid.labels)[rows].mean() for r in grid.rounds]
+        assert cells.cell_figures(grid, "accuracy")[number].value == pytest.approx(np.mean(right))
+        areas = []
+        for r in grid.rounds:
+            margin = r.scores[number, :, 1].astype(np.float64) - r.scores[number, :, 0]
+            areas += [roc_auc_score(grid.labels[r.fold == f], margin[r.fold == f]) for f in range(1, 5)]
+        assert cells.cell_figures(grid, "auroc")[number].value == pytest.approx(np.mean(areas), abs=1e-6)
+
+
 def test_differences_have_the_sign_of_the_figures(made):
     _, grid = made
     line = len(grid.cells)

@@ -95,6 +95,68 @@ def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
     np.testing.assert_array_equal(twice.predicted, found.predicted)
 
 
+@pytest.fixture(scope="module")
+def repeated():
+    """A weak signal, so that cells lie close together and repeats differ."""
+    options = {**OPTIONS, "classifiers": ("difference", "ridge"), "poolings": ("max", "mean", "sum")}
+    return probes.grid(planted(120, signal=0.5), **options, repeats=4)
+
+
+def test_over_repeats_every_figure_is_the_mean(repeated):
+    """The best cell was chosen by the mean, and what lay behind it measured in the first repeat: best minus -.021."""
+    from sklearn.metrics import f1_score
+
+    grid, everyone = repeated, [*repeated.cells, *repeated.baselines]
+    assert len(grid.rounds) == 4 and len({r.fold.tobytes() for r in grid.rounds}) == 4
+    rows = np.flatnonzero(grid.fold != 0)
+    assert all(np.array_equal(np.flatnonzero(r.fold != 0), rows) for r in grid.rounds)
+    f1 = [[f1_score(grid.labels[rows], said[rows], average="macro") for said in r.predicted] for r in grid.rounds]
+    np.testing.assert_allclose([c.macro_f1.value for c in everyone], np.mean(f1, axis=0), atol=1e-9)
+    np.testing.assert_allclose([c.spread for c in everyone], np.std(f1, axis=0, ddof=1), atol=1e-9)
+    best = grid.best_cell.macro_f1.value
+    for i, cell in enumerate(everyone):
+        gap = grid.behind_best(i)
+        assert gap.value == pytest.approx(best - cell.macro_f1.value) and gap.low <= gap.value <= gap.high
+        assert gap.value >= 0 or i >= len(grid.cells)
+    assert np.ptp([f1[0][i] for i in grid.as_good]) > 0
+    by_level = {
+        level: [c.macro_f1.value for c in grid.cells if c.setting["pooling"] == level] for level in ("max", "sum")
+    }
+    effect = grid.effect("pooling")
+    between = np.mean(by_level["max"]) - np.mean(by_level["sum"])
+    assert effect["max"].value - effect["sum"].value == pytest.approx(between)
+
+
+def test_over_repeats_intervals_are_those_of_the_mean(repeated):
+    """By hand: draw groups of texts, and take the mean over repeats of every draw."""
+    from sklearn.metrics import f1_score
+
+    from saekit._probes_score import resamples
+
+    grid, rows = repeated, np.flatnonzero(repeated.fold != 0)
+    weights = resamples(grid.group[rows], seed=grid.seed)
+    one, other = grid.best, (grid.best + 1) % len(grid.cells)
+    drawn = np.array([
+        [np.mean([f1_score(grid.labels[rows], r.predicted[i][rows], average="macro", sample_weight=w)
+                  for r in grid.rounds]) for i in (one, other)]
+        for w in weights[:40]
+    ])  # fmt: skip
+    np.testing.assert_allclose(grid._resampled[[one, other], :40].T, drawn, atol=1e-5)
+    quantiles = np.quantile(grid._resampled[other], [0.025, 0.975])
+    np.testing.assert_allclose([grid.cells[other].macro_f1.low, grid.cells[other].macro_f1.high], quantiles, atol=1e-6)
+    quantiles = np.quantile(grid._resampled[one] - grid._resampled[other], [0.025, 0.975])
+    np.testing.assert_allclose([grid.behind_best(other).low, grid.behind_best(other).high], quantiles, atol=1e-6)
+
+
+def test_repeats_come_back_from_disk(repeated, tmp_path):
+    repeated.save(tmp_path / "g.safetensors")
+    again = probes.load_grid(tmp_path / "g.safetensors")
+    assert again.as_good == repeated.as_good and again.effect("pooling") == repeated.effect("pooling")
+    for one, other in zip(again.rounds, repeated.rounds, strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_a_baseline_is_tested_beside_the_best_cell(found, features):
     assert found.test_difference.other == "bag-of-words"
     alone = probes.grid(features, **{**OPTIONS, "baselines": ("majority",)})

@@ -97,7 +97,7 @@ function render({ model, el }) {
     const drawn = [heatMap(all), baselineMap(all)].filter(Boolean);
     body.classList.toggle("saekit-broad", facts().axes.site.length * facts().axes.classifier.length > BROAD);
     maps.replaceChildren(...drawn.map((table) => h("div", { class: "saekit-map-frame" }, table)));
-    key.replaceChildren(h("p", { class: "saekit-faint" }, `${PROBE_FIGURES[shownFigure()]} in validation on ${facts().n_validation} texts, with its 95 % interval`), heatKey(all.scale));
+    key.replaceChildren(h("p", { class: "saekit-faint" }, `${PROBE_FIGURES[shownFigure()]} in validation on ${facts().n_validation} texts${facts().repeats > 1 ? `, mean over ${facts().repeats} repeats` : ""}, with its 95 % interval`), heatKey(all.scale));
     drawSelection();
     if (held !== null) maps.querySelector(`[data-cell="${held}"]`)?.focus({ preventScroll: true });
   }
@@ -134,7 +134,7 @@ function render({ model, el }) {
     card.replaceChildren(
       h("h3", { title: cells[number].name }, cells[number].label), figureList(model.get("_figures"), number, PROBE_FIGURES),
       h("p", {}, standingWords(cells[number], number, facts())), over ? h("p", {}, over) : "",
-      h("div", { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Confusion matrix" }, confusionTable(opened.confusion, classes)),
+      h("div", { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Confusion matrix" }, confusionTable(opened.confusion, classes, facts().repeats)),
       ...weights, none ?? "");
     refocus(card, inside);
   }

@@ -58,8 +58,8 @@ export function heatKey([low, high]) {
 }
 
 /** Texts by true class and prediction; many classes as their largest confusions. */
-export function confusionTable(matrix, classes) {
-  const caption = (words) => h("caption", {}, words);
+export function confusionTable(matrix, classes, repeats = 1) {
+  const caption = (words) => h("caption", {}, repeats > 1 ? `${words}; each text counted once in each of ${repeats} repeats` : words);
   if (classes.length > CONFUSED_CLASSES)
     return h("table", { class: "saekit-confusion" }, caption("largest confusions in validation, texts"),
       h("tbody", {}, ...largestConfusions(matrix).map(([t, p, n]) => h("tr", {}, h("th", { scope: "row" }, h("bdi", {}, classes[t]), " taken for ", h("bdi", {}, classes[p])), h("td", {}, grouped(n))))));

@@ -50,6 +50,7 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
         "best": grid.best,
         "best_baseline": None if grid.best_baseline is None else len(grid.cells) + grid.best_baseline,
         "n_cells": len(grid.cells),
+        "repeats": len(grid.rounds),
         "n_validation": int((grid.fold != 0).sum()),
         "n_test": grid.test.n,
         "choice": choice_words(grid),
@@ -141,11 +142,15 @@ def two(value: float | None) -> str:
 def opened_cell(
     number_: int, grid: "Grid", result: "ProbeResult | None" = None, part: "TextFeatures | None" = None
 ) -> dict[str, Any]:
-    """Return a cell's confusion matrix in validation and, of a fitted one, the columns that weigh most by class."""
+    """Return a cell's confusion matrix in validation and, of a fitted one, the columns that weigh most by class.
+
+    The matrix is the sum over repeats, so that its diagonal is the accuracy that is shown.
+    """
     from saekit._probes_score import confusion_of
 
     rows = np.flatnonzero(grid.fold != 0)
-    matrix = confusion_of(grid.labels[rows], grid.predicted[number_][rows], len(grid.label_names))
+    each = [confusion_of(grid.labels[rows], r.predicted[number_][rows], len(grid.label_names)) for r in grid.rounds]
+    matrix = np.sum(each, axis=0)
     made: dict[str, Any] = {"number": number_, "confusion": matrix.tolist(), "features": None, "words": None}
     if number_ < len(grid.cells) and grid.best_baseline is not None:
         made["over_baseline"] = bounds(grid.difference(number_, len(grid.cells) + grid.best_baseline))

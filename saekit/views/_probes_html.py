@@ -51,12 +51,18 @@ def probes_html(state: Mapping[str, Any]) -> str:
         return f'<div style="max-width:68em;line-height:1.5">{head}<p style="margin:0">{wait}</p></div>'
     about = (
         f'<p style="margin:.4em 0 0;{_QUIET}">{escape(state["names"][state["figure"]])} with its 95 % interval, in '
-        f"validation on {facts['n_validation']:,} texts. ★ best by macro F1, ≈ not to be told from it.</p>"
+        f"validation on {facts['n_validation']:,} texts{over_repeats(facts)}. ★ best by macro F1, "
+        "≈ not to be told from it.</p>"
     )
     words = f'<p style="margin:0">{escape(facts["choice"])}</p><p style="margin:0">{escape(facts["tested"])}</p>'
     words += f'<p style="margin:0"><strong>{escape(facts["verdict"])}</strong></p>'
     body = head + words + about + _heat_map(state) + _cell(state) + _text(state)
     return f'<div style="max-width:68em;line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
+
+
+def over_repeats(facts: Mapping[str, Any]) -> str:
+    """Say that a figure is a mean, if it is."""
+    return f", mean over {facts['repeats']} repeats" if facts["repeats"] > 1 else ""
 
 
 def mark_of(row: Mapping[str, Any], number: int, best: int) -> str:
@@ -133,7 +139,7 @@ def _cell(state: Mapping[str, Any]) -> str:
     row = state["cells"][opened["number"]]
     shown = ", ".join(f"{state['names'][f]} {interval_words(v[opened['number']])}" for f, v in state["figures"].items())
     head = f'<p style="margin:.6em 0 0"><strong>{escape(row["label"])}</strong></p><p style="margin:0">{shown}</p>'
-    tables = [_confusion(opened["confusion"], state["facts"]["classes"])]
+    tables = [_confusion(opened["confusion"], state["facts"]["classes"], state["facts"]["repeats"])]
     if opened["features"]:
         tables.append(_features(opened["features"], state))
     return (
@@ -147,8 +153,9 @@ def confusions(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     return sorted(off, key=lambda entry: -entry[2])[:MOST_CLASSES]
 
 
-def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    caption = f"{_CAPTION}texts by true class (rows) and prediction (columns)</caption>"
+def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], repeats: int) -> str:
+    counted = f", each counted once in each of {repeats} repeats" if repeats > 1 else ""
+    caption = f"{_CAPTION}texts by true class (rows) and prediction (columns){counted}</caption>"
     if len(classes) > MOST_CLASSES:
         rows = "".join(
             f'<tr><td style="{_CELL}">{escape(classes[t])} taken for {escape(classes[p])}</td>'

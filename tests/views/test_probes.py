@@ -147,6 +147,21 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
     assert view._opened["words"] is None and view.probe.fitted is None
 
 
+def test_over_repeats_the_view_says_what_the_grid_says(features):
+    grid = probes.grid(features, **OPTIONS, repeats=3, progress=False)
+    view = Probes(grid, features)
+    assert view.wait(30) and view._facts["repeats"] == 3
+    rows = grid.fold != 0
+    for i, row in enumerate(view._cells):
+        value = view._figures["macro_f1"][i][0]
+        assert row["behind"][0] == pytest.approx(grid.best_cell.macro_f1.value - value)
+        right = np.trace(data.opened_cell(i, grid)["confusion"]) / (3 * rows.sum())
+        assert right == pytest.approx(view._figures["accuracy"][i][0]), "every text is counted in every repeat"
+    shown = view._repr_html_()
+    assert "mean over 3 repeats" in shown and "each counted once in each of 3 repeats" in shown
+    assert "repeats" not in Probes(probes.grid(features, **OPTIONS, progress=False))._repr_html_()
+
+
 def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, grid, features):
     view = Probes(grid, features, model=model, sae={"s": random_sae()})
     assert view.wait(30)
