@@ -8,28 +8,22 @@ them. Faithfulness depends on such choices (Miller et al. 2024): it may lie belo
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit._circuits_features import (
-    ERROR,
-    FeatureCircuit,
-    Node,
-    _ordered,
-    directions_of,
-    named_positions,
-)
-from saekit._circuits_localise import Directions
-from saekit._circuits_tasks import Task
-from saekit.errors import SAEError
+from saekit._circuits_dictionary import Dictionary, ordered, whole_number
+from saekit._circuits_features import named_positions
+from saekit._circuits_pairs import Task
+from saekit._circuits_result import ERROR, Dictionaries, FeatureCircuit, Node, checked_circuit
+from saekit.errors import SAEError, TaskError
 from saekit.models import check_hook, hidden_states, last_logits_from
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
+    from sae_lens import SAETransformerBridge
 
 Errors = Literal["kept", "ablated"]
 
@@ -68,7 +62,7 @@ class Faithfulness:
 
 def faithfulness(
     model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
+    dictionaries: Dictionaries,
     task: Task,
     circuit: FeatureCircuit,
     *,
@@ -81,36 +75,33 @@ def faithfulness(
     Args:
         model: The model.
         dictionaries: Those of the circuit.
-        task: Prompts to run; a circuit should be tested on others than those it was found by.
+        task: Prompts to run, at least two different ones; a circuit should be tested on others than those it was
+            found by.
         circuit: From `feature_circuit`; its features are taken in the order of their effects.
         sizes: How many features to keep, over all layers and positions.
         errors: "kept" or "ablated", in all runs but that of the model.
         batch_size: Prompts a pass.
 
     Raises:
-        SAEError: Dictionaries or positions other than the circuit's.
+        SAEError: Dictionaries or positions other than the circuit's, or sizes that are none.
+        TaskError: Fewer than two different prompts, or prompts on which ablating everything changes nothing.
     """
-    ordered = _ordered(model, dictionaries)
-    widths = tuple(len(directions_of(dictionary)) for _, dictionary in ordered)
-    if tuple(hook for hook, _ in ordered) != circuit.hook_names or widths != tuple(
-        effects.shape[1] for effects in circuit.features
-    ):
-        raise SAEError(f"the circuit is of {', '.join(circuit.hook_names)}: pass the dictionaries it was made with")
-    if tuple(task.positions) != circuit.positions:
-        raise SAEError(
-            f"the circuit has positions {', '.join(circuit.positions)}, the task {', '.join(task.positions)}"
-        )
+    sizes = [whole_number("sizes of circuits", size, 0) for size in sizes]
+    if not sizes:
+        raise SAEError("sizes names no size: expected at least one number of features, such as (0, 10, 100)")
+    layers = checked_circuit(model, dictionaries, task, circuit)
+    check_ablation(task)
     if errors not in ("kept", "ablated"):
         raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
-    means = mean_nodes(model, dictionaries, task, batch_size=batch_size)
-    runs = tuple(clean_runs(model, ordered, task, batch_size=batch_size))
-    run = partial(ablated, model, ordered, runs, means)
-    with_errors = {Node(layer, p, ERROR) for layer in range(len(ordered)) for p in range(len(circuit.positions))}
+    means = mean_nodes(model, layers, task, batch_size=batch_size)
+    runs = tuple(clean_runs(model, layers, task, batch_size=batch_size))
+    run = partial(ablated, model, layers, runs, means)
+    with_errors = {Node(layer, p, ERROR) for layer in range(len(layers)) for p in range(len(circuit.positions))}
     kept = with_errors if errors == "kept" else set()
     whole, nothing = run(None), run(set())
     order = circuit.top(max(sizes))
     points = sorted({min(size, len(order)) for size in sizes})
-    share = lambda value: (value - nothing) / (whole - nothing)  # noqa: E731
+    share = partial(share_kept, whole=whole, nothing=nothing)
     return Faithfulness(
         task=task.name,
         sizes=np.array(points),
@@ -131,28 +122,42 @@ class Means:
     errors: tuple[Float[Tensor, "position d_model"], ...]
 
 
+def check_ablation(task: Task) -> None:
+    """Raise TaskError where means over the prompts are the prompts' own values, so that nothing would be ablated."""
+    if len({tuple(ids.tolist()) for ids in task.ids}) < 2:
+        raise TaskError(
+            f"all {len(task)} clean prompts of the task are the same: outside of a circuit a feature takes its mean "
+            f"over the prompts, and the mean of one prompt changes nothing. Add pairs with other prompts"
+            if len(task) > 1
+            else "the task has one pair: outside of a circuit a feature takes its mean over the prompts, and the mean "
+            "of one prompt changes nothing. Add pairs"
+        )
+
+
+def share_kept(value: float, whole: float, nothing: float) -> float:
+    """Return where a value lies between nothing (0) and the whole model (1); TaskError if the two are the same."""
+    if abs(whole - nothing) < 1e-5:
+        raise TaskError(
+            f"the logit difference is {whole:+.3f}, also with all features and errors at their means: there is no "
+            f"share of it to keep. Add pairs with other prompts, or name the positions that matter"
+        )
+    return (value - nothing) / (whole - nothing)
+
+
 @torch.no_grad()
-def mean_nodes(
-    model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
-    task: Task,
-    *,
-    batch_size: int = 16,
-) -> Means:
+def mean_nodes(model: "SAETransformerBridge", dictionaries: Dictionaries, task: Task, *, batch_size: int = 16) -> Means:
     """Return the mean of every node over the clean prompts of a task."""
     features, errors = [], []
-    for hook, dictionary in _ordered(model, dictionaries):
-        rows = directions_of(dictionary)
-        total = torch.zeros(len(task.positions), len(rows), dtype=torch.float64)
-        missed = torch.zeros(len(task.positions), rows.shape[1], dtype=torch.float64)
+    for dictionary in ordered(model, dictionaries):
+        total = torch.zeros(len(task.positions), len(dictionary.rows), dtype=torch.float64)
+        missed = torch.zeros(len(task.positions), dictionary.rows.shape[1], dtype=torch.float64)
         count = torch.zeros(len(task.positions), 1, dtype=torch.float64)
         for _, part in task.batches(batch_size):
-            states = hidden_states(model, torch.stack(part.ids), hook)
-            active = dictionary.encode(states).to(states.dtype)
-            error = states - active @ rows.to(states.dtype)
+            states = hidden_states(model, torch.stack(part.ids), dictionary.hook_name)
             for which, prompt, at in named_positions(part):
-                total[which] += active[prompt, at].sum(0).double()
-                missed[which] += error[prompt, at].sum(0).double()
+                here = dictionary.split(states[prompt, at])
+                total[which] += here.features.sum(0).double()
+                missed[which] += here.error.sum(0).double()
                 count[which] += len(prompt)
         features.append((total / count.clamp(min=1)).to(states.dtype))
         errors.append((missed / count.clamp(min=1)).to(states.dtype))
@@ -161,20 +166,20 @@ def mean_nodes(
 
 def clean_runs(
     model: "SAETransformerBridge",
-    ordered: "list[tuple[str, SAE[Any] | Directions]]",
+    layers: list[Dictionary],
     task: Task,
     *,
     batch_size: int = 16,
 ) -> Iterator[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]]:
     """Yield the parts of a task with their clean states at the lowest dictionary: what all ablations start from."""
     for _, part in task.batches(batch_size):
-        yield part, hidden_states(model, torch.stack(part.ids), ordered[0][0])
+        yield part, hidden_states(model, torch.stack(part.ids), layers[0].hook_name)
 
 
 @torch.no_grad()
 def ablated(
     model: "SAETransformerBridge",
-    ordered: "list[tuple[str, SAE[Any] | Directions]]",
+    layers: list[Dictionary],
     runs: Iterable[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]],
     means: Means,
     kept: Collection[Node] | None,
@@ -189,13 +194,13 @@ def ablated(
     for part, states in runs:
         edits = [
             partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
-            for layer, (_, dictionary) in enumerate(ordered if kept is not None else [])
+            for layer, dictionary in enumerate(layers if kept is not None else [])
         ]
         if edits:
             states = edits[0](states)
-        hooks = [(check_hook(model, hook), edit) for (hook, _), edit in zip(ordered[1:], edits[1:], strict=False)]
-        with model.hooks(fwd_hooks=hooks):
-            logits = last_logits_from(model, torch.stack(part.ids), states, ordered[0][0])
+        points = [check_hook(model, dictionary.hook_name) for dictionary in layers[1:]]
+        with model.hooks(fwd_hooks=list(zip(points, edits[1:], strict=False))):
+            logits = last_logits_from(model, torch.stack(part.ids), states, layers[0].hook_name)
         total += (logits.gather(1, part.answers[:, None]) - logits.gather(1, part.foils[:, None])).sum().item()
         prompts += len(part)
     return total / prompts
@@ -205,23 +210,21 @@ def _edit(
     states: Tensor,
     hook: object = None,
     *,
-    dictionary: "SAE[Any] | Directions",
+    dictionary: Dictionary,
     layer: int,
     part: Task,
     means: Means,
     kept: Collection[Node],
     inside: bool,
 ) -> Tensor:
-    rows = directions_of(dictionary).to(states.dtype)
     states = states.clone()
     for which, prompt, at in named_positions(part):
-        here = states[prompt, at]
-        active = dictionary.encode(here).to(here.dtype)
+        here = dictionary.split(states[prompt, at])
         chosen = [node.feature for node in kept if (node.layer, node.position) == (layer, which) and node.feature >= 0]
-        keep = torch.full((len(rows),), not inside)
+        keep = torch.full((len(dictionary.rows),), not inside)
         keep[chosen] = inside
-        move = torch.where(keep, 0, means.features[layer][which] - active) @ rows
+        move = dictionary.writes(torch.where(keep, 0, means.features[layer][which] - here.features) * here.scale)
         if Node(layer, which, ERROR) not in kept:
-            move = move + means.errors[layer][which] - (here - active @ rows)
-        states[prompt, at] = here + move
+            move = move + means.errors[layer][which] - here.error
+        states[prompt, at] += move
     return states

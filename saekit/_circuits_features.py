@@ -1,146 +1,70 @@
 """Feature circuits: which features at which positions an answer rests on, and which of them act through which.
 
 Marks et al. 2024, section 3. Nodes are the features of dictionaries on one or several layers, with one error node a
-layer and position for what the dictionary misses. A node's effect is a first-order estimate of how much the logit
-difference falls when the node takes its value from the corrupted run; an edge's weight is the part of it that goes
-through a feature of the next layer.
+layer and position for what the dictionary misses. A node's effect estimates how much the logit difference falls when
+the node takes its value from the corrupted run; an edge's weight is the part of it that goes through a feature of the
+next layer.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit._circuits_localise import Directions
-from saekit._circuits_tasks import Task
-from saekit.errors import SAEError
+from saekit._circuits_dictionary import Dictionary, ordered, whole_number
+from saekit._circuits_pairs import Task
+from saekit._circuits_result import ERROR, Dictionaries, Edge, FeatureCircuit, Node, checked_circuit
+from saekit.errors import TaskError
 from saekit.models import check_hook, hidden_states, last_logits_from, stop_layer
-from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
+    from sae_lens import SAETransformerBridge
 
-ERROR = -1  # the number of an error node
-
-
-@dataclass(frozen=True, order=True)
-class Node:
-    """A feature, or the reconstruction error (feature -1), of one layer at one named position."""
-
-    layer: int  # index into the circuit's hook points, lowest layer first
-    position: int  # index into the circuit's positions
-    feature: int
-
-
-@dataclass(frozen=True)
-class Edge:
-    """How much of the effect of ``source`` goes through ``target``, in logits."""
-
-    source: Node
-    target: Node
-    weight: float
-
-
-@dataclass(frozen=True)
-class FeatureCircuit:
-    """Effects of all nodes on the logit difference, in logits, mean over prompts.
-
-    Attributes:
-        task: Name of the task.
-        hook_names: Of the dictionaries, lowest layer first.
-        positions: Names of the positions.
-        features: For each hook point ``[position, feature]``; positive: the feature supports the answer.
-        errors: ``[layer, position]``, the same for the reconstruction errors.
-        elsewhere: ``[layer]``, the sum of all effects at positions that the task does not name.
-        gap: Logit difference of the clean minus that of the corrupted runs: what the effects of each layer sum to, if
-            the estimate is right (`completeness`).
-        steps: Points between the two runs at which gradients were taken; 1: at the clean run only.
-        n_prompts: Pairs behind each number.
-    """
-
-    task: str
-    hook_names: tuple[str, ...]
-    positions: tuple[str, ...]
-    features: tuple[Float[np.ndarray, "position _feature"], ...]
-    errors: Float[np.ndarray, "layer position"]
-    elsewhere: Float[np.ndarray, "layer"]
-    gap: float
-    steps: int
-    n_prompts: int
-
-    @property
-    def completeness(self) -> Float[np.ndarray, "layer"]:
-        """Sum of all effects of each layer over the gap: 1 where the first-order estimate accounts for all of it."""
-        found = np.array([effects.sum() for effects in self.features])
-        return (found + self.errors.sum(1) + self.elsewhere) / self.gap
-
-    def effect(self, node: Node) -> float:
-        """Return the effect of one node."""
-        here = self.errors[node.layer] if node.feature == ERROR else self.features[node.layer][:, node.feature]
-        return float(here[node.position])
-
-    def top(self, k: int, *, errors: bool = False, layer: int | None = None) -> tuple[Node, ...]:
-        """Return the k nodes with the largest effect in absolute value, features only unless ``errors``."""
-        nodes = []
-        for number, effects in enumerate(self.features):
-            if layer is not None and number != layer:
-                continue
-            width = effects.shape[1]
-            order = np.argsort(-np.abs(effects), axis=None, kind="stable")[:k]
-            nodes += [Node(number, int(at) // width, int(at) % width) for at in order]
-            nodes += [Node(number, p, ERROR) for p in range(len(self.positions))] if errors else []
-        return tuple(sorted(nodes, key=lambda node: -abs(self.effect(node)))[:k])
-
-    def __repr__(self) -> str:
-        shares = ", ".join(
-            f"{hook} {share:.0%}" for hook, share in zip(self.hook_names, self.completeness, strict=True)
-        )
-        return (
-            f"FeatureCircuit({self.task}, {self.n_prompts} pairs, gap {self.gap:+.2f} logits; the effects, errors "
-            f"included, account for: {shares})"
-        )
+STEPS = 5  # points between the runs
 
 
 def feature_circuit(
     model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
+    dictionaries: Dictionaries,
     task: Task,
     *,
-    steps: int = 1,
+    steps: int = STEPS,
     batch_size: int = 8,
 ) -> FeatureCircuit:
     """Estimate the effect of every feature and error of every dictionary at every named position.
 
     Args:
         model: The model.
-        dictionaries: SAEs or `Directions` on different layers of the residual stream, in any order.
+        dictionaries: SAEs or `Directions` on different layers of the residual stream, in any order, or a single one.
         task: Pairs of prompts.
-        steps: 1: attribution patching, with the gradient of the clean run. More: integrated gradients, the mean
-            gradient over as many points on the line from the clean to the corrupted state.
+        steps: Integrated gradients: the mean gradient over as many points on the line from the clean to the corrupted
+            state. 1: attribution patching, with the gradient of the clean run alone; cheaper, and wrong where
+            attention saturates (`FeatureCircuit.completeness` says how wrong).
         batch_size: Prompts a pass.
 
     Raises:
-        SAEError: No dictionaries, or two on one hook point, or one that does not fit the model.
+        SAEError: No dictionaries, two on one hook point, a transcoder, one that does not fit the model, or no steps.
+        TaskError: Clean and corrupted prompts have the same logit difference: there is nothing to account for.
     """
-    ordered = _ordered(model, dictionaries)
+    steps = whole_number("steps", steps, 1)
+    layers = ordered(model, dictionaries)
     names = tuple(task.positions)
-    features, errors, elsewhere = [], np.zeros((len(ordered), len(names))), np.zeros(len(ordered))
-    gap = 0.0
-    for layer, (hook, dictionary) in enumerate(ordered):
-        rows = directions_of(dictionary)
-        total = torch.zeros(len(names), len(rows), dtype=torch.float64)
+    features, errors, elsewhere = [], np.zeros((len(layers), len(names))), np.zeros(len(layers))
+    gap = _gap(model, layers[0].hook_name, task, batch_size)
+    for layer, dictionary in enumerate(layers):
+        hook = dictionary.hook_name
+        total = torch.zeros(len(names), len(dictionary.rows), dtype=torch.float64)
         for _, part in task.batches(batch_size):
             ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
             clean, corrupted = hidden_states(model, ids, hook), hidden_states(model, other, hook)
             gradient = _mean_gradient(model, part, ids, clean, corrupted, hook, steps)
             with torch.no_grad():
-                change, missed = _change(dictionary, rows, clean, corrupted)
-                effects = (gradient @ rows.T.to(gradient.dtype)) * change  # [prompt, pos, feature]
+                change, missed = _change(dictionary, clean, corrupted)
+                effects = (gradient @ dictionary.rows.T.to(gradient.dtype)) * change  # [prompt, pos, feature]
                 of_error = (gradient * missed).sum(-1)  # [prompt, pos]
             everywhere = effects.sum().item() + of_error.sum().item()
             for which, prompt, at in named_positions(part):
@@ -148,19 +72,24 @@ def feature_circuit(
                 errors[layer, which] += of_error[prompt, at].sum().item()
                 everywhere -= effects[prompt, at].sum().item() + of_error[prompt, at].sum().item()
             elsewhere[layer] += everywhere
-            if layer == 0:
-                gap += (_metric(model, part, ids, clean, hook) - _metric(model, part, ids, corrupted, hook)).item()
         features.append((total / len(task)).numpy())
-    hooks = tuple(hook for hook, _ in ordered)
-    n = len(task)
     return FeatureCircuit(
-        task.name, hooks, names, tuple(features), errors / n, elsewhere / n, gap / n, steps, n_prompts=n
+        task=task.name,
+        hook_names=tuple(dictionary.hook_name for dictionary in layers),
+        positions=names,
+        features=tuple(features),
+        errors=errors / len(task),
+        elsewhere=elsewhere / len(task),
+        gap=gap,
+        steps=steps,
+        n_prompts=len(task),
+        hashes=tuple(dictionary.hash for dictionary in layers),
     )
 
 
 def circuit_edges(
     model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
+    dictionaries: Dictionaries,
     task: Task,
     circuit: FeatureCircuit,
     *,
@@ -170,26 +99,25 @@ def circuit_edges(
     """Weigh the edges between the k strongest nodes of neighbouring layers, strongest first.
 
     The weight is a Jacobian-vector product (Marks et al. 2024, section 3.2): the change of the source feature, times
-    the derivative of the target feature by it, times the derivative of the logit difference by the target. Sources
-    may be errors; targets are features.
+    the derivative of the target feature by it, times the derivative of the logit difference by the target, both in
+    the clean run. Sources may be errors; targets are features.
+
+    Raises:
+        SAEError: Dictionaries or positions other than the circuit's, or k below 1.
     """
-    ordered = _ordered(model, dictionaries)
+    k = whole_number("k", k, 1)
+    layers = checked_circuit(model, dictionaries, task, circuit)
     weights: dict[tuple[Node, Node], float] = {}
-    for layer in range(len(ordered) - 1):
+    for layer in range(len(layers) - 1):
         sources, targets = circuit.top(k, errors=True, layer=layer), circuit.top(k, layer=layer + 1)
         for _, part in task.batches(batch_size):
-            for pair, weight in _edges_of(model, part, ordered[layer : layer + 2], sources, targets).items():
+            for pair, weight in _edges_of(model, part, layers[layer], layers[layer + 1], sources, targets).items():
                 weights[pair] = weights.get(pair, 0.0) + weight / len(task)
     edges = (Edge(source, target, weight) for (source, target), weight in weights.items() if weight)
     return tuple(sorted(edges, key=lambda edge: -abs(edge.weight)))
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------
-
-
-def directions_of(dictionary: "SAE[Any] | Directions") -> Float[Tensor, "feature d_model"]:
-    """Return what each feature writes."""
-    return dictionary.rows if isinstance(dictionary, Directions) else dictionary.W_dec.detach()
 
 
 def named_positions(part: Task) -> list[tuple[int, Int[Tensor, "some"], Int[Tensor, "some"]]]:
@@ -203,32 +131,24 @@ def named_positions(part: Task) -> list[tuple[int, Int[Tensor, "some"], Int[Tens
     return found
 
 
-def _ordered(
-    model: "SAETransformerBridge", dictionaries: "Sequence[SAE[Any] | Directions]"
-) -> "list[tuple[str, SAE[Any] | Directions]]":
-    if not dictionaries:
-        raise SAEError("a circuit needs at least one SAE or Directions")
-    found = []
-    for dictionary in dictionaries:
-        if not isinstance(dictionary, Directions):
-            check_pair(model, dictionary)
-        hook = dictionary.hook_name if isinstance(dictionary, Directions) else sae_hook(dictionary)
-        check_hook(model, hook)
-        found.append((hook, dictionary))
-    hooks = [hook for hook, _ in found]
-    if len(set(hooks)) < len(hooks):
-        raise SAEError(f"one dictionary a hook point, not {', '.join(hooks)}: their features would count twice")
-    if not all(hook.endswith(("hook_resid_post", "hook_resid_pre")) for hook in hooks):
-        raise SAEError(f"circuits are for the residual stream, not {', '.join(hooks)}")
-    return sorted(found, key=lambda pair: stop_layer(pair[0]) or 0)
-
-
 def _change(
-    dictionary: "SAE[Any] | Directions", rows: Tensor, clean: Tensor, corrupted: Tensor
+    dictionary: Dictionary, clean: Tensor, corrupted: Tensor
 ) -> tuple[Float[Tensor, "prompt pos feature"], Float[Tensor, "prompt pos d_model"]]:
-    """Clean minus corrupted, of the features and of what they miss."""
-    change = (dictionary.encode(clean) - dictionary.encode(corrupted)).to(clean.dtype)
-    return change, (clean - corrupted) - change @ rows.to(clean.dtype)
+    """Clean minus corrupted, of the amounts of the rows and of what they miss."""
+    change = -dictionary.change(clean, corrupted)
+    return change, (clean - corrupted) - dictionary.writes(change)
+
+
+@torch.no_grad()
+def _gap(model: "SAETransformerBridge", hook: str, task: Task, batch_size: int) -> float:
+    """Logit difference of the clean minus that of the corrupted runs, mean over prompts."""
+    gap = 0.0
+    for _, part in task.batches(batch_size):
+        for sign, ids in ((1, torch.stack(part.ids)), (-1, torch.stack(part.ids_corrupted))):
+            gap += sign * _metric(model, part, ids, hidden_states(model, ids, hook), hook).item() / len(task)
+    if abs(gap) < 1e-6:
+        raise TaskError("clean and corrupted prompts have the same logit difference: there is no gap to account for")
+    return gap
 
 
 def _metric(model: "SAETransformerBridge", part: Task, ids: Tensor, states: Tensor, hook: str) -> Float[Tensor, ""]:
@@ -251,14 +171,15 @@ def _mean_gradient(
 def _edges_of(
     model: "SAETransformerBridge",
     part: Task,
-    pair: "list[tuple[str, SAE[Any] | Directions]]",
+    lower: Dictionary,
+    upper: Dictionary,
     sources: Sequence[Node],
     targets: Sequence[Node],
 ) -> dict[tuple[Node, Node], float]:
-    (low, lower), (high, upper) = pair
+    low, high = lower.hook_name, upper.hook_name
     ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
     clean = hidden_states(model, ids, low)
-    change, missed = _change(lower, directions_of(lower), clean, hidden_states(model, other, low))
+    change, missed = _change(lower, clean, hidden_states(model, other, low))
     start = clean.clone().requires_grad_()
     seen: dict[str, Tensor] = {}
 
@@ -274,13 +195,14 @@ def _edges_of(
     at_high = reached.detach().requires_grad_()
     (to_metric,) = torch.autograd.grad(_metric(model, part, ids, at_high, high), at_high)
     active = upper.encode(reached)
+    to_metric = to_metric * upper.scale(reached.detach())
     places = {which: (prompt, at) for which, prompt, at in named_positions(part)}
     found = {}
     for target in targets:
         if target.position not in places:
             continue
         prompt, at = places[target.position]
-        slope = to_metric[prompt, at] @ directions_of(upper)[target.feature].to(to_metric.dtype)  # d metric / d target
+        slope = to_metric[prompt, at] @ upper.rows[target.feature].to(to_metric.dtype)  # d metric / d target
         through = (active[prompt, at, target.feature] * slope.detach()).sum()
         if not through.requires_grad:
             continue
@@ -292,6 +214,6 @@ def _edges_of(
             if source.feature == ERROR:
                 move = missed[prompt, at]
             else:
-                move = change[prompt, at, source.feature, None] * directions_of(lower)[source.feature]
+                move = change[prompt, at, source.feature, None] * lower.rows[source.feature]
             found[source, target] = (gradient[prompt, at] * move).sum().item()
     return found

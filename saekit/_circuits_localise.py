@@ -15,41 +15,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit._circuits_tasks import Task
+from saekit._circuits_dictionary import dictionary_of, whole_number
+from saekit._circuits_directions import Directions
+from saekit._circuits_pairs import Task
 from saekit.errors import SAEError, TaskError
-from saekit.models import check_hook, hidden_states, last_logits_from
-from saekit.saes import check_pair, sae_hook
+from saekit.models import hidden_states, last_logits_from
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
 Ranking = Literal["attribution", "integrated", "elimination"]
 STEPS = 5  # points between the runs for "integrated"
-
-
-@dataclass(frozen=True)
-class Directions:
-    """A dictionary that nobody trained on sparsity: directions, and how far a state lies along each.
-
-    Attributes:
-        name: For tables and figures.
-        hook_name: Where the states come from.
-        rows: Unit directions ``[feature, d_model]``.
-        mean: Subtracted from a state first ``[d_model]``.
-        rectified: Whether a feature is the positive part only; the negative part is then a feature of its own, so
-            that the dictionary has features of one sign like an SAE's.
-    """
-
-    name: str
-    hook_name: str
-    rows: Float[Tensor, "feature d_model"]
-    mean: Float[Tensor, "d_model"]
-    rectified: bool
-
-    def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch feature"]:
-        """Return the features of states."""
-        along = (states - self.mean) @ self.rows.T
-        return along.clamp(min=0) if self.rectified else along
 
 
 @dataclass(frozen=True)
@@ -93,39 +69,13 @@ class Localisation:
         )
 
 
-def principal_directions(
-    states: Float[Tensor, "token d_model"], hook_name: str, *, rectified: bool = False
-) -> Directions:
-    """Return the principal components of activations as a dictionary, largest variance first; centred."""
-    states = states.float()
-    mean = states.mean(0)
-    rows = torch.linalg.svd(states - mean, full_matrices=False).Vh
-    return _directions("PCA", hook_name, rows, mean, rectified=rectified)
-
-
-def random_directions(
-    states: Float[Tensor, "token d_model"], hook_name: str, *, seed: int = 0, rectified: bool = False
-) -> Directions:
-    """Return a random orthonormal basis as a dictionary, centred like `principal_directions`."""
-    generator = torch.Generator().manual_seed(seed)
-    d_model = states.shape[1]
-    rows = torch.linalg.qr(torch.randn(d_model, d_model, generator=generator)).Q
-    return _directions("random", hook_name, rows, states.float().mean(0), rectified=rectified)
-
-
-def neuron_directions(states: Float[Tensor, "token d_model"], hook_name: str, *, rectified: bool = False) -> Directions:
-    """Return the coordinates of a hook point, its neurons, as a dictionary; centred like `principal_directions`."""
-    states = states.float()
-    return _directions("neurons", hook_name, torch.eye(states.shape[1]), states.mean(0), rectified=rectified)
-
-
 def localise(
     model: "SAETransformerBridge",
     task: Task,
     dictionary: "SAE[Any] | Directions",
     *,
     counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-    ranking: Ranking = "attribution",
+    ranking: Ranking = "integrated",
     candidates: int = 64,
     per_prompt: bool = False,
     batch_size: int = 16,
@@ -137,22 +87,26 @@ def localise(
         task: Best with ``corruption="indirect_object"``, as in the paper.
         dictionary: An SAE, or `Directions`.
         counts: Numbers of features to patch; more than there are is cut.
-        ranking: "attribution": by the gradient of the KL in the base run times the change of the feature, summed over
-            positions and prompts. "integrated": by the mean gradient over five points between the runs; where
-            attention saturates the gradient of one run puts the wrong features first. "elimination" (the paper's
-            algorithm 4.1, at a threshold of 0): start from the best ``candidates`` by attribution, then again and
-            again leave out the feature whose loss raises the KL least.
+        ranking: "integrated": by the mean gradient of the KL over five points between the runs, times the change of
+            the feature, summed over positions and prompts. "attribution": by the gradient of the base run alone, which
+            is cheaper; where attention saturates it puts the wrong features first. "elimination": start from the best
+            ``candidates`` of the integrated order, then again and again leave out the feature whose loss raises the KL
+            least; what is left last comes first. That is greedy and gives an order. The paper's algorithm 4.1 makes
+            one pass over the features in random order and leaves out each whose loss raises the KL by less than a
+            threshold, which gives a set.
         candidates: For "elimination", which costs about candidates² / 2 patched runs.
         per_prompt: Order the features of each prompt by themselves, not by elimination. An SAE has features for single
             names, so that prompts with other names need others; a shared order hides how few each prompt needs.
         batch_size: Prompts a pass.
 
     Raises:
-        SAEError: The SAE does not fit the model, or counts are not positive.
+        SAEError: The SAE does not fit the model or is a transcoder, or counts are not positive.
         TaskError: Clean and corrupted prompts give the same prediction.
     """
-    if not counts or min(counts) < 1:
-        raise SAEError(f"counts must be positive numbers of features, not {list(counts)}")
+    counts = [whole_number("counts of features", count, 1) for count in counts]
+    candidates = whole_number("candidates", candidates, 1)
+    if not counts:
+        raise SAEError("counts names no number of features: expected at least one, such as (1, 2, 4)")
     if ranking not in get_args(Ranking):
         raise SAEError(f"ranking must be 'attribution', 'integrated' or 'elimination', not {ranking!r}")
     if per_prompt and ranking == "elimination":
@@ -162,7 +116,7 @@ def localise(
     unpatched, _ = _patched(model, parts, rows, everything[:, :0])
     if unpatched < 1e-6:
         raise TaskError("clean and corrupted prompts give the same prediction: there is nothing to localise")
-    effects = _effects(model, parts, rows, STEPS if ranking == "integrated" else 1)
+    effects = _effects(model, parts, rows, 1 if ranking == "attribution" else STEPS)
     if not per_prompt:
         effects = [torch.cat(effects).sum(0, keepdim=True)] * len(parts)
     orders = [torch.argsort(effect, dim=1, stable=True) for effect in effects]  # [prompt or 1, feature]
@@ -200,28 +154,24 @@ class _Part:
     ids: Int[Tensor, "prompt pos"]
     base: Float[Tensor, "prompt pos d_model"]
     target: Float[Tensor, "prompt pos d_model"]
-    change: Float[Tensor, "prompt pos feature"]  # of the features, from base to target
+    change: Float[Tensor, "prompt pos feature"]  # from base to target, of the amounts of the rows
     wanted: Float[Tensor, "prompt d_vocab"]  # log-probabilities of the target run
 
 
 def _prepared(
     model: "SAETransformerBridge", task: Task, dictionary: "SAE[Any] | Directions", batch_size: int
 ) -> tuple[list[_Part], Float[Tensor, "feature d_model"], str]:
-    if isinstance(dictionary, Directions):
-        hook, rows, name = dictionary.hook_name, dictionary.rows, dictionary.name
-        check_hook(model, hook)
-    else:
-        check_pair(model, dictionary)
-        hook, rows, name = sae_hook(dictionary), dictionary.W_dec.detach(), f"SAE, {dictionary.cfg.d_sae} features"
+    found = dictionary_of(model, dictionary)
+    hook = found.hook_name
     parts = []
     for numbers, part in task.batches(batch_size):
         ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
         base, target = hidden_states(model, ids, hook), hidden_states(model, other, hook)
         with torch.no_grad():
-            change = dictionary.encode(target) - dictionary.encode(base)
+            change = found.change(base, target)
             wanted = last_logits_from(model, other, target, hook).log_softmax(-1)
-        parts.append(_Part(hook, numbers, ids, base, target, change.to(base.dtype), wanted))
-    return parts, rows, name
+        parts.append(_Part(hook, numbers, ids, base, target, change, wanted))
+    return parts, found.rows, found.name
 
 
 def _kl(model: "SAETransformerBridge", part: _Part, states: Tensor) -> Float[Tensor, "prompt"]:
@@ -280,9 +230,3 @@ def _by_elimination(
         without = [_patched(model, parts, rows, subset)[0] for subset in subsets]
         spared.append(left.pop(int(np.argmin(without))))
     return torch.tensor(left + spared[::-1])
-
-
-def _directions(name: str, hook_name: str, rows: Tensor, mean: Tensor, *, rectified: bool) -> Directions:
-    if rectified:
-        rows = torch.stack([rows, -rows], 1).flatten(0, 1)  # + and - of a direction stand side by side
-    return Directions(name + (" ±" if rectified else ""), hook_name, rows, mean, rectified)

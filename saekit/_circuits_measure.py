@@ -4,22 +4,20 @@ The same numbers as `saekit.circuits.faithfulness`; what all sizes share (the me
 nothing kept) is computed once. A task can be told to end between two batches.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
 
-from saekit._circuits_faithful import Errors, Means, ablated, clean_runs, mean_nodes
-from saekit._circuits_features import ERROR, FeatureCircuit, Node, _ordered, directions_of
-from saekit._circuits_localise import Directions
-from saekit._circuits_tasks import Task
+from saekit._circuits_faithful import Errors, Means, ablated, check_ablation, clean_runs, mean_nodes, share_kept
+from saekit._circuits_pairs import Task
+from saekit._circuits_result import ERROR, Dictionaries, FeatureCircuit, Node, checked_circuit
 from saekit.errors import SAEError
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
-
+    from sae_lens import SAETransformerBridge
 
 T = TypeVar("T")
 
@@ -73,7 +71,7 @@ class Measure:
     def __init__(
         self,
         model: "SAETransformerBridge",
-        dictionaries: "Sequence[SAE[Any] | Directions]",
+        dictionaries: Dictionaries,
         task: Task,
         circuit: FeatureCircuit,
         *,
@@ -83,8 +81,10 @@ class Measure:
 
         Raises:
             SAEError: Dictionaries or positions other than the circuit's.
+            TaskError: Fewer than two different prompts.
         """
-        self._ordered = checked_circuit(model, dictionaries, task, circuit)
+        self._layers = checked_circuit(model, dictionaries, task, circuit)
+        check_ablation(task)
         self._bridge, self._task, self._circuit, self._batch_size = model, task, circuit, batch_size
         self._means: Means | None = None
         self._runs: list[tuple[Task, Tensor]] | None = None
@@ -92,15 +92,17 @@ class Measure:
         self.nothing: float | None = None
 
     def __call__(self, size: int, errors: Errors, *, stopped: Callable[[], bool] = lambda: False) -> Point:
-        """Keep the ``size`` strongest features, errors kept or ablated; raise `Interrupted` once ``stopped()``."""
+        """Keep the ``size`` strongest features, errors kept or ablated; raise `Interrupted` once ``stopped()``.
+
+        Raises TaskError where ablating everything changes nothing, so that there is no share.
+        """
         if errors not in ("kept", "ablated"):
             raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
         task = stoppable(self._task, stopped)
         if self._means is None:
-            dictionaries = [dictionary for _, dictionary in self._ordered]
-            self._means = mean_nodes(self._bridge, dictionaries, task, batch_size=self._batch_size)
+            self._means = mean_nodes(self._bridge, self._layers, task, batch_size=self._batch_size)
         if self._runs is None:
-            self._runs = list(clean_runs(self._bridge, self._ordered, task, batch_size=self._batch_size))
+            self._runs = list(clean_runs(self._bridge, self._layers, task, batch_size=self._batch_size))
         if self.model is None:
             self.model = self._run(stopped, None)
         if self.nothing is None:
@@ -108,42 +110,12 @@ class Measure:
         kept = set(self._circuit.top(size))
         if errors == "kept":
             places = range(len(self._circuit.positions))
-            kept |= {Node(layer, place, ERROR) for layer in range(len(self._ordered)) for place in places}
+            kept |= {Node(layer, place, ERROR) for layer in range(len(self._layers)) for place in places}
         inside, outside = self._run(stopped, kept), self._run(stopped, kept, inside=False)
         return Point(size, errors, self._share(inside), self._share(outside))
 
     def _run(self, stopped: Callable[[], bool], kept: set[Node] | None, *, inside: bool = True) -> float:
-        return ablated(self._bridge, self._ordered, _until(stopped, self._runs), self._means, kept, inside=inside)
+        return ablated(self._bridge, self._layers, _until(stopped, self._runs), self._means, kept, inside=inside)
 
     def _share(self, value: float) -> float:
-        gap = self.model - self.nothing
-        return (value - self.nothing) / gap if gap else float("nan")
-
-
-def checked_circuit(
-    model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
-    task: Task,
-    circuit: FeatureCircuit | None = None,
-) -> "list[tuple[str, SAE[Any] | Directions]]":
-    """Return the dictionaries with their hook points, lowest layer first.
-
-    Raises:
-        SAEError: They do not fit the model or each other, or the circuit is not one of them and of the task.
-    """
-    ordered = _ordered(model, dictionaries)
-    if circuit is None:
-        return ordered
-    hooks = tuple(hook for hook, _ in ordered)
-    widths = tuple(len(directions_of(dictionary)) for _, dictionary in ordered)
-    if (hooks, widths) != (circuit.hook_names, tuple(effects.shape[1] for effects in circuit.features)):
-        raise SAEError(
-            f"the circuit is of {', '.join(circuit.hook_names)} with "
-            f"{', '.join(str(effects.shape[1]) for effects in circuit.features)} features, the dictionaries are of "
-            f"{', '.join(hooks)} with {', '.join(map(str, widths))}: pass those that it was made with"
-        )
-    if tuple(task.positions) != circuit.positions:
-        raise SAEError(
-            f"the circuit has positions {', '.join(circuit.positions)}, the task {', '.join(task.positions)}"
-        )
-    return ordered
+        return share_kept(value, self.model, self.nothing)

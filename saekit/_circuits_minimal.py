@@ -4,22 +4,21 @@ Wang et al. 2022, section 4, with nothing else taken out (their K empty). A feat
 not shown to be useless: another may do its work when it is gone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from saekit._circuits_faithful import Errors, ablated, clean_runs, mean_nodes
-from saekit._circuits_features import ERROR, FeatureCircuit, Node
-from saekit._circuits_localise import Directions
-from saekit._circuits_measure import checked_circuit
-from saekit._circuits_tasks import Task
+from saekit._circuits_dictionary import whole_number
+from saekit._circuits_faithful import Errors, ablated, check_ablation, clean_runs, mean_nodes, share_kept
+from saekit._circuits_pairs import Task
+from saekit._circuits_result import ERROR, Dictionaries, FeatureCircuit, Node, checked_circuit
 from saekit.errors import SAEError
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
+    from sae_lens import SAETransformerBridge
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Minimality:
 
 def minimality(
     model: "SAETransformerBridge",
-    dictionaries: "Sequence[SAE[Any] | Directions]",
+    dictionaries: Dictionaries,
     task: Task,
     circuit: FeatureCircuit,
     *,
@@ -70,7 +69,7 @@ def minimality(
     Args:
         model: The model.
         dictionaries: Those of the circuit.
-        task: Prompts to run; better not those by which the circuit was found.
+        task: Prompts to run, at least two different ones; better not those by which the circuit was found.
         circuit: From `feature_circuit`.
         size: How many features make the circuit; as many runs and three more are made.
         errors: "kept" or "ablated", in all runs but that of the model.
@@ -78,19 +77,21 @@ def minimality(
 
     Raises:
         SAEError: Dictionaries or positions other than the circuit's, or a size below 1.
+        TaskError: Fewer than two different prompts, or prompts on which ablating everything changes nothing.
     """
-    ordered = checked_circuit(model, dictionaries, task, circuit)
-    if size < 1:
-        raise SAEError(f"a circuit to take features from has at least 1, not {size}")
+    size = whole_number("the size of the circuit", size, 1)
+    layers = checked_circuit(model, dictionaries, task, circuit)
     if errors not in ("kept", "ablated"):
         raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
-    means = mean_nodes(model, dictionaries, task, batch_size=batch_size)
-    runs = tuple(clean_runs(model, ordered, task, batch_size=batch_size))
+    check_ablation(task)
+    means = mean_nodes(model, layers, task, batch_size=batch_size)
+    runs = tuple(clean_runs(model, layers, task, batch_size=batch_size))
+    run = partial(ablated, model, layers, runs, means)
     nodes = circuit.top(size)
-    places = [(layer, place) for layer in range(len(ordered)) for place in range(len(circuit.positions))]
+    places = [(layer, place) for layer in range(len(layers)) for place in range(len(circuit.positions))]
     kept = {*nodes, *(Node(layer, place, ERROR) for layer, place in places if errors == "kept")}
-    whole, nothing = ablated(model, ordered, runs, means, None), ablated(model, ordered, runs, means, set())
-    share = lambda nodes: (ablated(model, ordered, runs, means, nodes) - nothing) / (whole - nothing)  # noqa: E731
+    whole, nothing = run(None), run(set())
+    share = lambda nodes: share_kept(run(nodes), whole, nothing)  # noqa: E731
     all_of_them = share(kept)
     drop = np.array([all_of_them - share(kept - {node}) for node in nodes])
     return Minimality(task.name, nodes, drop, all_of_them, errors, len(task))

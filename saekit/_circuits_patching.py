@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saekit._circuits_tasks import Task
+from saekit._circuits_pairs import Task
 from saekit.errors import TaskError
 from saekit.models import check_hook, hidden_states_at, last_logits_from
 

@@ -1,16 +1,17 @@
 """Prompts in pairs, clean and corrupted, whose answer a circuit has to find: IOI, agreement, and the reader's own."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from saekit._circuits_pairs import Task, is_single, positive, single_token, task_of
 from saekit.errors import TaskError
-from saekit.models import encode_text
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -57,70 +58,6 @@ _AGREEMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Task:
-    """Prompts in pairs with their answers.
-
-    Attributes:
-        name: What the task is, and how it was corrupted.
-        clean: Prompts whose right next token is the answer.
-        corrupted: As many, pair by pair of the same length in tokens.
-        answers: Token ids ``[prompt]`` of the right continuation of the clean prompts.
-        foils: Token ids ``[prompt]`` of the continuation to which it is compared.
-        answers_corrupted: Token ids ``[prompt]`` of the right continuation of the corrupted prompts.
-        positions: Names of positions, and where each is in every prompt ``[prompt]``; BOS counts as 0.
-        ids: Token ids of the clean prompts, one ``[pos]`` a prompt, BOS first where the model has one.
-        ids_corrupted: The same of the corrupted prompts.
-    """
-
-    name: str
-    clean: tuple[str, ...]
-    corrupted: tuple[str, ...]
-    answers: Int[Tensor, "prompt"]
-    foils: Int[Tensor, "prompt"]
-    answers_corrupted: Int[Tensor, "prompt"]
-    positions: dict[str, Int[Tensor, "prompt"]]
-    ids: tuple[Int[Tensor, "_pos"], ...]
-    ids_corrupted: tuple[Int[Tensor, "_pos"], ...]
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def __getitem__(self, which: slice) -> "Task":
-        """Return some of the prompts as a task of their own."""
-        if not isinstance(which, slice):
-            raise TaskError(f"expected a slice such as task[:8], not {which!r}: a task is never a single prompt")
-        return self.select(range(len(self))[which])
-
-    def select(self, which: Sequence[int]) -> "Task":
-        """Return the prompts of these numbers as a task of their own, in this order."""
-        rows = torch.tensor(list(which), dtype=torch.long)
-        pick = lambda items: tuple(items[i] for i in rows.tolist())  # noqa: E731
-        return replace(
-            self,
-            clean=pick(self.clean),
-            corrupted=pick(self.corrupted),
-            answers=self.answers[rows],
-            foils=self.foils[rows],
-            answers_corrupted=self.answers_corrupted[rows],
-            positions={name: where[rows] for name, where in self.positions.items()},
-            ids=pick(self.ids),
-            ids_corrupted=pick(self.ids_corrupted),
-        )
-
-    def batches(self, size: int = 16) -> Iterator[tuple[Int[Tensor, "batch"], "Task"]]:
-        """Yield parts whose prompts are of one length, so that they need no padding, with the numbers of their rows."""
-        by_length = defaultdict(list)
-        for row, ids in enumerate(self.ids):
-            by_length[len(ids)].append(row)
-        for _, rows in sorted(by_length.items()):
-            for start in range(0, len(rows), size):
-                yield torch.tensor(rows[start : start + size]), self.select(rows[start : start + size])
-
-    def __repr__(self) -> str:
-        return f"Task({self.name}: {len(self)} pairs, for example {self.clean[0]!r} against {self.corrupted[0]!r})"
-
-
 def ioi_task(
     model: "SAETransformerBridge",
     n: int = 120,
@@ -143,17 +80,17 @@ def ioi_task(
             the subject stays (Cunningham et al. 2023, section 4). "all_names": three other names that differ from
             each other, so that no answer is right ("p_ABC"); the corrupted answer is then the first of them.
         names: Names to draw from, without the space before them; default: 48 common ones. Names of your own must all
-            be single tokens.
+            be single tokens, and words that stand nowhere else in the prompts.
         seed: Of the draws.
 
     Raises:
-        TaskError: Too few names, or names that are not single tokens (with their pieces); an unknown corruption.
+        TaskError: Too few names, names that are not single tokens (with their pieces), or names that are words of the
+            prompts already; an unknown corruption.
     """
     if corruption not in ("subject", "indirect_object", "all_names"):
         raise TaskError(f"corruption must be 'subject', 'indirect_object' or 'all_names', not {corruption!r}")
     if names is not None:
-        for name in names:
-            single_token(model, f" {name}")
+        names = _own_names(model, names)
     known = {kind: _single(model, words) for kind, words in (("n", names or NAMES), ("p", PLACES), ("t", THINGS))}
     if len(set(known["n"])) < 6 or not known["p"] or not known["t"]:
         raise TaskError(
@@ -162,7 +99,7 @@ def ioi_task(
         )
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    for number in range(_some(n)):
+    for number in range(positive(n, "n must be a whole number of pairs")):
         io, s, *others = _draw(known["n"], 5, generator)
         (place,), (thing,) = _draw(known["p"], 1, generator), _draw(known["t"], 1, generator)
         io_first = (number // len(TEMPLATES)) % 2 == 0
@@ -178,8 +115,8 @@ def ioi_task(
         }
         corrupted, answer = changed[corruption]
         rows.append((text(io, s, s), corrupted, io, s, answer))
-    made = _made(model, f"IOI, other {corruption.replace('_', ' ')}", rows)
-    return replace(made, positions=_ioi_positions(made))
+    task = task_of(model, f"IOI, other {corruption.replace('_', ' ')}", rows)
+    return replace(task, positions=_ioi_positions(task))
 
 
 def agreement_task(
@@ -195,12 +132,12 @@ def agreement_task(
     if structure not in _AGREEMENT:
         raise TaskError(f"structure must be one of {', '.join(map(repr, _AGREEMENT))}, not {structure!r}")
     nouns = [pair for pair in NOUNS if len(_single(model, pair)) == 2]
-    verbs = [pair for pair in VERBS if all(_is_single(model, verb) for verb in pair)]
+    verbs = [pair for pair in VERBS if all(is_single(model, verb) for verb in pair)]
     if len(nouns) < 2 or not verbs:
         raise TaskError(f"only {len(nouns)} nouns and {len(verbs)} verbs are single tokens in both numbers")
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    for number in range(_some(n)):
+    for number in range(positive(n, "n must be a whole number of pairs")):
         plural = number % 2
         noun, other = _draw(nouns, 2, generator)
         verb = verbs[number // 2 % len(verbs)]
@@ -209,8 +146,8 @@ def agreement_task(
             for which in (plural, 1 - plural)
         )
         rows.append((clean, corrupted, verb[plural], verb[1 - plural], verb[1 - plural]))
-    made = _made(model, f"subject-verb agreement, {structure}", rows)
-    return replace(made, positions={"subject": _first_difference(made), **made.positions})
+    task = task_of(model, f"subject-verb agreement, {structure}", rows)
+    return replace(task, positions={"subject": _first_difference(task), **task.positions})
 
 
 def own_task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own") -> Task:
@@ -223,60 +160,37 @@ def own_task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str,
         name: For tables and figures.
 
     Raises:
-        TaskError: No pairs; prompts of different length (both are shown in pieces); an answer or foil of several
-            tokens; an answer that equals its foil.
+        TaskError: No pairs; prompts of different length (both are shown in pieces), of the same tokens, or longer than
+            the model's context; an answer or foil of several tokens; an answer that equals its foil.
     """
-    made = _made(model, name, [(*pair, pair[3]) for pair in pairs])
-    return replace(made, positions={"first difference": _first_difference(made), **made.positions})
-
-
-def single_token(model: "SAETransformerBridge", text: str) -> int:
-    """Return the id of a text that is one token. Raises TaskError, with the pieces, if it is not."""
-    if not text:
-        raise TaskError("expected a token, such as ' Mary', not an empty text")
-    pieces = _pieces(model, text)
-    if len(pieces) != 1:
-        shown = " + ".join(repr(model.tokenizer.decode([piece])) for piece in pieces)
-        hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
-        raise TaskError(f"{text!r} is {len(pieces)} tokens for this model: {shown}. Choose a word that is one{hint}")
-    if pieces[0] == model.tokenizer.unk_token_id:
-        raise TaskError(f"{text!r} is unknown to this model's tokenizer: choose another word")
-    return pieces[0]
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 4:
+            raise TaskError(f"a pair is (clean prompt, corrupted prompt, answer, foil), not {pair!r}")
+    task = task_of(model, name, [(*pair, pair[3]) for pair in pairs])
+    return replace(task, positions={"first difference": _first_difference(task), **task.positions})
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------
 
 
-def _made(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str, str, str, str, str]]) -> Task:
-    if not rows:
-        raise TaskError("a task needs at least one pair of prompts")
-    ids = [tuple(encode_text(model, text) for text in row[:2]) for row in rows]
-    for row, (clean, corrupted) in zip(rows, ids, strict=True):
-        if len(clean) != len(corrupted):
-            shown = [" | ".join(model.tokenizer.decode([i]) for i in side) for side in (clean, corrupted)]
+def _own_names(model: "SAETransformerBridge", names: Sequence[str]) -> list[str]:
+    """Return a reader's names, each once, after a check that each would stand only where a name is put."""
+    if isinstance(names, str):
+        raise TaskError(f"names must be a list of names, not the text {names!r}")
+    fixed = {word for template in TEMPLATES for word in re.findall(r"\w+", re.sub(r"\{\w+\}", " ", template))}
+    for name in names:
+        single_token(model, f" {name}")
+        if name in fixed or name in (*PLACES, *THINGS):
             raise TaskError(
-                f"the prompts of a pair must have as many tokens, so that positions match, not {len(clean)} and "
-                f"{len(corrupted)}: {shown[0]!r} and {shown[1]!r}"
+                f"the name {name!r} is also a word of the prompts: it would stand there twice, and no position would "
+                f"be the name's own. Choose another name"
             )
-        if row[2] == row[3]:
-            raise TaskError(f"answer and foil of {row[0]!r} are both {row[2]!r}: their difference is always zero")
-    tokens = lambda column: torch.tensor([single_token(model, row[column]) for row in rows])  # noqa: E731
-    return Task(
-        name=name,
-        clean=tuple(row[0] for row in rows),
-        corrupted=tuple(row[1] for row in rows),
-        answers=tokens(2),
-        foils=tokens(3),
-        answers_corrupted=tokens(4),
-        positions={"end": torch.tensor([len(clean) - 1 for clean, _ in ids])},
-        ids=tuple(clean for clean, _ in ids),
-        ids_corrupted=tuple(corrupted for _, corrupted in ids),
-    )
+    return list(dict.fromkeys(names))
 
 
-def _ioi_positions(made: Task) -> dict[str, Int[Tensor, "prompt"]]:
+def _ioi_positions(task: Task) -> dict[str, Int[Tensor, "prompt"]]:
     found = defaultdict(list)
-    for ids, io, s in zip(made.ids, made.answers, made.foils, strict=True):
+    for ids, io, s in zip(task.ids, task.answers, task.foils, strict=True):
         first, second = (ids == s).nonzero().flatten().tolist()
         (other,) = (ids == io).nonzero().flatten().tolist()
         for name, where in (("IO", other), ("S1", first), ("S1+1", first + 1), ("S2", second), ("end", len(ids) - 1)):
@@ -284,29 +198,14 @@ def _ioi_positions(made: Task) -> dict[str, Int[Tensor, "prompt"]]:
     return {name: torch.tensor(where) for name, where in found.items()}
 
 
-def _first_difference(made: Task) -> Int[Tensor, "prompt"]:
-    pairs = zip(made.ids, made.ids_corrupted, strict=True)
+def _first_difference(task: Task) -> Int[Tensor, "prompt"]:
+    pairs = zip(task.ids, task.ids_corrupted, strict=True)
     return torch.tensor([int((clean != other).float().argmax()) for clean, other in pairs])
 
 
 def _single(model: "SAETransformerBridge", words: Sequence[str]) -> list[str]:
-    return [f" {word}" for word in words if _is_single(model, f" {word}")]
-
-
-def _is_single(model: "SAETransformerBridge", text: str) -> bool:
-    pieces = _pieces(model, text)
-    return len(pieces) == 1 and pieces[0] != model.tokenizer.unk_token_id
-
-
-def _pieces(model: "SAETransformerBridge", text: str) -> list[int]:
-    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [f" {word}" for word in words if is_single(model, f" {word}")]
 
 
 def _draw(items: Sequence, k: int, generator: torch.Generator) -> list:
     return [items[i] for i in torch.randperm(len(items), generator=generator)[:k].tolist()]
-
-
-def _some(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise TaskError(f"n must be a whole number of pairs, at least 1, not {n!r}")
-    return n

@@ -4,19 +4,15 @@ Sources: Wang et al. 2022 (indirect object identification), Cunningham et al. 20
 al. 2024 (sparse feature circuits).
 """
 
+from saekit._circuits_directions import Directions, neuron_directions, principal_directions, random_directions
 from saekit._circuits_faithful import Faithfulness, faithfulness
-from saekit._circuits_features import Edge, FeatureCircuit, Node, circuit_edges, feature_circuit
-from saekit._circuits_localise import (
-    Directions,
-    Localisation,
-    localise,
-    neuron_directions,
-    principal_directions,
-    random_directions,
-)
+from saekit._circuits_features import circuit_edges, feature_circuit
+from saekit._circuits_localise import Localisation, localise
 from saekit._circuits_minimal import Minimality, minimality
+from saekit._circuits_pairs import Task
 from saekit._circuits_patching import Behaviour, Patched, behaviour, patch_residual
-from saekit._circuits_tasks import Task, agreement_task, ioi_task, own_task
+from saekit._circuits_result import Edge, FeatureCircuit, Node
+from saekit._circuits_tasks import agreement_task, ioi_task, own_task
 
 __all__ = [
     "Behaviour",

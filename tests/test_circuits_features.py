@@ -9,9 +9,10 @@ import torch
 from saekit import _circuits_faithful as faithful
 from saekit import _circuits_features as circuits
 from saekit import _circuits_minimal as minimal
-from saekit._circuits_localise import random_directions
+from saekit._circuits_directions import random_directions
+from saekit._circuits_measure import Measure
 from saekit._circuits_tasks import own_task
-from saekit.errors import SAEError
+from saekit.errors import SAEError, TaskError
 from saekit.models import check_hook, hidden_states, logits_from
 from tests import tiny
 
@@ -51,7 +52,7 @@ def pair(model, task, row, hook):
 
 
 def test_effects_are_gradient_times_change_summed_at_their_positions(model, task, saes):
-    found = circuits.feature_circuit(model, saes[::-1], task)
+    found = circuits.feature_circuit(model, saes[::-1], task, steps=1)
     assert found.hook_names == (LOW, HIGH), "lowest layer first, whatever the order they came in"
     for layer, (hook, sae) in enumerate(zip((LOW, HIGH), saes, strict=True)):
         expected, errors = np.zeros((2, 96)), np.zeros(2)
@@ -80,7 +81,7 @@ def test_integrated_gradients_account_for_the_whole_gap_and_one_gradient_does_no
     fine = circuits.feature_circuit(model, saes, task, steps=64)
     assert fine.gap == pytest.approx(np.mean(gaps), rel=1e-6)
     np.testing.assert_allclose(fine.completeness, 1, atol=0.02)
-    coarse = circuits.feature_circuit(model, saes, task)
+    coarse = circuits.feature_circuit(model, saes, task, steps=1)
     assert np.abs(coarse.completeness - 1).min() > np.abs(fine.completeness - 1).max()
     assert f"{LOW} 100%" in repr(fine) or f"{LOW} 99%" in repr(fine) or f"{LOW} 101%" in repr(fine)
 
@@ -227,7 +228,43 @@ def test_what_cannot_be_a_circuit_is_explained(model, task, saes):
     with pytest.raises(SAEError, match="for the residual stream"):
         circuits.feature_circuit(model, [tiny.topk_sae(32, 96, hook_name="blocks.0.hook_mlp_out").double()], task)
     circuit = circuits.feature_circuit(model, saes, task)
-    with pytest.raises(SAEError, match="pass the dictionaries it was made with"):
+    with pytest.raises(SAEError, match="pass those that it was made with"):
         faithful.faithfulness(model, saes[:1], task, circuit)
     with pytest.raises(SAEError, match="'kept' or 'ablated'"):
         faithful.faithfulness(model, saes, task, circuit, errors="x")
+    with pytest.raises(SAEError, match="of another dictionary"):
+        faithful.faithfulness(model, [tiny.topk_sae(32, 96, hook_name=LOW, seed=9).double(), saes[1]], task, circuit)
+    for sizes, message in (((), "at least one number of features"), ((-1, 3), "at least 0, not -1"), ((1.5,), "1.5")):
+        with pytest.raises(SAEError, match=message):
+            faithful.faithfulness(model, saes, task, circuit, sizes=sizes)
+    for steps in (0, -1, 2.5, True):
+        with pytest.raises(SAEError, match=f"steps must be a whole number, at least 1, not {steps}"):
+            circuits.feature_circuit(model, saes, task, steps=steps)
+    with pytest.raises(SAEError, match="k must be a whole number, at least 1"):
+        circuits.circuit_edges(model, saes, task, circuit, k=0)
+    with pytest.raises(TaskError, match="no gap to account for"):
+        circuits.feature_circuit(model, saes, replace(task, ids_corrupted=task.ids))
+    for size in (0, -1):
+        with pytest.raises(TaskError, match="batch_size must be a whole number of prompts, at least 1"):
+            circuits.feature_circuit(model, saes, task, batch_size=size)
+
+
+def test_means_of_one_prompt_ablate_nothing_and_are_refused(model, task, saes):
+    circuit = circuits.feature_circuit(model, saes, task)
+    for few, message in (
+        (task[:1], "one pair: .* Add pairs"),
+        (task.select([1, 1]), "all 2 clean prompts .* the same"),
+    ):
+        for call in (faithful.faithfulness, minimal.minimality, Measure):
+            with pytest.raises(TaskError, match=message):
+                call(model, saes, few, circuit)
+    start = replace(task, positions={name: torch.zeros(len(task), dtype=torch.long) for name in task.positions})
+    for call in (faithful.faithfulness, minimal.minimality):
+        with pytest.raises(TaskError, match="also with all features and errors at their means: there is no share"):
+            call(model, saes, start, circuit)  # every prompt begins with BOS
+
+
+def test_by_default_the_effects_account_for_most_of_the_gap(model, task, saes):
+    found = circuits.feature_circuit(model, saes, task)
+    assert found.steps == 5
+    np.testing.assert_allclose(found.completeness, 1, atol=0.1)

@@ -1,11 +1,13 @@
 """Localisation: what patching none, some and all features of a dictionary has to give."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from saekit import _circuits_directions as directions
 from saekit import _circuits_localise as local
 from saekit._circuits_tasks import own_task
 from saekit.errors import SAEError, TaskError
@@ -35,7 +37,8 @@ def kl_by_hand(model, task, row, states):
 
 
 def test_all_directions_of_a_basis_make_the_target_run_and_none_leaves_the_base_run(model, task, states):
-    for dictionary in (local.principal_directions(states, HOOK), local.random_directions(states, HOOK, rectified=True)):
+    signed = directions.random_directions(states, HOOK, rectified=True)
+    for dictionary in (directions.principal_directions(states, HOOK), signed):
         found = local.localise(model, task, dictionary, counts=[1, 32, 10_000])
         assert found.kl_all == pytest.approx(0, abs=1e-5)
         assert found.kl[-1] == pytest.approx(found.kl_all, abs=1e-6), "counts are cut at the number of features"
@@ -85,7 +88,7 @@ def test_with_an_order_for_each_prompt_every_prompt_is_as_if_alone(model, task):
 
 
 def test_integrated_effects_of_a_whole_basis_add_up_to_what_patching_all_of_it_does(model, task, states):
-    basis = local.principal_directions(states, HOOK)
+    basis = directions.principal_directions(states, HOOK)
     parts, rows, _ = local._prepared(model, task, basis, 16)
     unpatched, everything = (local._patched(model, parts, rows, torch.arange(n)[None])[0] for n in (0, len(rows)))
     added = [torch.cat(local._effects(model, parts, rows, steps)).sum().item() / len(task) for steps in (1, 50)]
@@ -97,15 +100,26 @@ def test_integrated_effects_of_a_whole_basis_add_up_to_what_patching_all_of_it_d
     assert found.ranking == "integrated"
 
 
-def test_elimination_ends_with_the_best_single_candidate_or_close(model, task):
+def test_the_default_ranks_by_the_mean_gradient_between_the_runs(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    by_attribution = local.localise(model, task, sae, counts=[6])
+    found, asked, one = (
+        local.localise(model, task, sae, counts=[8], **options)
+        for options in ({}, {"ranking": "integrated"}, {"ranking": "attribution"})
+    )
+    assert found.ranking == "integrated"
+    np.testing.assert_array_equal(found.features, asked.features)
+    assert (found.features != one.features).any()
+
+
+def test_elimination_leaves_out_of_the_integrated_candidates_what_is_missed_least(model, task):
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    integrated = local.localise(model, task, sae, counts=[6])
     found = local.localise(model, task, sae, counts=[1, 2, 6], ranking="elimination", candidates=6)
-    assert set(found.features[0]) == set(by_attribution.features[0]), "the same candidates in another order"
-    assert found.kl[-1] == pytest.approx(by_attribution.kl[-1], rel=1e-5)
+    assert set(found.features[0]) == set(integrated.features[0]), "the same candidates in another order"
+    assert found.kl[-1] == pytest.approx(integrated.kl[-1], rel=1e-5)
     parts, rows, _ = local._prepared(model, task, sae, 16)
     kl_of = lambda chosen: local._patched(model, parts, rows, torch.tensor([chosen]))[0]  # noqa: E731
-    left = by_attribution.features[0].tolist()
+    left = integrated.features[0].tolist()
     for size in (5, 4, 3, 2, 1):  # greedy, by brute force
         left = list(min(itertools.combinations(left, size), key=kl_of))
     assert found.features[0, 0] == left[0]
@@ -123,19 +137,19 @@ def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch
 
 
 def test_a_neuron_is_one_coordinate_of_the_state(states):
-    found = local.neuron_directions(states, HOOK)
+    found = directions.neuron_directions(states, HOOK)
     torch.testing.assert_close(found.encode(states), states - states.mean(0))
     assert (found.name, found.hook_name, len(found.rows)) == ("neurons", HOOK, 32)
-    assert len(local.neuron_directions(states, HOOK, rectified=True).rows) == 64
+    assert len(directions.neuron_directions(states, HOOK, rectified=True).rows) == 64
 
 
 def test_directions_are_centred_orthonormal_and_ordered(states):
-    found = local.principal_directions(states, HOOK)
+    found = directions.principal_directions(states, HOOK)
     torch.testing.assert_close(found.rows @ found.rows.T, torch.eye(32), atol=1e-4, rtol=0)
     variance = found.encode(states).var(0)
     assert (variance[:-1] - variance[1:] > -1e-4).all()
     torch.testing.assert_close(found.encode(states).mean(0), torch.zeros(32), atol=1e-4, rtol=0)
-    both = local.principal_directions(states, HOOK, rectified=True)
+    both = directions.principal_directions(states, HOOK, rectified=True)
     assert both.name == "PCA ±"
     codes = both.encode(states)
     assert (codes >= 0).all()
@@ -143,7 +157,7 @@ def test_directions_are_centred_orthonormal_and_ordered(states):
 
 
 def test_the_summary_says_how_many_features_close_half_of_the_gap(model, task, states):
-    found = local.localise(model, task, local.principal_directions(states, HOOK), counts=range(1, 33))
+    found = local.localise(model, task, directions.principal_directions(states, HOOK), counts=range(1, 33))
     half = next(int(n) for n, kl in zip(found.counts, found.kl, strict=True) if kl <= found.kl_unpatched / 2)
     assert found.needed() == half
     assert found.needed(2.0) is None
@@ -153,12 +167,16 @@ def test_the_summary_says_how_many_features_close_half_of_the_gap(model, task, s
 def test_what_cannot_be_localised_is_explained(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     for options, message in (
-        ({"counts": [0]}, "positive numbers"),
+        ({"counts": [0]}, "counts of features must be a whole number, at least 1, not 0"),
+        ({"counts": [1.5]}, "at least 1, not 1.5"),
+        ({"counts": []}, "expected at least one"),
+        ({"ranking": "elimination", "candidates": 0}, "candidates must be a whole number, at least 1"),
         ({"ranking": "x"}, "'attribution', 'integrated' or 'elimination'"),
     ):
         with pytest.raises(SAEError, match=message):
             local.localise(model, task, sae, **options)
+    same = replace(task, ids_corrupted=task.ids)
     with pytest.raises(TaskError, match="the same prediction"):
-        local.localise(model, own_task(model, [("The cat", "The cat", "c", "d")]), sae)
+        local.localise(model, same, sae)
     with pytest.raises(SAEError, match="has 32"):
         local.localise(model, task, tiny.topk_sae(16, 96, hook_name=HOOK))

@@ -6,7 +6,8 @@ import torch
 
 from saekit._circuits_faithful import faithfulness
 from saekit._circuits_features import feature_circuit
-from saekit._circuits_measure import Interrupted, Measure, checked_circuit, stoppable
+from saekit._circuits_measure import Interrupted, Measure, stoppable
+from saekit._circuits_result import checked_circuit
 from saekit._circuits_tasks import own_task
 from saekit.errors import SAEError
 from tests import tiny
@@ -50,7 +51,7 @@ def test_a_task_ends_before_its_next_batch_and_leaves_no_hook(model, made):
 
 def test_a_circuit_of_other_dictionaries_or_positions_is_refused(model, made):
     saes, task, circuit = made
-    assert [hook for hook, _ in checked_circuit(model, saes[::-1], task, circuit)] == [LOW, HIGH]
+    assert [layer.hook_name for layer in checked_circuit(model, saes[::-1], task, circuit)] == [LOW, HIGH]
     with pytest.raises(SAEError, match=r"with 96, 96 features, the dictionaries are of .* with 96: pass those"):
         checked_circuit(model, saes[:1], task, circuit)
     wide = [saes[0], tiny.topk_sae(32, 128, hook_name=HIGH)]

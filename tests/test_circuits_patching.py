@@ -99,6 +99,6 @@ def test_what_cannot_be_patched_is_explained(model, task):
         patching.patch_residual(model, task, positions=["IO"])
     with pytest.raises(ModelError):
         patching.patch_residual(model, task, layers=[7])
-    same = own_task(model, [("The cat", "The cat", "c", "d")])
+    same = replace(task, ids_corrupted=task.ids)
     with pytest.raises(TaskError, match="there is no gap to restore"):
         patching.patch_residual(model, same)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from saekit import _circuits_pairs as pairs
 from saekit import _circuits_tasks as tasks
 from saekit.errors import TaskError
 
@@ -87,7 +88,7 @@ def test_three_names_that_differ_leave_no_name_twice(words):
 
 
 def test_words_of_several_tokens_are_left_out_or_named(words):
-    assert tasks._pieces(words, " Mary") == [words.tokenizer.convert_tokens_to_ids(t) for t in (" Ma", "ry")]
+    assert pairs.token_ids(words, " Mary") == [words.tokenizer.convert_tokens_to_ids(t) for t in (" Ma", "ry")]
     made = tasks.ioi_task(words, 300)
     assert not any(" Mary" in text or " map" in text for text in made.clean)
     with pytest.raises(TaskError, match="' Mary' is 2 tokens for this model: ' Ma' \\+ 'ry'"):
@@ -147,8 +148,11 @@ def test_batches_hold_every_prompt_once_and_one_length_each(words):
 
 def test_what_cannot_be_a_task_is_explained(words):
     good = ("The boy", "The girl", " is", " has")
-    for pairs, message in (
+    for given, message in (
         ([], "at least one pair"),
+        ([("The boy", "The boy", " is", " has")], "the same tokens, 'The boy': nothing is corrupted"),
+        ([good[:3]], r"a pair is \(clean prompt, corrupted prompt, answer, foil\), not \('The boy'"),
+        (["The boy"], "a pair is .* not 'The boy'"),
         ([("The boy", "The boy near", " is", " has")], "as many tokens.* not 3 and 4: .*boy.* and .*near"),
         ([("The boy", "The girl", " is", " is")], "answer and foil of 'The boy' are both ' is'"),
         ([("The boy", "The girl", " Mary", " is")], "' Ma' \\+ 'ry'"),
@@ -156,12 +160,36 @@ def test_what_cannot_be_a_task_is_explained(words):
         ([("The boy", "The girl", " map", " is")], "' map' is unknown"),
     ):
         with pytest.raises(TaskError, match=message):
-            tasks.own_task(words, pairs)
+            tasks.own_task(words, given)
     for call, message in (
         (lambda: tasks.ioi_task(words, 0), "at least 1, not 0"),
         (lambda: tasks.ioi_task(words, corruption="names"), "'subject', 'indirect_object' or 'all_names', not 'names'"),
         (lambda: tasks.agreement_task(words, structure="x"), "'simple', 'prepositional', 'relative', not 'x'"),
         (lambda: tasks.own_task(words, [good])[0], "a slice such as"),
+        (lambda: next(tasks.own_task(words, [good]).batches(-1)), "batch_size must be .* at least 1, not -1"),
     ):
         with pytest.raises(TaskError, match=message):
             call()
+
+
+def test_a_prompt_that_the_context_would_cut_is_refused(words):
+    """Two prompts whose only difference is cut away would be one prompt, and their answer follows nothing."""
+    filled = "The boy" + " near" * (words.cfg.n_ctx - 4)  # with BOS one token is left
+    task = tasks.own_task(words, [(f"{filled} boy", f"{filled} girl", " is", " has")])
+    assert len(task.ids[0]) == words.cfg.n_ctx
+    assert task.positions["first difference"].tolist() == task.positions["end"].tolist() == [words.cfg.n_ctx - 1]
+    for more in (" near", " near" * 9, " near" * 5000):
+        with pytest.raises(TaskError, match="longer than the model's context of 64 tokens: its end"):
+            tasks.own_task(words, [(f"{filled}{more} boy", f"{filled}{more} girl", " is", " has")])
+
+
+def test_names_of_ones_own_stand_only_where_a_name_is_put(words):
+    names = ["John", "Anna", "Emma", "Paul", "Mark", "Lisa"]
+    for word in ("Sunday", "One", "book", "station"):
+        words.tokenizer.add_tokens([f" {word}"])
+        with pytest.raises(TaskError, match=f"the name '{word}' is also a word of the prompts"):
+            tasks.ioi_task(words, names=[*names, word])
+    made = tasks.ioi_task(words, 60, names=[*names, *names, "John"])
+    assert made.clean == tasks.ioi_task(words, 60, names=names).clean, "a name given twice is one name"
+    with pytest.raises(TaskError, match="a list of names, not the text 'John'"):
+        tasks.ioi_task(words, names="John")

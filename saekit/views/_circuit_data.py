@@ -9,9 +9,10 @@ from saekit.views._format import merge_pieces
 from saekit.views._index_side import check_index_pair
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
+    from sae_lens import SAETransformerBridge
 
-    from saekit.circuits import Directions, Edge, FeatureCircuit, Node, Task
+    from saekit._circuits_dictionary import Dictionary
+    from saekit.circuits import Edge, FeatureCircuit, Node, Task
     from saekit.index import FeatureIndex
 
 ERROR = -1  # the number of an error node, as in saekit.circuits
@@ -67,7 +68,7 @@ def example_tokens(model: "SAETransformerBridge", task: "Task") -> list[str]:
 
 def indexes_by_hook(
     model: "SAETransformerBridge",
-    ordered: "Sequence[tuple[str, SAE[Any] | Directions]]",
+    layers: "Sequence[Dictionary]",
     index: "FeatureIndex | Sequence[FeatureIndex] | None",
 ) -> "dict[int, FeatureIndex]":
     """Return the index of each layer that has one.
@@ -77,7 +78,7 @@ def indexes_by_hook(
         SAEError: An index of another SAE than the one shown there.
     """
     given = [] if index is None else list(index) if isinstance(index, Sequence) else [index]
-    hooks = [hook for hook, _ in ordered]
+    hooks = [layer.hook_name for layer in layers]
     found: dict[int, FeatureIndex] = {}
     for one in given:
         if one.hook_name not in hooks:
@@ -87,7 +88,7 @@ def indexes_by_hook(
         layer = hooks.index(one.hook_name)
         if layer in found:
             raise FeatureIndexError(f"got two indexes of {one.hook_name}: pass one a hook point")
-        dictionary = ordered[layer][1]
+        dictionary = layers[layer].of
         if not hasattr(dictionary, "cfg"):
             raise FeatureIndexError(
                 f"got an index of {one.hook_name}, where the circuit has directions and not an SAE: leave it out"

@@ -99,7 +99,8 @@ def circuit_html(state: Mapping[str, Any]) -> str:
         f'<p style="margin:0;{_QUIET}">effects in logits, mean of {facts["pairs"]} pairs; '
         f"{escape(measured_words(state))}</p>"
     )
-    body = head + told + about + _picture(state) + _table(state)
+    failed = f'<p style="margin:0"><strong>{escape(state["error"])}</strong></p>' if state["error"] else ""
+    body = head + told + failed + about + _picture(state) + _table(state)
     return f'<div style="max-width:68em;line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
 
 

@@ -11,9 +11,10 @@ from saekit.views._view import View
 from saekit.views._worker import Stopped
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
+    from sae_lens import SAETransformerBridge
 
-    from saekit.circuits import Directions, Edge, FeatureCircuit, Task
+    from saekit._circuits_dictionary import Dictionary
+    from saekit.circuits import Edge, FeatureCircuit, Task
     from saekit.index import FeatureIndex
 
 EDGES_AMONG = 12  # nodes of each layer between which edges are weighed
@@ -40,12 +41,13 @@ class CircuitWork(View):
     circuit: "FeatureCircuit | None"
     edges: "tuple[Edge, ...] | None"
     _model: "SAETransformerBridge"
-    _dictionaries: "list[SAE[Any] | Directions]"
+    _dictionaries: "list[Dictionary]"
     _task: "Task"
     _test: "Task"
     _indexes: "dict[int, FeatureIndex]"
     _widths: dict[str, int]
     _batch_size: int
+    _steps: int
     _measure: Any  # a saekit._circuits_measure.Measure, once there is a circuit
     _finding: bool = False
     _waiting: Sequence[tuple[str, int]] = ()  # (errors, size) that the curve still lacks
@@ -122,7 +124,7 @@ class CircuitWork(View):
         try:
             if self.circuit is None:
                 self._publish(stopped, _doing="finding the circuit")
-                found = feature_circuit(self._model, self._dictionaries, task, **options)
+                found = feature_circuit(self._model, self._dictionaries, task, steps=self._steps, **options)
                 with self._guard:
                     if stopped():
                         return

@@ -46,7 +46,7 @@ class Circuit(CircuitWork):
     def __init__(
         self,
         model: "SAETransformerBridge",
-        dictionaries: "Sequence[SAE[Any] | Directions]",
+        dictionaries: "Sequence[SAE[Any] | Directions] | SAE[Any] | Directions",
         task: "Task",
         circuit: "FeatureCircuit | None" = None,
         edges: "Sequence[Edge] | None" = None,
@@ -55,13 +55,14 @@ class Circuit(CircuitWork):
         k: int = 12,
         test: "Task | None" = None,
         errors: str = "kept",
+        steps: int = 5,
         batch_size: int = 16,
     ) -> None:
         """Show a circuit, or find it first.
 
         Args:
             model: The model.
-            dictionaries: SAEs or `Directions`, one on each layer of the circuit, in any order.
+            dictionaries: SAEs or `Directions`, one on each layer of the circuit, in any order; or a single one.
             task: The pairs of prompts.
             circuit: From `feature_circuit`; found on the task where it is not given.
             edges: From `circuit_edges`; weighed between the 12 strongest nodes of neighbouring layers where they are
@@ -71,31 +72,31 @@ class Circuit(CircuitWork):
             test: Prompts on which faithfulness is measured, better not those by which the circuit was found; by
                 default the task.
             errors: See the trait.
+            steps: Points between the runs at which gradients are taken where the circuit is found here, see
+                `feature_circuit`.
             batch_size: Prompts a pass.
 
         Raises:
-            SAEError: The dictionaries do not fit the model, each other, the circuit or an index.
+            SAEError: The dictionaries do not fit the model, each other, the circuit or an index; ``steps`` below 1.
             FeatureIndexError: An index of a hook point that the circuit does not have, or two of one.
             TraitError: ``k`` or ``errors`` is out of range.
         """
-        from saekit._circuits_features import directions_of
-        from saekit._circuits_measure import checked_circuit
+        from saekit._circuits_dictionary import whole_number
+        from saekit._circuits_result import checked_circuit
         from saekit._models_twin import twin
-        from saekit.circuits import Directions
 
-        if hasattr(dictionaries, "cfg") or isinstance(dictionaries, Directions):
-            dictionaries = (dictionaries,)
-        ordered = checked_circuit(model, dictionaries, task, circuit)
-        checked_circuit(model, dictionaries, test or task, circuit)
-        self._dictionaries = [dictionary for _, dictionary in ordered]
-        self._widths = {hook: len(directions_of(dictionary)) for hook, dictionary in ordered}
-        self._indexes = indexes_by_hook(model, ordered, index)
+        layers = checked_circuit(model, dictionaries, task, circuit)
+        checked_circuit(model, layers, test or task, circuit)
+        self._dictionaries = layers
+        self._widths = {layer.hook_name: len(layer.rows) for layer in layers}
+        self._indexes = indexes_by_hook(model, layers, index)
         self._task, self._test, self._batch_size = task, test or task, batch_size
+        self._steps = whole_number("steps", steps, 1)
         self._most = min(MOST, sum(self._widths.values()) * len(task.positions))
         self._measure: Any = None
         self.circuit: FeatureCircuit | None = circuit
         self.edges: tuple[Edge, ...] | None = None if edges is None else tuple(edges)
-        if len(ordered) == 1:
+        if len(layers) == 1:
             self.edges = ()
         self._found_here = circuit is None
         self._model = twin(model)
@@ -177,6 +178,7 @@ class Circuit(CircuitWork):
             "nodes": self._nodes,
             "edges": self._edges,
             "contexts": self._contexts,
+            "error": self.error,
             **shown,
         }
 

@@ -293,12 +293,32 @@ def test_what_goes_wrong_in_the_worker_is_told(model, saes, task, found, monkeyp
     assert not view.busy
 
 
-def test_a_task_on_which_nothing_changes_has_no_share(model, saes, task, found):
-    """Ablating to the mean of one prompt changes nothing: the gap is zero, and a share of it is no number."""
-    view = Circuit(model, saes, task, *found, test=task[:1])
-    assert view.wait(20)
-    assert (view.error, view.busy) == ("", False)
-    json.dumps(view._measured, allow_nan=False)
+def test_a_task_on_which_nothing_is_ablated_says_so_and_shows_no_number(model, saes, task, found):
+    """The mean of one prompt is its own value: a share of what ablation changes would be noise."""
+    for options in ({"test": task[:1]}, {"test": task.select([1, 1, 1])}):
+        view = Circuit(model, saes, task, *found, **options)
+        assert view.wait(20)
+        assert view.error.endswith("Add pairs") or view.error.endswith("Add pairs with other prompts")
+        assert not view.busy
+        assert (view.faithfulness, view.completeness, view.measured) == (None, None, {})
+        assert view.error in view._repr_html_()
+        assert "faithfulness not computed" in repr(view)
+    alone = Circuit(model, saes, task[:1])
+    assert alone.wait(30)
+    assert "has one pair" in alone.error
+    assert len(alone._nodes) > 0, "the circuit itself needs no means"
+    assert alone.faithfulness is None
+
+
+def test_a_circuit_found_by_the_view_takes_as_many_steps_as_asked(model, saes, task):
+    for options, steps in (({}, 5), ({"steps": 2}, 2)):
+        view = Circuit(model, saes[0], task, **options)
+        assert view.wait(30)
+        assert view.circuit.steps == steps
+        expected = feature_circuit(model, saes[0], task, steps=steps, batch_size=16)
+        np.testing.assert_allclose(view.circuit.features[0], expected.features[0], atol=1e-5)
+    with pytest.raises(SAEError, match="steps must be a whole number, at least 1, not 0"):
+        Circuit(model, saes[0], task, steps=0)
 
 
 def test_values_link_like_any_other(view):
