@@ -94,17 +94,18 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
     """
     cell, site = (*grid.cells, *grid.baselines)[number], part.site()
     rows, options = np.flatnonzero(grid.fold != 0), {"balanced": grid.balanced, "seed": grid.seed}
-    everything, threshold = np.arange(len(part)), None
+    everything, threshold, read = np.arange(len(part)), None, {}
     if "site" in cell.setting:
         setting = {key: cell.setting[key] for key in ("pooling", "binarise", "classifier")}
         pooled = pool(site, setting["pooling"])
         recipe = sae_recipe(part, site, pooled=pooled, **setting, **options)
         threshold = fit_binariser(setting["binarise"], pooled, everything).threshold
+        read = {"context_size": str(part.context_size)}
     else:
         recipe = baseline_recipe(part, site, cell.setting.get("baseline", cell.name), **options)
     fitted, columns = recipe.final(everything, cell.strength)
     return ProbeResult(
-        name=cell.name, family=recipe.family, setting=recipe.setting, data_name=grid.data_name,
+        name=cell.name, family=recipe.family, setting=recipe.setting | read, data_name=grid.data_name,
         label_names=grid.label_names, labels=grid.labels[rows], predicted=grid.predicted[number][rows],
         scores=grid.scores[number][rows], fold=grid.fold[rows] - 1, group=grid.group[rows],
         keys=keys_of(part.data), chosen=(cell.strength,), validation=cell.macro_f1.value, fitted=fitted,

@@ -103,8 +103,8 @@ def grid(
     test, difference = _tested(features, dealt[0], cells[best], None if best_line is None else lines[best_line], seed)
     return Grid(
         tuple(c.cell for c in cells), tuple(c.cell for c in lines), axes, best, best_line, test, difference,
-        _rounds([*cells, *lines], dealt), data.labels, dealt[0].duplicates.group, seed, digest_of(data), data.name, data.label_names,
-        balanced,
+        _rounds([*cells, *lines], dealt), data.labels, dealt[0].duplicates.group, seed, digest_of(data), data.name,
+        data.label_names, balanced,
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ class Classified:
     """One text, classified and taken apart.
 
     Attributes:
-        text: The text, as far as it was read.
+        text: The text as it was given; ``tokens`` is what was read of it.
         label: What the probe says.
         scores: By class.
         tokens: Its tokens, spelled out; a character of several tokens stands at the first, the others are "".
@@ -75,6 +75,7 @@ class Classified:
             add up to the scores; 0 throughout for a tree, which adds nothing up.
         features: ``(feature, pooled value, contribution to the predicted class)``, the largest contributions first;
             for a tree the features on the way to its leaf.
+        truncated: Whether the text is longer than the texts of the probe's extraction could be, and was cut likewise.
     """
 
     text: str
@@ -83,6 +84,7 @@ class Classified:
     tokens: tuple[str, ...]
     contributions: Float[np.ndarray, "c token"]
     features: tuple[tuple[int, float, float], ...]
+    truncated: bool = False
 
 
 def inputs_of(result: ProbeResult, features: TextFeatures) -> "csr_array":
@@ -185,14 +187,15 @@ def classify(
         result: A probe on SAE features.
         model: The model.
         sae: The SAE that the probe reads.
-        text: Any text; what is beyond the model's context is not read.
+        text: Any text. It is read as the probe's own texts were: what is beyond the context size of their extraction is
+            left out, and the result says so (``truncated``).
         pieces: The bytes of all tokens (`saekit.models.token_bytes`), to save a moment where many texts are classified.
 
     Raises:
         ProbeError: The text is empty, or the SAE is of another width.
     """
     name = result.setting.get("site", "")
-    size = min(model.cfg.n_ctx, 1024)
+    size = int(result.setting.get("context_size", min(model.cfg.n_ctx, 1024)))
     features = extract(model, {name: sae}, [text], context_size=size, check_hooks=False, progress=False)
     site = features.site()
     if not len(site.hook.position):
@@ -215,7 +218,7 @@ def classify(
     listed = tuple((int(j), float(dense[j]), float(weights[best, j] * dense[j])) for j in order)
     pieces = token_bytes(model) if pieces is None else pieces
     tokens = tuple(join_pieces([pieces[i] for i in features.ids.tolist()]))
-    return Classified(text, result.label_names[best], scores, tokens, contributions, listed)
+    return Classified(text, result.label_names[best], scores, tokens, contributions, listed, features.truncated > 0)
 
 
 def tree_text(result: ProbeResult, names: Mapping[int, str] | None = None) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from saekit._probes_actions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from saekit._probes_curves import Curve, curve, load_curve
 from saekit._probes_extract import extract
-from saekit._probes_features import Site, TextFeatures, subset
+from saekit._probes_features import Site, TextFeatures, cut_words, subset
 from saekit._probes_grid import grid
 from saekit._probes_grid_result import Cell, Grid, load_grid
 from saekit._probes_nested import Recipe, nested, usual
@@ -92,7 +92,10 @@ def probe(
     )  # fmt: skip
     dealt = make_folds(features, folds, seed=seed)
     found = _run(recipe, features, dealt, _constant_note(recipe, dealt))
-    return replace(found, threshold=fit_binariser(binarise, pooled, np.arange(len(features))).threshold)
+    setting = found.setting | {"context_size": str(features.context_size)}  # with which it reads other texts
+    return replace(
+        found, setting=setting, threshold=fit_binariser(binarise, pooled, np.arange(len(features))).threshold
+    )
 
 
 def baselines(
@@ -182,8 +185,8 @@ def _run(recipe: Recipe, features: TextFeatures, folds: Folds, *notes: str) -> P
     said = [note for note in notes if note]
     if folds.duplicates.n_texts:
         said.append(f"duplicates, kept in one fold: {folds.duplicates}")
-    if features.truncated:
-        said.append(f"{features.truncated:,} texts were cut at {features.context_size} tokens")
+    if cut := cut_words(features):
+        said.append(f"{cut} texts were cut at {features.context_size} tokens")
     if features.empty:
         said.append(f"{features.empty:,} texts have no token that counts: all their columns are 0")
     if fitted is not None and not fitted.converged:

@@ -135,6 +135,25 @@ def test_shares_of_a_maximum_go_to_the_token_that_has_it(many):
     np.testing.assert_array_equal(shares.argmax(0), one.events.toarray()[:, used].argmax(0))
 
 
+@pytest.mark.parametrize("pooling", ["max", "sum", "last"])
+def test_a_text_is_classified_as_far_as_the_probe_was_trained_to_read(model, pooling, tmp_path):
+    """Training texts got another label than from `predict`: up to 1,024 tokens were read, whatever the training had."""
+    sae, texts = tiny.topk_sae(32, 96), made_up_texts(60, seed=5)
+    data = labelled_texts(texts, ["cat" in t for t in texts])
+    features = probes.extract(model, {"s": sae}, data, context_size=8, progress=False)
+    found = probes.probe(features, pooling=pooling, folds=3)
+    found.save(tmp_path / "p.safetensors")
+    found, scores = probes.load_probe(tmp_path / "p.safetensors"), probes.predict(found, features)
+    cut = []
+    for row in range(0, 60, 4):
+        text = features.data.texts[row]
+        got = probes.classify(found, model, sae, text)
+        np.testing.assert_allclose(got.scores, scores[row], atol=1e-2)
+        assert got.truncated == ("".join(got.tokens).strip() != text.strip()) and len(got.tokens) <= 7
+        cut.append(got.truncated)
+    assert any(cut) and not all(cut)
+
+
 def test_a_saved_probe_classifies_as_before(model, trained, tmp_path):
     sae, features = trained
     found = probes.probe(features, pooling="sum", binarise="quantile-0.3", folds=3)

@@ -211,12 +211,13 @@ class ProbesWork(View):
             self._pieces = token_bytes(self._model)
         found = classify(result, self._model, self._saes[site], used, pieces=self._pieces)
         told = ""
-        if len(used) < len(text):
+        if found.truncated:
+            told = (
+                f"The text is longer than what the probe was trained on, {part.context_size:,} tokens: only its first "
+                f"{len(found.tokens):,} are used."
+            )
+        elif len(used) < len(text):
             told = f"The text has {len(text):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
-        elif (
-            "".join(found.tokens).strip() != text.strip() and len(found.tokens) >= min(self._model.cfg.n_ctx, 1024) - 1
-        ):
-            told = f"The text is longer than the model's context: only its first {len(found.tokens):,} tokens are used."
         row = classified_row(found, result, name, told)
         with self._guard:
             if stopped():

@@ -204,7 +204,22 @@ def test_texts_that_cannot_be_classified_are_told_why(view, grid, model, feature
     view.value = grid.best_cell.name
     view.text = "cat " * 600
     assert view.wait(30)
-    assert "only the first 2,000 are used" in view.error
+    assert "longer than what the probe was trained on, 128 tokens: only its first 127 are used" in view.error
+    assert len(view.classified.tokens) == 127 and view.classified.truncated
+    view.text = f"a cat{' ' * 2000}dog"
+    assert view.wait(30)
+    assert "only the first 2,000 are used" in view.error or view.classified.truncated
+
+
+def test_a_text_is_read_as_far_as_the_texts_of_the_grid(model):
+    """The box read up to 1,024 tokens, whatever the extraction had."""
+    features = probes.extract(model, {"s": random_sae()}, labelled(), context_size=8, progress=False)
+    options = {**OPTIONS, "poolings": ("max",), "binarisings": ("none",)}
+    view = Probes(probes.grid(features, **options, progress=False), features, model=model, sae={"s": random_sae()})
+    view.text = features.data.texts[-1]
+    assert view.wait(30)
+    assert len(view.classified.tokens) == 7 and "8 tokens: only its first 7 are used" in view.error
+    np.testing.assert_allclose(view.classified.scores, probes.predict(view.probe, features)[-1], atol=1e-2)
 
 
 def test_a_feature_is_linked_to_another_view(view):
