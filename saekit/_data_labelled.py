@@ -3,18 +3,22 @@
 import csv
 import html
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from saekit._data_labelled_sets import LABELLED, LabelledSource
 from saekit.errors import DataError, OfflineError
 
 _OWN = "not stated"
+_GAPS = ("nan", "na", "none", "null")  # among numbers no numbers; among words they are words
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,12 @@ class LabelledTexts:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, rows: "slice | Int[np.ndarray, ' row']") -> "LabelledTexts":
-        """Return some of the texts: ``data[:100]``, or by an array of their numbers."""
+    def __getitem__(self, rows: "slice | Int[np.ndarray, ' row'] | Bool[np.ndarray, ' text']") -> "LabelledTexts":
+        """Return some of the texts: ``data[:100]``, or by an array of their numbers, or of True or False for each."""
         if not isinstance(rows, slice | np.ndarray):
             raise DataError(f"LabelledTexts takes a slice or an array of numbers, not {rows!r}")
+        if isinstance(rows, np.ndarray) and rows.dtype == bool and len(rows) != len(self):
+            raise DataError(f"expected one True or False for each of {len(self):,} texts, got {len(rows):,}")
         chosen = np.arange(len(self))[rows]
         return replace(self, texts=tuple(self.texts[i] for i in chosen), labels=self.labels[chosen])
 
@@ -45,7 +51,12 @@ class LabelledTexts:
             size: Number of texts; all of them if there are fewer.
             seed: Another seed, another sample.
             balanced: As many of each class, as far as there are.
+
+        Raises:
+            DataError: A size below 1.
         """
+        if size < 1:
+            raise DataError(f"a sample has at least 1 text, not {size}")
         order = np.random.default_rng(seed).permutation(len(self))
         if balanced and len(self):
             rank = np.zeros(len(self), np.int64)
@@ -91,6 +102,7 @@ def load_labelled(
     *,
     text: str = "text",
     label: str = "label",
+    configuration: str | None = None,
     split: str = "train",
     max_texts: int | None = None,
     drop_missing: bool = False,
@@ -103,35 +115,47 @@ def load_labelled(
             the name of a data set on the hub (``"owner/set"``), which streams.
         text: Column of the texts. Not for a data set by name.
         label: Column of the labels: numbers or words; the classes are sorted.
+        configuration: Which part of a hub data set that has several (``"emotion"`` of ``"cardiffnlp/tweet_eval"``).
         split: Which split of a hub data set.
-        max_texts: Stop after so many texts. Needed for a hub data set, which may have no end.
+        max_texts: At most so many texts: of a set by name a random sample, always the same; else the first ones.
+            Needed for a hub data set, which may have no end.
         drop_missing: Leave rows without text or label out, instead of refusing them.
         progress: Show progress bars.
 
     Raises:
-        DataError: No such set, other columns, or rows without text or label.
+        DataError: No such set or configuration, other columns, or rows without text or label.
         OfflineError: It has to be downloaded and cannot be.
+
+    Warns:
+        UserWarning: The first ``max_texts`` are all of one class, as in a file that is sorted by class.
     """
+    if max_texts is not None and max_texts < 1:
+        raise DataError(f"max_texts must be at least 1, not {max_texts}")
     if isinstance(source, str) and source in LABELLED:
         known = LABELLED[source]
-        rows = list(known.rows(progress))[:max_texts]
-        texts, labels = zip(*rows, strict=True)
-        return LabelledTexts(source, texts, np.array(labels), known.labels, known.licence, known.citation)
+        texts, labels = zip(*known.rows(progress), strict=True)
+        data = LabelledTexts(source, texts, np.array(labels), known.labels, known.licence, known.citation)
+        return data if max_texts is None else data.sample(max_texts)  # some of the files are sorted by class
     if hasattr(source, "columns") and not isinstance(source, str | Path):
         name, found = "data frame", _from_frame(source, text, label)
     elif Path(str(source)).expanduser().is_file():
         name, found = Path(str(source)).name, _from_csv(Path(str(source)).expanduser(), text, label)
     elif "/" in str(source) and not str(source).startswith((".", "/", "~")) and max_texts is not None:
-        name, found = str(source), _from_hub(str(source), text, label, split, max_texts)
+        name, found = str(source), _from_hub(str(source), text, label, configuration, split, max_texts)
     else:
         raise DataError(
             f"no labelled data set {str(source)!r}: expected one of {', '.join(LABELLED)}, a .csv or .tsv file, a "
             f"data frame, or a data set on the hub (owner/name, with max_texts=)"
         )
-    return labelled_texts(
-        [row[0] for row in found[:max_texts]], [row[1] for row in found[:max_texts]],
-        name=name, drop_missing=drop_missing,
-    )  # fmt: skip
+    texts, labels = zip(*found[:max_texts], strict=True) if found else ((), ())
+    data = labelled_texts(texts, labels, name=name, drop_missing=drop_missing)
+    if len(texts) == max_texts and max_texts > 1 and len(data.label_names) == 1:
+        warnings.warn(
+            f"the first {max_texts:,} texts of {name!r} are all of one class ({data.label_names[0]}): are they sorted "
+            f"by class? Read more of them, and take a sample: .sample({max_texts})",
+            stacklevel=2,
+        )
+    return data
 
 
 def labelled_texts(
@@ -142,11 +166,13 @@ def labelled_texts(
 
     Args:
         texts: The texts.
-        labels: One label a text: words, whole numbers or true and false. The classes are in the order of sorting.
+        labels: One label a text: words, whole numbers or true and false. The classes are sorted: as numbers where all
+            are numbers, also numbers in words as a file has them (``"10"``), else as words.
         name: What to call it.
         licence: Of the texts.
         citation: Where they come from.
-        drop_missing: Leave pairs without text or label (None, NaN, "") out, instead of refusing them.
+        drop_missing: Leave pairs without text or label out, instead of refusing them: None, NaN, NaT, an infinite
+            number, or "" as a label. Words like "none" are classes, but gaps where all other labels are numbers.
 
     Raises:
         DataError: Not as many labels as texts, none at all, or missing ones.
@@ -154,7 +180,8 @@ def labelled_texts(
     texts, labels = list(texts), list(labels)
     if len(texts) != len(labels):
         raise DataError(f"{len(texts):,} texts but {len(labels):,} labels: expected one label a text")
-    lost = [i for i, pair in enumerate(zip(texts, labels, strict=True)) if _missing(pair[0], True) or _missing(pair[1])]
+    labels = _plain(labels)
+    lost = [i for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if _missing(t) or y is None]
     if lost and not drop_missing:
         shown = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
         raise DataError(
@@ -162,36 +189,56 @@ def labelled_texts(
             f"them out with drop_missing=True"
         )
     gone = set(lost)
-    kept = [(str(t), _plain(y)) for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if i not in gone]
+    kept = [(str(t), y) for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if i not in gone]
     if not kept:
         raise DataError("no labelled text: expected at least one")
-    numbers = all(isinstance(y, int) for _, y in kept)
-    classes = sorted({y if numbers else str(y) for _, y in kept})
+    classes = sorted({y for _, y in kept})
     number = {y: i for i, y in enumerate(classes)}
-    values = np.array([number[y if numbers else str(y)] for _, y in kept])
+    values = np.array([number[y] for _, y in kept])
     return LabelledTexts(name, tuple(t for t, _ in kept), values, tuple(map(str, classes)), licence, citation)
 
 
-def _missing(value: Any, text: bool = False) -> bool:
-    """Return whether a cell is empty; an empty text is a text."""
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)) or str(value) == "<NA>":
-        return True
-    return not text and isinstance(value, str) and value.strip().lower() in ("", "nan", "none", "null")
+def _missing(value: Any) -> bool:
+    """Return whether a cell is empty (None, NaN, NaT, NA) or no number; an empty text is a text."""
+    if value is None or str(value) in ("<NA>", "NaT"):
+        return not isinstance(value, str)
+    return isinstance(value, float | np.floating) and not math.isfinite(value)
 
 
-def _plain(label: Any) -> int | str:
-    """Return a whole number or a word: 1.0, which a column with a gap turns into, is 1."""
+def _plain(labels: Sequence[Any]) -> list[int | float | str | None]:
+    """Return labels that can be sorted: all of them numbers, or all of them words; None where there is none.
+
+    A file has words alone, a data frame numbers, and with a gap 1.0 for 1: all of these become the same classes.
+    """
+    cells = [None if _missing(y) or (isinstance(y, str) and not y.strip()) else y for y in labels]
+    numbers = [_number(y) for y in cells]
+    words = [y for y, n in zip(cells, numbers, strict=True) if y is not None and n is None]
+    if len(words) < len(cells) - cells.count(None) and all(str(y).strip().lower() in _GAPS for y in words):
+        return numbers
+    return [None if y is None else str(y) if n is None or isinstance(y, str) else str(n)
+            for y, n in zip(cells, numbers, strict=True)]  # fmt: skip
+
+
+def _number(label: Any) -> int | float | None:
+    """Return a label as a number, whole where it is, if it is one or spells one."""
     if isinstance(label, bool | np.bool_):
-        return str(bool(label))
+        return None
+    if isinstance(label, str) and _NUMBER.fullmatch(label.strip()):
+        label = float(label) if "." in label else int(label)
     if isinstance(label, int | np.integer):
         return int(label)
-    if isinstance(label, float | np.floating) and float(label).is_integer():
-        return int(label)
-    return str(label)
+    if isinstance(label, float | np.floating):
+        return int(label) if float(label).is_integer() else float(label)
+    return None
 
 
 def _from_frame(frame: Any, text: str, label: str) -> list[tuple[Any, Any]]:
-    _expect_columns("the data frame", [str(name) for name in frame.columns], text, label)
+    columns = [str(name) for name in frame.columns]
+    _expect_columns("the data frame", columns, text, label)
+    if twice := [name for name in (text, label) if columns.count(name) > 1]:
+        raise DataError(
+            f"the data frame has {columns.count(twice[0])} columns {twice[0]!r}: rename or drop all but one"
+        )
     return list(zip(frame[text].tolist(), frame[label].tolist(), strict=True))
 
 
@@ -206,18 +253,23 @@ def _from_csv(path: Path, text: str, label: str) -> list[tuple[Any, Any]]:
         raise DataError(f"{path} cannot be read as a table in UTF-8 ({error})") from error
 
 
-def _from_hub(name: str, text: str, label: str, split: str, most: int) -> list[tuple[Any, Any]]:
+def _from_hub(
+    name: str, text: str, label: str, configuration: str | None, split: str, most: int
+) -> list[tuple[Any, Any]]:
     from itertools import islice
 
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(name, split=split, streaming=True)
+        rows = load_dataset(name, configuration, split=split, streaming=True)
         found = list(islice(iter(rows), most))
         features = getattr(rows, "features", None)
     except Exception as error:
+        said = " ".join(str(error).split())
+        if isinstance(error, ValueError) and re.search("config", said, re.I):
+            raise DataError(f"data set {name!r}: {said[:300]}. Say which to take with configuration=") from error
         raise OfflineError(
-            f"could not open {name!r} on the data hub: {str(error).strip().splitlines()[0][:200]}. Connect and try "
+            f"could not open {name!r} on the data hub: {said[:200]}. Connect and try "
             f"again, pass a local file, or use a packaged set: {', '.join(LABELLED)}"
         ) from error
     _expect_columns(f"data set {name!r}", list(found[0]) if found else [], text, label)
