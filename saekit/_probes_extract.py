@@ -60,13 +60,14 @@ def extract(
         controls_of: Names of the SAEs that get controls, which cost as much as they do; None: all.
         keep_states: Also keep the model's own activations of every token (for the attention-pooled baseline):
             ``2 * d_model`` bytes a token and hook point.
-        check_hooks: Try on some texts whether each SAE rebuilds the layers beside its own better, and warn if so.
+        check_hooks: Try on a dozen texts whether each SAE rebuilds the layer before or after its own clearly better,
+            and warn if so. It cannot tell layers that an SAE rebuilds about equally well.
         seed: Of the controls.
         progress: Show a progress bar, or a function that is given texts done and their number. What it raises ends
             the extraction.
 
     Raises:
-        ProbeError: No text, no SAE, or settings that make no sense.
+        ProbeError: No text, no SAE, a text that is no Unicode, or settings that make no sense.
         SAEError: An SAE does not fit the model.
 
     Warns:
@@ -133,11 +134,24 @@ def _encoded(model: "SAETransformerBridge", texts: Sequence[str], context_size: 
         raise ProbeError(f"{model.cfg.model_name} has no tokenizer, so it cannot read texts")
     if not texts:
         raise ProbeError("no text to extract features from")
+    if bad := [i for i, text in enumerate(texts) if not _encodable(text)]:
+        raise ProbeError(
+            f"{len(bad):,} of {len(texts):,} texts hold half a surrogate pair, which is no character (the first is "
+            f"text {bad[0]}): leave them out, or write text.encode('utf-8', 'replace').decode()"
+        )
     room = context_size - (bos_token_id(model) is not None)
     # Only the start of a very long text can fit; see `saekit.models.encode_text`.
     short = [text[: 32 * context_size] for text in texts]
     ids = model.tokenizer(short, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [row[:room] for row in ids], sum(len(row) > room for row in ids)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _order(data: LabelledTexts, ids: list[list[int]]) -> Int[np.ndarray, " text"]:

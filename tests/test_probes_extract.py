@@ -1,18 +1,23 @@
 """Features of texts: extracted once, of the tokens that count, pooled in every way; against brute force."""
 
+import copy
 import tracemalloc
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import gmean
 
 from saekit._data_labelled import labelled_texts
 from saekit._probes_extract import extract
-from saekit._probes_features import Hook, Site, subset
-from saekit._probes_hooks import hook_alignment
+from saekit._probes_features import Hook, Site, as_extracted, subset
+from saekit._probes_hooks import hook_alignment, warn_if_misaligned
 from saekit._probes_pool import fit_binariser, pool
 from saekit.errors import ModelError, ProbeError, SAEError
 from saekit.models import encode_text, hidden_states, massive
+from saekit.probes import probe
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -224,6 +229,87 @@ def test_an_sae_that_reads_the_layer_beside_its_own_is_caught(model):
         extract(model, wrong, texts, progress=False)
 
 
+class Projection:
+    """In the place of an SAE: it rebuilds the first half of the dimensions and nothing else."""
+
+    def __init__(self, hook: str):
+        self.cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name=hook))
+        self.dtype = torch.float32
+
+    def encode(self, states):
+        return states[:, :16]
+
+    def decode(self, features):
+        return torch.nn.functional.pad(features, (0, 16))
+
+
+def test_a_few_tokens_of_large_variance_do_not_decide_which_layer_fits(model, monkeypatch):
+    """Summed over tokens the layer before had less error left, because of five tokens: a false alarm, and a miss."""
+    generator = torch.Generator().manual_seed(0)
+    scales = lambda inside, outside: torch.tensor([inside] * 16 + [outside] * 16)  # noqa: E731
+    made = lambda n, *of: torch.randn(n, 32, generator=generator) * scales(*of)  # noqa: E731
+    own, before, after = (f"blocks.{layer}.hook_resid_post" for layer in (1, 0, 2))
+    states = {
+        own: torch.cat([made(200, 1.0, 0.3), made(5, 10.0, 10.0)]),
+        before: torch.cat([made(200, 1.0, 0.5), made(5, 14.0, 0.5)]),
+        after: made(205, 1.0, 1.0),
+    }
+    left = {hook: float((x[:, 16:] ** 2).sum() / ((x - x.mean(0)) ** 2).sum()) for hook, x in states.items()}
+    assert left[before] < 0.5 * left[own], "in the quotient of sums"
+    monkeypatch.setattr("saekit._probes_hooks.states_of_some", lambda model, ids, names: {n: states[n] for n in names})
+    found = hook_alignment(model, Projection(own), [])
+    for hook, x in states.items():
+        share = ((x[:, 16:] ** 2).sum(1) / ((x - x.mean(0)) ** 2).sum(1)).double().numpy()
+        assert found[hook] == pytest.approx(gmean(share), rel=1e-4)
+    warn_if_misaligned(model, {"right": Projection(own)}, [])  # no warning
+    with pytest.warns(UserWarning, match=r"^wrong leaves .* of a token's variance at blocks.0.hook_resid_post"):
+        warn_if_misaligned(model, {"wrong": Projection(before)}, [])
+    for hook in states:
+        states[hook] = states[hook][:15]
+    warn_if_misaligned(model, {"wrong": Projection(before)}, [])  # too few tokens to say so
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("release", "layer"), [("9.hook_resid_post.2304", 9), ("24.hook_resid_post.4608", 24)])
+def test_the_bundled_saes_are_told_from_their_neighbours(release, layer):
+    """Of 3 sets of texts each: never at the layer that they were trained on, always one layer off."""
+    import saekit as sk
+    from saekit._probes_extract import _encoded, _order
+
+    real = sk.load_model(progress=False)
+    sae = sk.load_sae(f"smollm2-135m/blocks.{release}", model=real)
+    for name in ("sms-spam", "question-types", "sentiment-movies"):
+        for seed in (0, 2):
+            data = sk.load_labelled(name, progress=False).sample(200, seed=seed)
+            ids, _ = _encoded(real, data.texts, 64)
+            ids = [ids[i] for i in _order(data, ids)]
+            for off in (0, -1, 1):
+                moved = copy.deepcopy(sae)
+                moved.cfg.metadata.hook_name = f"blocks.{layer + off}.hook_resid_post"
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    warn_if_misaligned(real, {"it": moved}, ids)
+                assert len(caught) == abs(off), (name, seed, off)
+
+
+def test_the_number_of_threads_changes_neither_order_nor_features(model, texts):
+    data = labelled_texts(texts, [i % 2 for i in range(len(texts))])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(extract(model, tiny.topk_sae(32, 96), data, context_size=40, progress=False))
+    finally:
+        torch.set_num_threads(before)
+    one, other = found
+    assert one.data.texts == other.data.texts
+    np.testing.assert_array_equal(one.index, other.index)
+    np.testing.assert_allclose(one.site().events.toarray(), other.site().events.toarray(), rtol=1e-4, atol=1e-4)
+    results = [probe(features, folds=3) for features in found]
+    np.testing.assert_array_equal(results[0].fold, results[1].fold)
+    np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-3)
+
+
 def test_progress_counts_texts_and_an_error_ends_the_extraction(model, texts):
     """Fault 9: exceptions were swallowed batch by batch."""
     seen = []
@@ -247,6 +333,8 @@ def test_what_cannot_be_extracted_is_refused(model):
         extract(model, sae, [], progress=False)
     with pytest.raises(ProbeError, match="one string"):
         extract(model, sae, "text", progress=False)
+    with pytest.raises(ProbeError, match=r"1 of 2 texts hold half a surrogate pair.*the first is text 1"):
+        extract(model, sae, ["a cat", "\ud800 sat"], progress=False)
     with pytest.raises(ProbeError, match="no SAE"):
         extract(model, [], ["text"], progress=False)
     with pytest.raises(ProbeError, match="context_size"):
@@ -268,6 +356,23 @@ def test_a_subset_is_what_extracting_it_gives(model, features, texts):
     np.testing.assert_array_equal(part.site().hook.starts, again.site().hook.starts)
     np.testing.assert_allclose(part.site().events.toarray(), again.site().events.toarray(), atol=1e-4)
     np.testing.assert_allclose(part.site().hook.mean, again.site().hook.mean, atol=1e-4)
+
+
+def test_a_subset_takes_numbers_or_a_mask_and_nothing_else(features):
+    mask = features.data.labels == 1
+    assert subset(features, mask).data.texts == subset(features, np.flatnonzero(mask)).data.texts
+    for rows in (mask[:5], np.array([-1, 0]), np.array([0, len(features)])):
+        with pytest.raises(ProbeError, match="True or False for each"):
+            subset(features, rows)
+
+
+def test_columns_for_a_subset_are_those_of_all_texts(features):
+    part = subset(subset(features, np.arange(20)), np.arange(5))
+    values = np.arange(float(len(features)))
+    np.testing.assert_array_equal(as_extracted(part, "mine", values), part.index)
+    for number in (len(features) + 1, len(features) - 1, 5):
+        with pytest.raises(ProbeError, match=f"mine: {number} rows for {len(features)} texts"):
+            as_extracted(part, "mine", np.zeros(number))
 
 
 def test_the_events_are_never_held_twice():
