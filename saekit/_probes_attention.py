@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit._probes_classify import Fitted
+from saekit._probes_classify import Fitted, fit, strengths
 from saekit._probes_features import Hook
 from saekit.errors import ProbeError
 
 Rows = Int[np.ndarray, " row"]
 _STEPS = 60
 _RATE = 0.05
+_OFF = tuple(-c for c in strengths("logistic"))  # attention off: logistic regression on the mean with this C, negative
 
 
 @dataclass
@@ -23,17 +24,19 @@ class AttentionRecipe:
 
     A text is the mean of its tokens' activations, weighted by the softmax of ``query @ activation``; a linear layer
     reads that (the attention-like probe of Kantamneni et al. 2025). The query starts at 0, so that it starts as the
-    mean-pooled probe. Strengths are weight decays.
+    mean-pooled probe. Strengths are weight decays; those below 0 stand for attention that is off, the baseline
+    ``"hidden-mean"`` itself: on few texts a query learns noise, and the inner folds then choose the mean.
     """
 
     hook: Hook
     labels: Int[np.ndarray, " text"]
     n_classes: int
+    balanced: bool = False
     seed: int = 0
     name: str = "attention"
     family: str = "hidden"
     setting: dict[str, str] = field(default_factory=dict)
-    strengths: tuple[float, ...] = (1.0, 0.1)
+    strengths: tuple[float, ...] = (*_OFF, 1.0, 0.1)
 
     def __post_init__(self):
         if self.hook.states is None:
@@ -41,8 +44,16 @@ class AttentionRecipe:
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Learn with each strength; yield the scores of all texts."""
-        tokens, text = self._standardised(train)
+        mean = self.hook.mean
+        off = fit(
+            "logistic", mean[train], self.labels[train], self.n_classes, tuple(-s for s in strengths if s < 0),
+            balanced=self.balanced, seed=self.seed,
+        )  # fmt: skip
+        tokens, text = self._standardised(train) if max(strengths) > 0 else (None, None)
         for strength in strengths:
+            if strength < 0:
+                yield next(off).scores(mean)
+                continue
             query, weights, bias = self._learned(tokens, text, train, strength)
             with torch.no_grad():
                 yield (_pooled(tokens, text, query, weights, len(self.labels)) + bias).double().numpy()
@@ -67,6 +78,8 @@ class AttentionRecipe:
         number[train] = np.arange(len(train))
         part, of = tokens[chosen], torch.from_numpy(number)[text[chosen]]
         truth = torch.from_numpy(self.labels[train])
+        count = np.bincount(self.labels[train], minlength=self.n_classes)
+        of_class = torch.from_numpy(len(train) / np.maximum(count, 1)).float() if self.balanced else None
         query = torch.zeros(tokens.shape[1], requires_grad=True)
         weights = torch.zeros(self.n_classes, tokens.shape[1], requires_grad=True)
         bias = torch.zeros(self.n_classes, requires_grad=True)
@@ -74,7 +87,7 @@ class AttentionRecipe:
         for _ in range(_STEPS):
             optimiser.zero_grad()
             logits = _pooled(part, of, query, weights, len(train)) + bias
-            torch.nn.functional.cross_entropy(logits, truth).backward()
+            torch.nn.functional.cross_entropy(logits, truth, weight=of_class).backward()
             optimiser.step()
         return query.detach(), weights.detach(), bias.detach()
 

@@ -193,7 +193,7 @@ def baseline_recipe(
     if name == "majority":
         return MajorityRecipe(features.data.labels, len(features.data.label_names))
     if name == "attention":
-        return AttentionRecipe(site.hook, features.data.labels, len(features.data.label_names), seed)
+        return AttentionRecipe(site.hook, features.data.labels, len(features.data.label_names), balanced, seed)
     if name.startswith(("hidden-", "pca-")):
         return hidden_recipe(features, site.hook.name, name.removeprefix("hidden-"), **options)
     if name in ("random", "permuted"):
