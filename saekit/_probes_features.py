@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+_IN_TEXT = ("special", "massive", "special or massive")  # why a token of a text is left out; others stand before it
+
+
 @dataclass(frozen=True)
 class Hook:
     """The model's own activations at one hook point: what the hidden-state baselines read.
@@ -74,11 +77,12 @@ class TextFeatures:
         id_starts: The ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
         hooks: The model's activations by hook point.
         sites: Features by name of the SAE.
-        truncated: How many texts were longer than the context, and were cut.
+        truncated: How many texts were longer than the context, and were cut; of a `subset` how many are known to be.
         empty: How many texts have no token that counts.
         context_size: Tokens of a text that were read, BOS included.
         model_name: Whose tokens these are.
         n_extracted: How many texts the data that was given had, of which a `subset` has some; None: as many as here.
+        perhaps_truncated: How many more texts of a `subset` fill the context, and may end there or have been cut.
     """
 
     data: LabelledTexts
@@ -92,6 +96,7 @@ class TextFeatures:
     context_size: int
     model_name: str
     n_extracted: int | None = None
+    perhaps_truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -111,7 +116,7 @@ class TextFeatures:
     def __repr__(self) -> str:
         hook = next(iter(self.hooks.values()))
         left_out = ", ".join(f"{count:,} {name}" for name, count in hook.excluded.items())
-        notes = [f"{self.truncated:,} texts cut at {self.context_size} tokens"] if self.truncated else []
+        notes = [f"{cut} texts cut at {self.context_size} tokens"] if (cut := cut_words(self)) else []
         notes += [f"{self.empty:,} texts without a token that counts"] if self.empty else []
         return (
             f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; sites "
@@ -130,7 +135,8 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
         ProbeError: Not one True or False a text, or no such number.
     """
     rows = chosen_rows(rows, len(features))
-    hooks = {name: _hook_subset(hook, rows) for name, hook in features.hooks.items()}
+    n_ids = int(np.diff(features.id_starts)[rows].sum())
+    hooks = {name: _hook_subset(hook, rows, n_ids) for name, hook in features.hooks.items()}
     sites = {
         name: replace(site, hook=hooks[site.hook.name], events=site.events[_tokens_of(site.hook.starts, rows)])
         for name, site in features.sites.items()
@@ -139,20 +145,55 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
     return replace(
         features, data=features.data[rows], index=features.index[rows], hooks=hooks, sites=sites,
         ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
-        n_extracted=_n_extracted(features),
+        n_extracted=_n_extracted(features), empty=int((np.diff(next(iter(hooks.values())).starts) == 0).sum()),
+        **_cut_among(features, rows),
     )  # fmt: skip
+
+
+def cut_words(features: TextFeatures) -> str:
+    """Say how many texts were cut, as far as that is known; "" for none."""
+    least, more = features.truncated, features.perhaps_truncated
+    if not more:
+        return f"{least:,}" if least else ""
+    return f"{least:,} to {least + more:,}" if least else f"at most {more:,}"
+
+
+def _cut_among(features: TextFeatures, rows: Int[np.ndarray, " row"]) -> dict[str, int]:
+    """Return how many of these texts were cut for certain, and how many more perhaps.
+
+    All that were cut have as many tokens as there is room; so may a few that end just there, and which they are is
+    not kept.
+    """
+    lengths, known = np.diff(features.id_starts), features.truncated
+    full = lengths == lengths.max(initial=0)
+    here = int(full[rows].sum())
+    most = min(here, known + features.perhaps_truncated)
+    least = min(most, max(0, here - max(0, int(full.sum()) - known)))
+    return {"truncated": least, "perhaps_truncated": most - least}
 
 
 def _tokens_of(starts: Int[np.ndarray, " text1"], rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, " token"]:
     return np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[i], starts[i + 1]) for i in rows)])
 
 
-def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"]) -> Hook:
+def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"], n_ids: int) -> Hook:
     tokens = _tokens_of(hook.starts, rows)
+    excluded = _excluded_among(hook, len(rows), n_ids - len(tokens))
     return replace(
         hook, starts=np.concatenate([[0], np.cumsum(np.diff(hook.starts)[rows])]), position=hook.position[tokens],
         last=hook.last[rows], mean=hook.mean[rows], states=None if hook.states is None else hook.states[tokens],
+        excluded=excluded,
     )  # fmt: skip
+
+
+def _excluded_among(hook: Hook, n_texts: int, left_out: int) -> dict[str, int]:
+    """Return the tokens left out of some texts by reason; within a text it is known only that they are left out."""
+    before = len(hook.starts) - 1
+    made = {reason: n * n_texts // max(before, 1) for reason, n in hook.excluded.items() if reason not in _IN_TEXT}
+    reasons = [reason for reason in _IN_TEXT if hook.excluded.get(reason)]
+    if len(reasons) > 1:
+        return made | {_IN_TEXT[-1]: left_out}
+    return made | {reason: left_out * (reason in reasons) for reason in _IN_TEXT if reason in hook.excluded}
 
 
 def as_extracted(features: TextFeatures, name: str, values: np.ndarray) -> np.ndarray:
