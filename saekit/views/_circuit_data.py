@@ -9,10 +9,9 @@ from saekit.views._format import merge_pieces
 from saekit.views._index_side import check_index_pair
 
 if TYPE_CHECKING:
-    from sae_lens import SAETransformerBridge
+    from sae_lens import SAE, SAETransformerBridge
 
-    from saekit._circuits_dictionary import Dictionary
-    from saekit.circuits import Edge, FeatureCircuit, Node, Task
+    from saekit.circuits import Directions, Edge, FeatureCircuit, Node, Task
     from saekit.index import FeatureIndex
 
 ERROR = -1  # the number of an error node, as in saekit.circuits
@@ -68,17 +67,17 @@ def example_tokens(model: "SAETransformerBridge", task: "Task") -> list[str]:
 
 def indexes_by_hook(
     model: "SAETransformerBridge",
-    layers: "Sequence[Dictionary]",
+    layers: "Sequence[tuple[str, SAE[Any] | Directions]]",
     index: "FeatureIndex | Sequence[FeatureIndex] | None",
 ) -> "dict[int, FeatureIndex]":
-    """Return the index of each layer that has one.
+    """Return the index of each layer, a hook point with what is shown there, that has one.
 
     Raises:
         FeatureIndexError: An index of a hook point that is not shown, or two of one.
         SAEError: An index of another SAE than the one shown there.
     """
     given = [] if index is None else list(index) if isinstance(index, Sequence) else [index]
-    hooks = [layer.hook_name for layer in layers]
+    hooks = [hook for hook, _ in layers]
     found: dict[int, FeatureIndex] = {}
     for one in given:
         if one.hook_name not in hooks:
@@ -88,7 +87,7 @@ def indexes_by_hook(
         layer = hooks.index(one.hook_name)
         if layer in found:
             raise FeatureIndexError(f"got two indexes of {one.hook_name}: pass one a hook point")
-        dictionary = layers[layer].of
+        dictionary = layers[layer][1]
         if not hasattr(dictionary, "cfg"):
             raise FeatureIndexError(
                 f"got an index of {one.hook_name}, where the circuit has directions and not an SAE: leave it out"

@@ -89,7 +89,7 @@ class Circuit(CircuitWork):
         checked_circuit(model, layers, test or task, circuit)
         self._dictionaries = layers
         self._widths = {layer.hook_name: len(layer.rows) for layer in layers}
-        self._indexes = indexes_by_hook(model, layers, index)
+        self._indexes = indexes_by_hook(model, [(layer.hook_name, layer.of) for layer in layers], index)
         self._task, self._test, self._batch_size = task, test or task, batch_size
         self._steps = whole_number("steps", steps, 1)
         self._most = min(MOST, sum(self._widths.values()) * len(task.positions))
