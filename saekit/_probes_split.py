@@ -86,7 +86,7 @@ def same_keys(data: LabelledTexts | TextFeatures) -> list[tuple[Hashable, ...]]:
     if isinstance(data, LabelledTexts):
         return [(same_key(text),) for text in data.texts]
     keys = same_keys(data.data)
-    if not data.truncated:  # what is read in full is the same only if the texts are
+    if not data.truncated + data.perhaps_truncated:  # what is read in full is the same only if the texts are
         return keys
     read = (data.ids[start:stop].tobytes() for start, stop in zip(data.id_starts, data.id_starts[1:], strict=False))
     return [(*key, tokens) for key, tokens in zip(keys, read, strict=True)]

@@ -73,6 +73,11 @@ def test_a_tree_is_drawn_with_the_features_it_asks_for():
     drawn = probes.tree_text(probes.probe(two, classifier="tree", binarise="above-zero"))
     assert drawn.splitlines()[0] in ("feature 0 > 0.5?", "feature 1 > 0.5?")
     assert "(100%)" in drawn
+    named = probes.tree_text(
+        probes.probe(two, classifier="tree", binarise="above-zero"), {0: "greetings", 1: "farewells", 2: "never asked"}
+    )
+    assert named.splitlines()[0] in ("feature 0 (greetings) > 0.5?", "feature 1 (farewells) > 0.5?")
+    assert len(named.splitlines()) == len(drawn.splitlines())
     with pytest.raises(ProbeError, match="not a decision tree"):
         probes.tree_text(probes.probe(two))
 

@@ -50,6 +50,12 @@ def test_texts_that_are_read_alike_stay_in_one_fold_and_are_counted(model, texts
     assert any("only as far as they are read" in note for note in notes)
 
 
+def test_a_part_of_an_extraction_keeps_them_together_too(model, texts):
+    features = extracted(model, texts)
+    rows = np.array(sorted(next(rows for rows in read_alike(features) if len(rows) > 1)))
+    assert find_duplicates(probes.subset(features, rows)).n_groups == 1
+
+
 def test_texts_that_are_read_to_the_end_are_judged_by_their_words(model, texts):
     features = extracted(model, texts, context_size=60)
     assert features.truncated == 0

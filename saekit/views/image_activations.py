@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import traitlets as t
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from saekit.errors import VisionError
 from saekit.views._feature_card import pack
@@ -158,6 +158,15 @@ def _first_image(card: Mapping[str, Any]) -> int | None:
     return None if card["dead"] else card["groups"][0]["rows"][0]["image"]
 
 
+def _class_numbers(labels: Any) -> Int[np.ndarray, " image"]:
+    found = np.asarray(labels)
+    if not np.issubdtype(found.dtype, np.integer) and found.size:
+        raise VisionError(
+            f"labels must be whole numbers, the place of each class in label_names, not {found.ravel()[:1].tolist()[0]!r}"
+        )
+    return found.astype(np.int64)
+
+
 def _as_features(features: Any, images: Any, labels: Any, label_names: Any) -> ImageFeatures:
     """Return the features, made of arrays where arrays were given."""
     if isinstance(features, ImageFeatures):
@@ -169,7 +178,7 @@ def _as_features(features: Any, images: Any, labels: Any, label_names: Any) -> I
     if not isinstance(images, LabelledImages):
         if labels is None:
             labels, label_names = np.zeros(len(images), np.int64), ("",)
-        labels = np.asarray(labels, np.int64)
+        labels = _class_numbers(labels)
         names = map(str, label_names if label_names is not None else range(int(labels.max(initial=0)) + 1))
         images = LabelledImages("images", np.asarray(images), labels, tuple(names), "the user's own", "the user's own")
     elif labels is not None:

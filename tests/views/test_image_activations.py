@@ -113,6 +113,9 @@ def test_wrong_values_are_refused_in_words(data, features):
         ImageActivations(features, data)
     with pytest.raises(VisionError, match="hold their labels already"):
         ImageActivations(np.zeros((60, 16, 2)), data, labels=[0])
+    for labels in (["cat"] * 60, [0.5] * 60, [None] * 60):
+        with pytest.raises(VisionError, match="labels must be whole numbers, the place of each class in label_names"):
+            ImageActivations(np.zeros((60, 16, 2)), data.images, labels=labels)
 
 
 def test_arrays_of_your_own_show_the_same_card(data, features):
