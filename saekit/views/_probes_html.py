@@ -15,6 +15,7 @@ from saekit.views._probes_data import interval_words, two
 
 MOST_CLASSES = 12  # in a confusion matrix; beyond, the largest confusions are listed
 _WIDE, _TALL, _LEFT, _LINE = 96, 34, 196, 150
+_LONGEST = 44  # letters of a baseline, whose name may hold a hook point or the settings of a control
 _SHADE = 0.6  # opacity of the highest value
 _FEATURES = 5  # of a class
 _QUIET = "opacity:.75"
@@ -78,7 +79,9 @@ def _heat_map(state: Mapping[str, Any]) -> str:
     columns, rows = len(axes["site"]) * n_classifiers, len(axes["pooling"]) * n_binarise
     top, right = 44, _LEFT + columns * _WIDE
     lines = state["cells"][n_cells:]
-    width = right + (28 + _LINE + _WIDE if lines else 0)
+    longest = min(_LONGEST, max((len(row["name"]) for row in lines), default=0))
+    line = max(_LINE, 6.2 * longest)
+    width = right + (28 + line + _WIDE if lines else 0)
     height = top + max(rows, len(lines)) * _TALL + 6
     drawn = []
     for i, name in enumerate(facts["sites"]):
@@ -100,8 +103,8 @@ def _heat_map(state: Mapping[str, Any]) -> str:
         drawn.append(_label(right + 28, 34, "baselines", "start", bold=True))
     for i, row in enumerate(lines):
         y = top + i * _TALL
-        drawn.append(_label(right + 28, y + _TALL / 2 + 4, row["name"], "start"))
-        drawn.append(_square(right + 28 + _LINE, y, n_cells + i, state, low, high))
+        drawn.append(_label(right + 28, y + _TALL / 2 + 4, row["name"], "start", most=_LONGEST))
+        drawn.append(_square(right + 28 + line, y, n_cells + i, state, low, high))
     words = f"Heat map of {n_cells} cells and {len(lines)} baselines. {facts['choice']}"
     return (
         f'<svg data-saekit="picture" role="img" aria-label="{escape(words)}" viewBox="0 0 {width:g} {height:g}" '
@@ -110,8 +113,8 @@ def _heat_map(state: Mapping[str, Any]) -> str:
     )
 
 
-def _label(x: float, y: float, text: str, anchor: str, *, bold: bool = False) -> str:
-    cut = text if len(text) <= 24 else f"{text[:23]}…"
+def _label(x: float, y: float, text: str, anchor: str, *, bold: bool = False, most: int = 24) -> str:
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
     weight = ' font-weight="600"' if bold else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{weight}>{escape(cut)}<title>{escape(text)}</title></text>'
 

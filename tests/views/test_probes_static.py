@@ -10,6 +10,7 @@ from saekit._data_labelled import labelled_texts
 from saekit.views import _probes_html as drawn
 from saekit.views.probes import Probes
 from tests.test_probes_extract import made_up_texts
+from tests.test_probes_grid_layers import two_layers
 from tests.views.probes_parts import OPTIONS, extraction, fake_index, random_sae
 
 
@@ -73,3 +74,22 @@ def test_many_classes_are_shown_as_their_largest_confusions(model):
     entries = drawn.confusions(view._opened["confusion"])
     assert [n for _, _, n in entries] == sorted((n for _, _, n in entries), reverse=True)
     assert view._opened["confusion"][entries[0][0]][entries[0][1]] == entries[0][2]
+
+
+def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
+    features = two_layers(("low", "high", "high (random)"), ("blocks.3.hook_resid_pre", "blocks.3.hook_resid_post"))
+    options = {"poolings": ("max",), "binarisings": ("none",), "classifiers": ("logistic",), "progress": False}
+    grid = probes.grid(features, **options, baselines=("hidden-mean", "random"))
+    best = "hidden-mean at blocks.3.hook_resid_post"
+    assert grid.test_difference.other == best
+    view = Probes(grid, features, cell="high (random), max, none, logistic")
+    assert view.wait(30) and view.error == ""
+    assert view._opened["features"] is not None, "a control is opened like a cell"
+    shown = view._repr_html_()
+    assert f"{best}, the best baseline" in view._facts["verdict"] and view._facts["verdict"] in shown
+    for line in grid.baselines:
+        assert f">{line.name}<title>" in shown, "in full, or two points of a layer would read the same"
+    assert f"baseline,{best},,,," in view.to_csv()
+    view.value = best
+    assert view.wait(30) and view.error == "" and view.probe.name == best
+    assert list(view._fitted[view._number()][1].hooks) == ["blocks.3.hook_resid_post"]
