@@ -161,9 +161,8 @@ def _first_image(card: Mapping[str, Any]) -> int | None:
 def _class_numbers(labels: Any) -> Int[np.ndarray, " image"]:
     found = np.asarray(labels)
     if not np.issubdtype(found.dtype, np.integer) and found.size:
-        raise VisionError(
-            f"labels must be whole numbers, the place of each class in label_names, not {found.ravel()[:1].tolist()[0]!r}"
-        )
+        one = found.ravel().tolist()[0]
+        raise VisionError(f"labels must be whole numbers, the place of each class in label_names, not {one!r}")
     return found.astype(np.int64)
 
 
