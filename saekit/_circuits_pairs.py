@@ -53,8 +53,10 @@ class Task:
         return self.select(range(len(self))[which])
 
     def select(self, which: Sequence[int]) -> "Task":
-        """Return the prompts of these numbers as a task of their own, in this order."""
+        """Return the prompts of these numbers as a task of their own, in this order; TaskError if there are none."""
         rows = torch.tensor(list(which), dtype=torch.long)
+        if not len(rows) or rows.min() < -len(self) or rows.max() >= len(self):
+            raise TaskError(f"expected numbers of prompts from 0 to {len(self) - 1}, at least one, not {rows.tolist()}")
         pick = lambda items: tuple(items[i] for i in rows.tolist())  # noqa: E731
         return replace(
             self,

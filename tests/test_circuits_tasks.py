@@ -172,6 +172,15 @@ def test_what_cannot_be_a_task_is_explained(words):
             call()
 
 
+def test_a_part_of_a_task_has_a_prompt_at_least(words):
+    task = tasks.ioi_task(words, 4)
+    for wrong in (4, -5):
+        with pytest.raises(TaskError, match="numbers of prompts from 0 to 3"):
+            task.select([wrong])
+    with pytest.raises(TaskError, match="at least one"):
+        task[4:]
+
+
 def test_a_prompt_that_the_context_would_cut_is_refused(words):
     """Two prompts whose only difference is cut away would be one prompt, and their answer follows nothing."""
     filled = "The boy" + " near" * (words.cfg.n_ctx - 4)  # with BOS one token is left
