@@ -8,12 +8,15 @@ from tests.browser.test_training_lab import open_notebook
 pytestmark = pytest.mark.browser
 
 VIEW = """
-import pathlib, tempfile
+import pathlib, tempfile, time
+from saekit._steering_cache import CachedReader
 from saekit.models import load_model
 from tests import tiny
 from tests.views.steering_parts import hooks_on, small_sae, small_view
 model = load_model(str(tiny.write_model(pathlib.Path(tempfile.mkdtemp()) / "tiny")))
 model.cfg.model_name = "tiny"
+read = CachedReader._pass  # a tenth of a second a token: 200 would else be written before anybody can press Stop
+CachedReader._pass = lambda reader, ids: (time.sleep(0.1), read(reader, ids))[1]
 view = small_view(model, small_sae(), max_new_tokens=200)
 view
 """
