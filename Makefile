@@ -43,6 +43,7 @@ notebooks: install
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 
 format: install
 	@$(BIN)/ruff check --fix .

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from saekit._data_labelled import labelled_texts
-from saekit._probes_features import Hook, Site, TextFeatures
+from saekit.data.labelled import labelled_texts
+from saekit.probes.features import Hook, Site, TextFeatures
 
 NAME = "planted"
 

@@ -28,6 +28,7 @@ def bench_modules(monkeypatch, **modules):
         f"tests.benchmarks.{name}_bench": SimpleNamespace(BENCHES=[_returning(result) for result in results])
         for name, results in modules.items()
     }
+
     monkeypatch.setattr(__main__, "import_module", made.__getitem__)
 
 

@@ -86,7 +86,9 @@ def _end_of_floor(done: int, total: int) -> None:
 
 
 def _child(what: str) -> None:
-    from saekit import _probes_extract
+    from importlib import import_module
+
+    _probes_extract = import_module("saekit.probes.extract")
     from saekit.models import load_model
     from tests import tiny
     from tests.benchmarks.index_bench import _peak

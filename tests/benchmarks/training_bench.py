@@ -79,7 +79,7 @@ def sae_lens(data: Tensor, architecture: str, d_sae: int, **sparsity: float):
     from sae_lens.registry import get_sae_training_class
     from sae_lens.training.sae_trainer import SAETrainer
 
-    from saekit._harvest_store import samples
+    from saekit.training.activations import samples
 
     if "coefficient" in sparsity:
         sparsity = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": sparsity["coefficient"]}

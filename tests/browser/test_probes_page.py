@@ -2,15 +2,17 @@
 
 import csv
 import io
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from saekit import probes
-from saekit.views import _probes_data as data
 from saekit.views.probes import Probes
 from tests.views.probes_parts import HOSTILE, OPTIONS, extraction, fake_index, random_sae
+
+data = import_module("saekit.views.probes.state")
 
 pytestmark = pytest.mark.browser
 

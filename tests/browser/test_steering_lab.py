@@ -9,7 +9,7 @@ pytestmark = pytest.mark.browser
 
 VIEW = """
 import pathlib, tempfile, time
-from saekit._steering_cache import CachedReader
+from saekit.steering.reader import CachedReader
 from saekit.models import load_model
 from tests import tiny
 from tests.views.steering_parts import hooks_on, small_sae, small_view

@@ -5,8 +5,8 @@ from itertools import permutations
 
 import pytest
 
-from saekit import _assets
-from tests.test_assets import VIEWS
+from saekit._base import assets as _assets
+from tests._base.test_assets import VIEWS
 
 pytestmark = pytest.mark.browser
 

@@ -3,10 +3,10 @@
 from functools import cache
 
 from saekit import probes
-from saekit._data_labelled import labelled_texts
+from saekit.data.labelled import labelled_texts
 from saekit.saes import sae_fingerprint
 from tests import tiny
-from tests.test_probes_extract import made_up_texts
+from tests.probes.test_extract import made_up_texts
 from tests.views.fake_index import FakeIndex
 
 D_SAE = 96

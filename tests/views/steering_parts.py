@@ -1,11 +1,13 @@
 """What the tests of the steering view are made of: a random SAE, an index that says it is of it, a view."""
 
 import threading
+from importlib import import_module
 
-from saekit import _steering_cache
 from saekit.views.steering import Steering
 from tests import tiny
 from tests.views.circuit_parts import fake_index
+
+_steering_cache = import_module("saekit.steering.reader")
 
 PROMPT = "The cat sat on the mat. A dog, 3 birds"
 

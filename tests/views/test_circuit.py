@@ -4,20 +4,22 @@ import json
 import threading
 import time
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 import traitlets
 
-from saekit import _circuits_measure as measures
 from saekit import circuits
 from saekit.circuits import Node, circuit_edges, faithfulness, feature_circuit
 from saekit.errors import FeatureIndexError, SAEError
-from saekit.views import _circuit_data as data
 from saekit.views.circuit import Circuit
 from tests import tiny
 from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes, small_task
+
+measures = import_module("saekit.circuits.measure")
+data = import_module("saekit.views.circuit.state")
 
 SIZES = (0, 1, 5, 20)
 
@@ -330,8 +332,8 @@ def test_values_link_like_any_other(view):
 
 
 def test_directions_are_dictionaries_too(model, task):
-    from saekit.circuits import random_directions
     from saekit.models import hidden_states
+    from saekit.saes import random_directions
 
     ids = torch.as_tensor(tiny.random_tokens(8, 32, 400).ids).long()
     basis = random_directions(hidden_states(model, ids, LOW).flatten(0, 1).float(), LOW)

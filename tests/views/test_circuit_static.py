@@ -5,14 +5,16 @@ import json
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from saekit.views import _circuit_html as drawn
-from saekit.views._circuit_data import kept_numbers
 from saekit.views.circuit import Circuit
+from saekit.views.circuit.state import kept_numbers
 from tests.views.circuit_parts import HIGH, LOW, fake_index, random_saes, small_task
+
+drawn = import_module("saekit.views.circuit.still")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from saekit import attribution
 from saekit.attribution import attribution_patching, direct_attribution, exact_patching
 from saekit.errors import FeatureIndexError, ModelError, SAEError
 from saekit.models import encode_text
-from saekit.views._attribution_ask import swapped
-from saekit.views._attribution_work import EXACT, EXACT_ERRORS
 from saekit.views.logit_attribution import LogitAttribution
+from saekit.views.logit_attribution.ask import swapped
+from saekit.views.logit_attribution.work import EXACT, EXACT_ERRORS
 from saekit.views.top_activations import TopActivations
 from tests.views.attribution_parts import OTHER, PROMPT, small_view
 from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes

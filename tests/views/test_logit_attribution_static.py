@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from saekit.views._attribution_html import agreement_words, bar_name
+from saekit.views.logit_attribution.still import agreement_words, bar_name
 from tests.views.attribution_parts import PROMPT, small_view
 
 HOSTILE = 'The cat <img src=x onerror="window.hacked=1"> </script> sat\n&amp; "on", the mat'

@@ -3,6 +3,7 @@
 import csv
 import io
 import threading
+from importlib import import_module
 
 import ipywidgets
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import traitlets
 
 from saekit import probes
-from saekit._data_labelled import labelled_texts
+from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.views import _probes_data as data
 from saekit.views.probes import Probes
 from saekit.views.top_activations import TopActivations
 from tests import tiny
 from tests.views.probes_parts import D_SAE, HOSTILE, OPTIONS, extraction, fake_index, labelled, random_sae
+
+data = import_module("saekit.views.probes.state")
 
 TEXT = "the cat sat on the mat"
 
@@ -93,7 +95,7 @@ def test_the_view_begins_with_the_best_cell_and_says_what_the_grid_says(view, gr
 
 
 def test_every_figure_is_that_of_the_grid(view, grid):
-    from saekit._probes_cell import cell_figures
+    from saekit.probes.cell import cell_figures
 
     assert set(view._figures) == {"macro_f1", "accuracy"}
     view.figure = "auroc"

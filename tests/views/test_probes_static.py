@@ -2,16 +2,18 @@
 
 import html.parser
 import re
+from importlib import import_module
 
 import pytest
 
 from saekit import probes
-from saekit._data_labelled import labelled_texts
-from saekit.views import _probes_html as drawn
+from saekit.data.labelled import labelled_texts
 from saekit.views.probes import Probes
-from tests.test_probes_extract import made_up_texts
-from tests.test_probes_grid_layers import two_layers
+from tests.probes.test_extract import made_up_texts
+from tests.probes.test_search_layers import two_layers
 from tests.views.probes_parts import OPTIONS, extraction, fake_index, random_sae
+
+drawn = import_module("saekit.views.probes.still")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from dataclasses import astuple
+from importlib import import_module
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -16,8 +17,8 @@ import traitlets
 from saekit.errors import SAEError, SteeringError
 from saekit.models import encode_text, load_model, token_bytes
 from saekit.steering import Intervention, generate, side_effects, steering_sweep
-from saekit.views._steering_data import token_rows
 from saekit.views.steering import Steering
+from saekit.views.steering.state import token_rows
 from tests import tiny
 from tests.views.circuit_parts import fake_index
 from tests.views.steering_parts import PROMPT, Gate, hooks_on, small_sae, small_view
@@ -180,7 +181,7 @@ def test_maxima_come_from_the_index(model, sae, view):
 
 def test_an_ended_text_shows_no_end_token(model, sae, monkeypatch):
     first = generate(model, PROMPT, max_new_tokens=4).ids[0][3]
-    monkeypatch.setattr("saekit._steering_generate.end_tokens", lambda model: frozenset([first]))
+    monkeypatch.setattr(import_module("saekit.steering.generation"), "end_tokens", lambda model: frozenset([first]))
     view = small_view(model, sae, {7: 0.0})
     view.run()
     assert view.wait(30)

@@ -4,13 +4,15 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from importlib import import_module
 
 import pytest
 
-from saekit._assets import module
-from saekit.views import _steering_html as static
-from saekit.views._steering_setting import amount_words, setting_words
+from saekit._base.assets import module
+from saekit.views.steering.setting import amount_words, setting_words
 from tests.views.steering_parts import small_sae, small_view
+
+static = import_module("saekit.views.steering.still")
 
 HOSTILE = "</script><img src=x onerror=\"window.hacked=1\"> & 'quotes' \0"
 

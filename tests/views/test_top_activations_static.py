@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import traitlets
 
-from saekit.views._feature_html import _prompt
 from saekit.views.top_activations import TopActivations
+from saekit.views.top_activations.still import _prompt
 from tests.views.fake_index import NASTY, FakeIndex
 
 

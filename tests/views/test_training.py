@@ -11,8 +11,8 @@ import traitlets
 
 from saekit.errors import SAEError
 from saekit.views import training as views
-from saekit.views._training_runs import BINS, MOST_POINTS, Run, histogram, in_short, thinned
 from saekit.views.training import Training
+from saekit.views.training.state import BINS, MOST_POINTS, Run, histogram, in_short, thinned
 from tests.views.fake_trainer import FakeTrainer, record
 
 RUNS = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "coefficient": 2.0}}

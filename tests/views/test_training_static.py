@@ -6,16 +6,18 @@ import math
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from saekit.views import _chart_html as chart
-from saekit.views._training_html import rough
 from saekit.views.training import Training
+from saekit.views.training.still import rough
 from tests.views.fake_index import NASTY
 from tests.views.fake_trainer import FakeTrainer
 from tests.views.test_training import RUNS, training
+
+chart = import_module("saekit.views._shared.chart_still")
 
 HOSTILE = NASTY[0] + "</script>&\0"
 

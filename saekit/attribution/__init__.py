@@ -1,0 +1,37 @@
+"""What features do to the output: direct logit attribution, attribution patching, exact patching, the logit lens.
+
+All of them take one prompt or several, one SAE or several on different hook points, and read off a token's logit, a
+difference of two logits (answer minus foil) or any direction of the final norm's output. They return an `Attribution`,
+which says in its repr whether the items add up to what they should.
+"""
+
+from saekit.attribution.baselines import question, sides
+from saekit.attribution.components import component_attribution
+from saekit.attribution.direct import direct_attribution
+from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, real_tensor, saes_of, tokens_of
+from saekit.attribution.lens import LogitLens, logit_lens
+from saekit.attribution.patching import attribution_patching, exact_patching
+from saekit.attribution.predicted import Predictions, predictions
+from saekit.attribution.result import Agreement, Attribution, Contribution
+
+__all__ = [
+    "Agreement",
+    "Attribution",
+    "Contribution",
+    "LogitLens",
+    "Predictions",
+    "attribution_patching",
+    "component_attribution",
+    "counterparts_of",
+    "direct_attribution",
+    "exact_patching",
+    "logit_lens",
+    "predictions",
+    "prompts_of",
+    "question",
+    "readout_of",
+    "real_tensor",
+    "saes_of",
+    "sides",
+    "tokens_of",
+]

@@ -1,0 +1,155 @@
+"""The logit lens: what a model would predict if it stopped after each layer."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saekit.attribution.final import final_run, frozen
+from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of, token_text
+from saekit.attribution.result import EXACT
+from saekit.errors import ModelError
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+
+@dataclass(frozen=True, repr=False)
+class LogitLens:
+    """Predictions read off the residual stream layer by layer.
+
+    Attributes:
+        towards: What is read: ``' Mary' - ' John'``; "" if no answer was given.
+        tokens: Text of each token of the prompt.
+        layers: Name of each row: "embedding", then the blocks by number.
+        positions: Of the columns ``[pos]``.
+        reading: Logit (difference) at each layer, each with its own final norm ``[layer, pos]``; NaN without answer.
+        accumulated: The same with the norm's scale frozen at that of the last layer: what has been written *directly*
+            towards the answer so far; the difference of two rows is what the layer between them wrote ``[layer, pos]``.
+        probability: Of the answer ``[layer, pos]``.
+        rank: Of the answer among all tokens, 0 is the first ``[layer, pos]``; -1 without answer.
+        top: Ids of the likeliest tokens ``[layer, pos, k]``.
+        top_text: Their text, in the same nesting.
+        top_probability: Their probabilities ``[layer, pos, k]``.
+        gap: Largest difference between the last row and the model's own logits.
+    """
+
+    towards: str
+    tokens: tuple[str, ...]
+    layers: tuple[str, ...]
+    positions: Int[np.ndarray, "pos"]
+    reading: Float[np.ndarray, "layer pos"]
+    accumulated: Float[np.ndarray, "layer pos"]
+    probability: Float[np.ndarray, "layer pos"]
+    rank: Int[np.ndarray, "layer pos"]
+    top: Int[np.ndarray, "layer pos k"]
+    top_text: tuple[tuple[tuple[str, ...], ...], ...]
+    top_probability: Float[np.ndarray, "layer pos k"]
+    gap: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last row is what the model itself gives, up to rounding."""
+        largest = np.abs(self.accumulated).max() if self.towards else 1.0
+        return bool(self.gap <= EXACT * max(largest, 1.0))
+
+    def __repr__(self) -> str:
+        what = f" towards {self.towards}" if self.towards else ""
+        verdict = "the last row is the model's own, " + ("exact" if self.complete else "NOT exact")
+        last = ", ".join(f"{name} {text!r}" for name, text in self._last(6))
+        return (
+            f"LogitLens({len(self.layers)} rows, {len(self.positions)} position(s){what}; {verdict}: largest gap "
+            f"{self.gap:.0e} logits)\n  most likely at the last position: {last}"
+        )
+
+    def _last(self, rows: int) -> list[tuple[str, str]]:
+        chosen = np.unique(np.linspace(0, len(self.layers) - 1, rows).astype(int))
+        return [(self.layers[i], self.top_text[i][-1][0]) for i in chosen]
+
+
+@torch.no_grad()
+def logit_lens(
+    model: "SAETransformerBridge",
+    prompt: str | Int[Tensor, "pos"],
+    *,
+    answer: Answers | None = None,
+    foil: Answers | None = None,
+    k: int = 5,
+    position: int | str = "each",
+) -> LogitLens:
+    """Read a prediction off the residual stream after every layer (nostalgebraist 2020).
+
+    Two readings are given, and they differ. ``reading`` norms each layer's residual stream by itself, as if the model
+    ended there. ``accumulated`` divides all layers by the scale of the last one, so that rows add up: it ends at the
+    same logit, and its steps are the layers' direct contributions (`component_attribution` takes them further apart).
+    Neither says what a layer's information does by way of later layers.
+
+    Args:
+        model: The model.
+        prompt: One prompt: text, or token ids.
+        answer: A token to follow, text or id.
+        foil: A token that is subtracted.
+        k: How many of the likeliest tokens to keep.
+        position: "each", or one position.
+
+    Raises:
+        ModelError: A prompt, answer or foil that cannot be used.
+    """
+    (ids,) = prompts_of(model, [prompt])
+    if k < 1 or k > model.cfg.d_vocab:
+        raise ModelError(f"k must be between 1 and {model.cfg.d_vocab}, not {k}")
+    readout = None if answer is None else readout_of(model, 1, answer, foil, None)
+    if readout is None and foil is not None:
+        raise ModelError("foil= goes with answer=")
+    at = torch.arange(len(ids)) if position == "each" else torch.tensor([read_position(ids, position)])
+    hooks = ["blocks.0.hook_resid_pre"]
+    hooks += [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
+    read = torch.zeros(1, 1, dtype=torch.long) if readout is None else readout.answers[:, None]
+    if readout is not None and readout.foils is not None:
+        read = torch.cat([read, readout.foils[:, None]], 1)
+    run = final_run(model, ids[None], hooks, read)
+    norm = None if readout is None else frozen(model, run, readout.direction, readout.constant)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("reading", "accumulated", "probability", "rank")}
+    top, likely = [], []
+    for hook in hooks:
+        states = run.states[hook][:, at]
+        before_cap = model.unembed(model.ln_final(states))[0].float()
+        logits = model.adapter.apply_output_logits_transform(before_cap)
+        probability = logits.softmax(-1)
+        best = probability.topk(k, dim=-1)
+        top.append(best.indices.cpu().numpy())
+        likely.append(best.values.double().cpu().numpy())
+        last = _difference(before_cap[:, read[0]])
+        if readout is None:
+            nothing = np.full(len(at), np.nan)
+            found = (nothing, nothing, nothing, np.full(len(at), -1))
+        else:
+            own = probability[:, read[0, 0]]
+            found = (
+                last.cpu().numpy(),
+                ((states[0].double() * norm.direction[0, at]).sum(-1) + norm.bias[0]).cpu().numpy(),
+                own.double().cpu().numpy(),
+                (probability > own[:, None]).sum(-1).cpu().numpy(),
+            )
+        for name, value in zip(rows, found, strict=True):
+            rows[name].append(value)
+    gap = (last - _difference(run.logits[0, at])).abs().max().item()
+    return LogitLens(
+        towards="" if readout is None else readout.towards[0],
+        tokens=tuple(token_text(model, token) for token in ids.tolist()),
+        layers=("embedding", *map(str, range(model.cfg.n_layers))),
+        positions=at.numpy(),
+        **{name: np.stack(values) for name, values in rows.items()},
+        top=np.stack(top),
+        top_text=tuple(tuple(tuple(token_text(model, i) for i in one) for one in row.tolist()) for row in top),
+        top_probability=np.stack(likely),
+        gap=gap,
+    )
+
+
+def _difference(logits: Float[Tensor, "pos token"]) -> Float[Tensor, "pos"]:
+    logits = logits.double()
+    return logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]

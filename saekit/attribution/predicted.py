@@ -1,0 +1,136 @@
+"""What a model predicts next, as it is and with some features changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saekit.attribution.baselines import Baseline, question, sides
+from saekit.attribution.collect import chosen_of, of_batch
+from saekit.attribution.inputs import Answers, Prompts, prompts_of, read_position, token_text, tokens_of
+from saekit.attribution.result import Contribution
+from saekit.errors import ModelError
+from saekit.models import logits_from
+from saekit.saes import changes
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """The likeliest next tokens of one prompt, clean and (if features were changed) patched.
+
+    Attributes:
+        ids: Token ids: the k likeliest of the clean run, then those of the patched one that are new, then those that
+            were asked for ``[token]``.
+        text: Their text.
+        probability: In the clean run ``[token]``.
+        logit: In the clean run ``[token]``.
+        probability_patched: In the patched run ``[token]``; the same as the clean one if nothing was patched.
+        logit_patched: In the patched run ``[token]``.
+        kl: KL divergence in nats from the clean to the patched prediction; 0 if nothing was patched.
+        n_patched: Nodes patched together.
+    """
+
+    ids: Int[np.ndarray, "token"]
+    text: tuple[str, ...]
+    probability: Float[np.ndarray, "token"]
+    logit: Float[np.ndarray, "token"]
+    probability_patched: Float[np.ndarray, "token"]
+    logit_patched: Float[np.ndarray, "token"]
+    kl: float
+    n_patched: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        patched = f", {self.n_patched} nodes patched together: KL {self.kl:.3f} nats" if self.n_patched else ""
+        lines = [f"Predictions({len(self)} tokens{patched})"]
+        for text, before, after in zip(self.text, self.probability, self.probability_patched, strict=True):
+            lines.append(f"  {before:6.1%}" + (f" -> {after:6.1%}" if self.n_patched else "") + f"  {text!r}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def predictions(
+    model: "SAETransformerBridge",
+    prompt: str | Int[Tensor, "pos"],
+    *,
+    sae: "SAE[Any] | None" = None,
+    nodes: Sequence[Contribution] | Sequence[int] = (),
+    corrupted: Prompts | None = None,
+    baseline: Baseline | None = None,
+    reference: Prompts | None = None,
+    also: Answers = (),
+    k: int = 10,
+    position: int = -1,
+) -> Predictions:
+    """Return the likeliest next tokens, and what they become with features patched, all of them together.
+
+    Args:
+        model: The model.
+        prompt: One prompt: text, or token ids.
+        sae: Whose features are patched.
+        nodes: Items of an attribution, or numbers of features, each at all positions, as in `exact_patching`.
+        corrupted: The baseline of the nodes is their value on this prompt.
+        baseline: Without one: "zero" (ablate; the default) or "mean".
+        reference: Of which prompts "mean" is the mean.
+        also: Tokens to report besides, text or ids: answer and foil, for example.
+        k: How many of the likeliest.
+        position: Whose prediction.
+
+    Raises:
+        ModelError: As in `exact_patching`.
+        SAEError: As in `exact_patching`.
+    """
+    (ids,) = prompts_of(model, [prompt])
+    at = read_position(ids, position)
+    if not 1 <= k <= model.cfg.d_vocab:
+        raise ModelError(f"k must be between 1 and {model.cfg.d_vocab}, not {k}")
+    wanted = tokens_of(model, also, len(also) if not isinstance(also, (str, int)) else 1, "token") if _any(also) else []
+    if not len(nodes):
+        clean = patched = model(ids[None].to(model.cfg.device), prepend_bos=False)[0, at].float().cpu()
+    else:
+        if sae is None:
+            raise ModelError("nodes= need the SAE whose features they are: pass sae=")
+        others = corrupted if corrupted is None or isinstance(corrupted, Sequence) else [corrupted]
+        asked = question(model, sae, [ids], 0, None, None, others, baseline, reference, position)
+        chosen = chosen_of(asked, nodes)
+        ((rows, batch, found),) = sides(model, asked, 1)
+        ((hook, side),) = found.items()
+        features, errors = of_batch(chosen, 0, rows, side)
+        states = side.states.double()
+        if len(features):
+            states = states + changes(sae, side.features, side.features_baseline, *features.T).sum(0)
+        for position_of_error in errors[:, 1].tolist():
+            where = slice(None) if position_of_error < 0 else position_of_error
+            states[0, where] += (side.error_baseline - side.error)[0, where].to(states.device)
+        both = torch.cat([side.states, states.to(side.states.dtype)])  # from the hook point on, one pass for both
+        clean, patched = logits_from(model, batch.expand(2, -1), both, hook)[:, at].float().cpu()
+    before, after = clean.log_softmax(-1), patched.log_softmax(-1)
+    order = [
+        *before.topk(k).indices.tolist(),
+        *(after.topk(k).indices.tolist() if len(nodes) else []),
+        *map(int, wanted),
+    ]
+    shown = torch.tensor(list(dict.fromkeys(order)))
+    return Predictions(
+        ids=shown.numpy(),
+        text=tuple(token_text(model, token) for token in shown.tolist()),
+        probability=before[shown].exp().double().numpy(),
+        logit=clean[shown].double().numpy(),
+        probability_patched=after[shown].exp().double().numpy(),
+        logit_patched=patched[shown].double().numpy(),
+        kl=(before.double().exp() * (before - after).double()).sum().item() if len(nodes) else 0.0,
+        n_patched=len(nodes),
+    )
+
+
+def _any(also: Answers) -> bool:
+    return isinstance(also, (str, int)) or len(also) > 0

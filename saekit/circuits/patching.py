@@ -1,0 +1,165 @@
+"""How well a model does a task, and which states carry it: activation patching by layer and position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saekit.circuits.pairs import Task
+from saekit.errors import TaskError
+from saekit.models import check_hook, hidden_states_at, last_logits_from
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a model answers to the prompts of a task.
+
+    Attributes:
+        name: The task, and whether its corrupted prompts were run.
+        logit_difference: Logit of the answer minus logit of the foil ``[prompt]``.
+        probability: Of the answer among all tokens ``[prompt]``.
+        top: Whether the answer is the most probable token ``[prompt]``.
+    """
+
+    name: str
+    logit_difference: Float[Tensor, "prompt"]
+    probability: Float[Tensor, "prompt"]
+    top: Bool[Tensor, "prompt"]
+
+    @property
+    def share_right(self) -> float:
+        """Share of prompts whose answer is more probable than the foil."""
+        return (self.logit_difference > 0).float().mean().item()
+
+    def __repr__(self) -> str:
+        n = len(self.logit_difference)
+        error = self.logit_difference.std().item() / n**0.5 if n > 1 else float("nan")
+        return (
+            f"{self.name}: logit difference {self.logit_difference.mean():+.2f} (standard error {error:.2f}, {n} "
+            f"prompts), answer over foil in {self.share_right:.0%}, answer on top in {self.top.float().mean():.0%}, "
+            f"its probability {self.probability.mean():.2f}"
+        )
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What putting clean states into the corrupted run restores, by layer and position.
+
+    Attributes:
+        task: Name of the task.
+        layers: Blocks after which the residual stream was patched.
+        positions: Names of the positions.
+        difference: Mean logit difference of the patched runs ``[layer, position]``.
+        clean: Mean logit difference of the clean prompts.
+        corrupted: Mean logit difference of the corrupted ones, answer and foil as in the clean ones.
+        n_prompts: Pairs behind each number.
+    """
+
+    task: str
+    layers: tuple[int, ...]
+    positions: tuple[str, ...]
+    difference: Float[np.ndarray, "layer position"]
+    clean: float
+    corrupted: float
+    n_prompts: int
+
+    @property
+    def restored(self) -> Float[np.ndarray, "layer position"]:
+        """Share of the gap between corrupted (0) and clean (1) that the patch closes; may lie outside of 0 to 1."""
+        return (self.difference - self.corrupted) / (self.clean - self.corrupted)
+
+    def __repr__(self) -> str:
+        return (
+            f"Patched({self.task}: {len(self.layers)} layers x {', '.join(self.positions)}; {self.n_prompts} pairs, "
+            f"logit difference {self.clean:+.2f} clean, {self.corrupted:+.2f} corrupted)"
+        )
+
+
+@torch.no_grad()
+def behaviour(model: "SAETransformerBridge", task: Task, *, corrupted: bool = False, batch_size: int = 32) -> Behaviour:
+    """Run the prompts of a task and measure the answer against the foil (Wang et al. 2022, section 2.1).
+
+    Args:
+        model: The model.
+        task: From `ioi_task`, `agreement_task` or `own_task`.
+        corrupted: Run the corrupted prompts, answer and foil unchanged.
+        batch_size: Prompts a pass.
+    """
+    difference, probability = torch.empty(len(task)), torch.empty(len(task))
+    top = torch.empty(len(task), dtype=torch.bool)
+    for rows, part in task.batches(batch_size):
+        ids = torch.stack(part.ids_corrupted if corrupted else part.ids)
+        logits = model(ids.to(model.cfg.device), prepend_bos=False)[:, -1].float().cpu()
+        difference[rows] = _difference(logits, part)
+        at_answer = part.answers[:, None]
+        probability[rows] = logits.softmax(-1).gather(1, at_answer)[:, 0]
+        top[rows] = logits.argmax(-1) == part.answers
+    return Behaviour(task.name + (", corrupted" if corrupted else ""), difference, probability, top)
+
+
+@torch.no_grad()
+def patch_residual(
+    model: "SAETransformerBridge",
+    task: Task,
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[str] | None = None,
+    batch_size: int = 8,
+) -> Patched:
+    """Put the clean residual stream into the corrupted run, one layer and position at a time (activation patching).
+
+    Args:
+        model: The model.
+        task: Pairs of prompts; their corrupted run has to differ from the clean one in the logit difference.
+        layers: After which blocks; default: all.
+        positions: Names in ``task.positions``; default: all of them.
+        batch_size: Prompts a pass; all positions of a prompt that the corruption has reached run together, so a pass
+            may have a few times as many rows.
+
+    Raises:
+        TaskError: An unknown position, or a task whose clean and corrupted runs do not differ.
+        ModelError: A layer that the model does not have.
+    """
+    layers = tuple(range(model.cfg.n_layers) if layers is None else layers)
+    names = tuple(task.positions if positions is None else positions)
+    if unknown := [name for name in names if name not in task.positions]:
+        raise TaskError(f"the task has no position {unknown[0]!r}: it has {', '.join(task.positions)}")
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in layers]
+    for hook in hooks:
+        check_hook(model, hook)
+    clean = behaviour(model, task).logit_difference.mean().item()
+    unpatched = behaviour(model, task, corrupted=True).logit_difference
+    corrupted = unpatched.mean().item()
+    if abs(clean - corrupted) < 1e-6:
+        raise TaskError(f"clean and corrupted prompts both give {clean:+.3f}: there is no gap to restore")
+    total = np.zeros((len(layers), len(names)))
+    for rows, part in task.batches(batch_size):
+        ids = torch.stack(part.ids_corrupted)
+        source = hidden_states_at(model, torch.stack(part.ids), hooks)
+        target = hidden_states_at(model, ids, hooks)
+        at = torch.stack([part.positions[name] for name in names])  # [position, prompt]
+        for number, hook in enumerate(hooks):
+            found = unpatched[rows].repeat(len(names), 1)  # [position, prompt]
+            put = source[hook][torch.arange(len(part)), at]  # [position, prompt, d_model]
+            # Before the first token that was corrupted both runs are the same: nothing to put, nothing to run.
+            which, prompt = (put != target[hook][torch.arange(len(part)), at]).any(-1).nonzero(as_tuple=True)
+            if len(which):
+                states = target[hook][prompt]  # [changed, pos, d_model]
+                states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
+                logits = last_logits_from(model, ids[prompt], states, hook).float().cpu()
+                found[which, prompt] = _difference(logits, part.select(prompt.tolist()))
+            total[number] += found.sum(1).numpy()
+    return Patched(task.name, layers, names, total / len(task), clean, corrupted, len(task))
+
+
+def _difference(logits: Float[Tensor, "prompt d_vocab"], task: Task) -> Float[Tensor, "prompt"]:
+    """Answer minus foil."""
+    pick = lambda tokens: logits.gather(1, tokens[:, None])[:, 0]  # noqa: E731
+    return pick(task.answers) - pick(task.foils)

@@ -1,0 +1,29 @@
+"""Corpora: named, pinned, licensed collections of text, tokenised to ``[sequence, pos]``.
+
+A document never loses its boundary: every position knows which document it belongs to, and documents are parted
+by the BOS token. Which documents are held out depends on the document alone, so no text that an SAE was trained on
+can slip into its evaluation.
+"""
+
+from saekit.data.files import documents
+from saekit.data.labelled import LabelledTexts, list_labelled, load_labelled
+from saekit.data.parallel import ParallelTexts, linked, load_parallel, parallel_texts
+from saekit.data.tokens import CORPORA, CorpusTable, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
+
+__all__ = [
+    "CORPORA",
+    "CorpusTable",
+    "LabelledTexts",
+    "ParallelTexts",
+    "Tokens",
+    "counted",
+    "documents",
+    "linked",
+    "list_corpora",
+    "list_labelled",
+    "load_corpus",
+    "load_labelled",
+    "load_parallel",
+    "parallel_texts",
+    "tokens_from_texts",
+]

@@ -1,0 +1,286 @@
+"""Labelled data sets: by name, from a CSV file, a data frame or the hub, and in memory."""
+
+import csv
+import html
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from saekit.data.labelled_sets import LABELLED, LabelledSource
+from saekit.errors import DataError, OfflineError
+
+_OWN = "not stated"
+_GAPS = ("nan", "na", "none", "null")  # among numbers no numbers; among words they are words
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """A labelled data set: ``labels[i]`` indexes ``label_names`` and says what ``texts[i]`` is."""
+
+    name: str
+    texts: tuple[str, ...]
+    labels: Int[np.ndarray, " text"]
+    label_names: tuple[str, ...]
+    licence: str
+    citation: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, rows: "slice | Int[np.ndarray, ' row'] | Bool[np.ndarray, ' text']") -> "LabelledTexts":
+        """Return some of the texts: ``data[:100]``, or by an array of their numbers, or of True or False for each."""
+        if not isinstance(rows, slice | np.ndarray):
+            raise DataError(f"LabelledTexts takes a slice or an array of numbers, not {rows!r}")
+        if isinstance(rows, np.ndarray) and rows.dtype == bool and len(rows) != len(self):
+            raise DataError(f"expected one True or False for each of {len(self):,} texts, got {len(rows):,}")
+        chosen = np.arange(len(self))[rows]
+        return replace(self, texts=tuple(self.texts[i] for i in chosen), labels=self.labels[chosen])
+
+    def sample(self, size: int, *, seed: int = 0, balanced: bool = False) -> "LabelledTexts":
+        """Return a random sample without replacement, in the order of the data.
+
+        Args:
+            size: Number of texts; all of them if there are fewer.
+            seed: Another seed, another sample.
+            balanced: As many of each class, as far as there are.
+
+        Raises:
+            DataError: A size below 1.
+        """
+        if size < 1:
+            raise DataError(f"a sample has at least 1 text, not {size}")
+        order = np.random.default_rng(seed).permutation(len(self))
+        if balanced and len(self):
+            rank = np.zeros(len(self), np.int64)
+            for label in np.unique(self.labels):
+                of_label = order[self.labels[order] == label]
+                rank[of_label] = np.arange(len(of_label))
+            order = order[np.argsort(rank[order], kind="stable")]
+        return self[np.sort(order[:size])]
+
+    def __repr__(self) -> str:
+        known = self.labels[self.labels >= 0]
+        counts = np.bincount(known, minlength=len(self.label_names))
+        share = ", ".join(f"{n:,} {name}" for n, name in zip(counts, self.label_names, strict=True)) or "no labels"
+        return f"LabelledTexts({self.name!r}, {len(self):,} texts: {share}; {self.licence})"
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """What `list_labelled` returns: prints as text, renders as a table in Jupyter."""
+
+    rows: tuple[LabelledSource, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{s.name:19} {s.task}  {', '.join(s.labels)}  {s.licence}" for s in self.rows)
+
+    def _repr_html_(self) -> str:
+        cells = lambda tag, items: "".join(f"<{tag}>{html.escape(i)}</{tag}>" for i in items)  # noqa: E731
+        head = cells("th", ("name", "task", "labels", "licence", "citation", "package"))
+        body = "".join(
+            f"<tr>{cells('td', (s.name, s.task, ', '.join(s.labels), s.licence, s.citation, s.package))}</tr>"
+            for s in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def list_labelled() -> LabelledTable:
+    """List the labelled data sets that need no hub, with task, licence and citation."""
+    return LabelledTable(tuple(LABELLED.values()))
+
+
+def load_labelled(
+    source: "str | Path | Any",
+    *,
+    text: str = "text",
+    label: str = "label",
+    configuration: str | None = None,
+    split: str = "train",
+    max_texts: int | None = None,
+    drop_missing: bool = False,
+    progress: bool = True,
+) -> LabelledTexts:
+    """Load a labelled data set.
+
+    Args:
+        source: A name from `list_labelled` (``"sms-spam"``), a ``.csv`` or ``.tsv`` file, a pandas data frame, or
+            the name of a data set on the hub (``"owner/set"``), which streams.
+        text: Column of the texts. Not for a data set by name.
+        label: Column of the labels: numbers or words; the classes are sorted.
+        configuration: Which part of a hub data set that has several (``"emotion"`` of ``"cardiffnlp/tweet_eval"``).
+        split: Which split of a hub data set.
+        max_texts: At most so many texts: of a set by name a random sample, always the same; else the first ones.
+            Needed for a hub data set, which may have no end.
+        drop_missing: Leave rows without text or label out, instead of refusing them.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: No such set or configuration, other columns, or rows without text or label.
+        OfflineError: It has to be downloaded and cannot be.
+
+    Warns:
+        UserWarning: The first ``max_texts`` are all of one class, as in a file that is sorted by class.
+    """
+    if max_texts is not None and max_texts < 1:
+        raise DataError(f"max_texts must be at least 1, not {max_texts}")
+    if isinstance(source, str) and source in LABELLED:
+        known = LABELLED[source]
+        texts, labels = zip(*known.rows(progress), strict=True)
+        data = LabelledTexts(source, texts, np.array(labels), known.labels, known.licence, known.citation)
+        return data if max_texts is None else data.sample(max_texts)  # some of the files are sorted by class
+    if hasattr(source, "columns") and not isinstance(source, str | Path):
+        name, found = "data frame", _from_frame(source, text, label)
+    elif Path(str(source)).expanduser().is_file():
+        name, found = Path(str(source)).name, _from_csv(Path(str(source)).expanduser(), text, label)
+    elif "/" in str(source) and not str(source).startswith((".", "/", "~")) and max_texts is not None:
+        name, found = str(source), _from_hub(str(source), text, label, configuration, split, max_texts)
+    else:
+        raise DataError(
+            f"no labelled data set {str(source)!r}: expected one of {', '.join(LABELLED)}, a .csv or .tsv file, a "
+            f"data frame, or a data set on the hub (owner/name, with max_texts=)"
+        )
+    texts, labels = zip(*found[:max_texts], strict=True) if found else ((), ())
+    data = labelled_texts(texts, labels, name=name, drop_missing=drop_missing)
+    if len(texts) == max_texts and max_texts > 1 and len(data.label_names) == 1:
+        warnings.warn(
+            f"the first {max_texts:,} texts of {name!r} are all of one class ({data.label_names[0]}): are they sorted "
+            f"by class? Read more of them, and take a sample: .sample({max_texts})",
+            stacklevel=2,
+        )
+    return data
+
+
+def labelled_texts(
+    texts: Sequence[Any], labels: Sequence[Any], *, name: str = "texts", licence: str = _OWN, citation: str = _OWN,
+    drop_missing: bool = False,
+) -> LabelledTexts:  # fmt: skip
+    """Return texts and labels of your own as a data set.
+
+    Args:
+        texts: The texts.
+        labels: One label a text: words, whole numbers or true and false. The classes are sorted: as numbers where all
+            are numbers, also numbers in words as a file has them (``"10"``), else as words.
+        name: What to call it.
+        licence: Of the texts.
+        citation: Where they come from.
+        drop_missing: Leave pairs without text or label out, instead of refusing them: None, NaN, NaT, an infinite
+            number, or "" as a label. Words like "none" are classes, but gaps where all other labels are numbers.
+
+    Raises:
+        DataError: Not as many labels as texts, none at all, or missing ones.
+    """
+    texts, labels = list(texts), list(labels)
+    if len(texts) != len(labels):
+        raise DataError(f"{len(texts):,} texts but {len(labels):,} labels: expected one label a text")
+    labels = _plain(labels)
+    lost = [i for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if _missing(t) or y is None]
+    if lost and not drop_missing:
+        shown = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        raise DataError(
+            f"{len(lost):,} of {len(texts):,} rows have no text or no label (rows {shown}): complete them, or leave "
+            f"them out with drop_missing=True"
+        )
+    gone = set(lost)
+    kept = [(str(t), y) for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if i not in gone]
+    if not kept:
+        raise DataError("no labelled text: expected at least one")
+    classes = sorted({y for _, y in kept})
+    number = {y: i for i, y in enumerate(classes)}
+    values = np.array([number[y] for _, y in kept])
+    return LabelledTexts(name, tuple(t for t, _ in kept), values, tuple(map(str, classes)), licence, citation)
+
+
+def _missing(value: Any) -> bool:
+    """Return whether a cell is empty (None, NaN, NaT, NA) or no number; an empty text is a text."""
+    if value is None or str(value) in ("<NA>", "NaT"):
+        return not isinstance(value, str)
+    return isinstance(value, float | np.floating) and not math.isfinite(value)
+
+
+def _plain(labels: Sequence[Any]) -> list[int | float | str | None]:
+    """Return labels that can be sorted: all of them numbers, or all of them words; None where there is none.
+
+    A file has words alone, a data frame numbers, and with a gap 1.0 for 1: all of these become the same classes.
+    """
+    cells = [None if _missing(y) or (isinstance(y, str) and not y.strip()) else y for y in labels]
+    numbers = [_number(y) for y in cells]
+    words = [y for y, n in zip(cells, numbers, strict=True) if y is not None and n is None]
+    if len(words) < len(cells) - cells.count(None) and all(str(y).strip().lower() in _GAPS for y in words):
+        return numbers
+    return [None if y is None else str(y) if n is None or isinstance(y, str) else str(n)
+            for y, n in zip(cells, numbers, strict=True)]  # fmt: skip
+
+
+def _number(label: Any) -> int | float | None:
+    """Return a label as a number, whole where it is, if it is one or spells one."""
+    if isinstance(label, bool | np.bool_):
+        return None
+    if isinstance(label, str) and _NUMBER.fullmatch(label.strip()):
+        label = float(label) if "." in label else int(label)
+    if isinstance(label, int | np.integer):
+        return int(label)
+    if isinstance(label, float | np.floating):
+        return int(label) if float(label).is_integer() else float(label)
+    return None
+
+
+def _from_frame(frame: Any, text: str, label: str) -> list[tuple[Any, Any]]:
+    columns = [str(name) for name in frame.columns]
+    _expect_columns("the data frame", columns, text, label)
+    if twice := [name for name in (text, label) if columns.count(name) > 1]:
+        raise DataError(
+            f"the data frame has {columns.count(twice[0])} columns {twice[0]!r}: rename or drop all but one"
+        )
+    return list(zip(frame[text].tolist(), frame[label].tolist(), strict=True))
+
+
+def _from_csv(path: Path, text: str, label: str) -> list[tuple[Any, Any]]:
+    csv.field_size_limit(1 << 24)  # a text may be long
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            _expect_columns(str(path), list(reader.fieldnames or []), text, label)
+            return [(row[text], row[label]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table in UTF-8 ({error})") from error
+
+
+def _from_hub(
+    name: str, text: str, label: str, configuration: str | None, split: str, most: int
+) -> list[tuple[Any, Any]]:
+    from itertools import islice
+
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(name, configuration, split=split, streaming=True)
+        found = list(islice(iter(rows), most))
+        features = getattr(rows, "features", None)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if isinstance(error, ValueError) and re.search("config", said, re.I):
+            raise DataError(f"data set {name!r}: {said[:300]}. Say which to take with configuration=") from error
+        raise OfflineError(
+            f"could not open {name!r} on the data hub: {said[:200]}. Connect and try "
+            f"again, pass a local file, or use a packaged set: {', '.join(LABELLED)}"
+        ) from error
+    _expect_columns(f"data set {name!r}", list(found[0]) if found else [], text, label)
+    names = getattr((features or {}).get(label), "names", None)  # the hub's own words for the classes
+    word = lambda y: names[y] if names and isinstance(y, int) and 0 <= y < len(names) else y  # noqa: E731
+    return [(row[text], word(row[label])) for row in found]
+
+
+def _expect_columns(what: str, columns: list[str], text: str, label: str) -> None:
+    if gone := [name for name in (text, label) if name not in columns]:
+        raise DataError(
+            f"{what} has columns {', '.join(columns) or 'none'}: expected {' and '.join(map(repr, gone))}. Say which "
+            f"to take with text= and label="
+        )

@@ -1,0 +1,259 @@
+"""Corpora: named, pinned, licensed collections of text, tokenised to ``[sequence, pos]``.
+
+A document never loses its boundary: every position knows which document it belongs to, and documents are parted
+by the BOS token. Which documents are held out depends on the document alone, so no text that an SAE was trained on
+can slip into its evaluation.
+"""
+
+import hashlib
+import json
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saekit._base.cache import atomic, cache_dir
+from saekit.data.files import documents
+from saekit.data.sources import SOURCES, Source
+from saekit.errors import DataError
+from saekit.models import bos_token_id, massive
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+CORPORA = {
+    "english": ("wikitext", "wikipedia", "sentences", "news", "dialogue", "opinion"),
+    "english-open": ("wikitext", "wikipedia", "sentences"),  # openly licensed text only
+}
+_HELD_OUT = 20  # one document in 20
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised corpus.
+
+    Attributes:
+        ids: Token ids. Column 0 is BOS where the model has one; rows are full, but for the last.
+        document: Number of the document each token belongs to, -1 at BOS, separators and padding.
+        sequence_ids: A number for each row that stays the same when the corpus is cut into shards.
+        name: Name of the corpus.
+        sources: What it was made from.
+        split: "train" or "heldout".
+    """
+
+    ids: Int[np.ndarray, "sequence pos"]
+    document: Int[np.ndarray, "sequence pos"]
+    sequence_ids: Int[np.ndarray, " sequence"]
+    name: str = "texts"
+    sources: tuple[str, ...] = ()
+    split: str = "train"
+
+    def __getitem__(self, rows: slice) -> "Tokens":
+        """Return some of the rows."""
+        if not isinstance(rows, slice):
+            raise DataError(f"Tokens takes a slice of rows such as tokens[:100], not {rows!r}")
+        return replace(self, ids=self.ids[rows], document=self.document[rows], sequence_ids=self.sequence_ids[rows])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of text tokens: BOS, separators and padding are not counted."""
+        return int((self.document >= 0).sum())
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over ids and row numbers: equal fingerprints, equal corpora."""
+        digest = hashlib.sha256(str(self.ids.shape).encode())
+        for array in (self.ids, self.document, self.sequence_ids):
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        rows, pos = self.ids.shape
+        return f"Tokens({self.name!r}, {self.split}, {self.n_tokens:,} tokens in {rows:,} sequences of {pos})"
+
+
+@dataclass(frozen=True)
+class CorpusTable:
+    """What `list_corpora` returns: prints as text, renders as a table in Jupyter."""
+
+    rows: tuple[tuple[str, Source], ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:13} {s.name:10} {s.style:23} {s.licence}" for name, s in self.rows)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        cells = lambda tag, items: "".join(f"<{tag}>{html.escape(i)}</{tag}>" for i in items)  # noqa: E731
+        head = cells("th", ("corpus", "source", "style", "licence", "citation", "package"))
+        body = "".join(
+            f"<tr>{cells('td', (name, s.name, s.style, s.licence, s.citation, s.package))}</tr>"
+            for name, s in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def list_corpora() -> CorpusTable:
+    """List the corpora that need no hub, with each source's licence and citation."""
+    return CorpusTable(tuple((name, SOURCES[s]) for name, sources in CORPORA.items() for s in sources))
+
+
+def load_corpus(
+    name: str = "english",
+    *,
+    model: "SAETransformerBridge",
+    context_size: int = 128,
+    split: str = "train",
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> Tokens:
+    """Load and tokenise a corpus.
+
+    Args:
+        name: ``"english"`` (six sources in different styles, some 7 million tokens), ``"english-open"`` (its openly
+            licensed part), a ``.txt`` or ``.jsonl`` file or a folder of ``.txt`` files, or the name of a data set
+            with a ``text`` column on the hub, which streams.
+        model: Whose tokenizer to use.
+        context_size: Length of a row in tokens, BOS included.
+        split: ``"train"``, or ``"heldout"``: every document whose name hashes to 0 modulo 20.
+        max_tokens: Stop after so many tokens; None for all. Rows are shuffled once, always in the same way, so the
+            first rows are a fair sample of all sources. Needed for a hub data set, which may have no end.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: No such corpus, or it is empty.
+        OfflineError: It has to be downloaded and cannot be.
+    """
+    if split not in ("train", "heldout"):
+        raise DataError(f"split must be 'train' or 'heldout', not {split!r}")
+    if context_size < 2:
+        raise DataError(f"context_size must be at least 2 (BOS and one token), not {context_size}")
+    if name in CORPORA:
+        tokens = _packaged(name, model, context_size, split, progress)
+    else:
+        if not Path(name).expanduser().exists() and max_tokens is None:
+            raise DataError(
+                f"no packaged corpus or local file {name!r} (packaged: {', '.join(CORPORA)}). To stream it from the "
+                f"hub, say how much with max_tokens="
+            )
+        texts = documents(name)
+        held = ((number, text) for number, text in enumerate(texts) if _held_out(name, number) == (split == "heldout"))
+        rows = None if max_tokens is None else -(-max_tokens // (context_size - 1))
+        tokens = _pack(held, model, context_size, rows)
+        tokens = replace(tokens, name=name, sources=(name,), split=split)
+    if max_tokens is not None:
+        per_row = (tokens.document >= 0).sum(1)
+        tokens = tokens[: int(np.searchsorted(np.cumsum(per_row), max_tokens)) + 1]
+    if not tokens.n_tokens:
+        raise DataError(f"corpus {name!r} has no tokens in its {split} split: is it empty?")
+    return tokens
+
+
+def tokens_from_texts(texts: Sequence[str], *, model: "SAETransformerBridge", context_size: int = 128) -> Tokens:
+    """Tokenise texts of your own, one document each. Raises DataError if there are none."""
+    if isinstance(texts, str):
+        raise DataError("expected a list of texts, got one string: write tokens_from_texts([text], ...)")
+    tokens = _pack(enumerate(texts), model, context_size, None)
+    if not tokens.n_tokens:
+        raise DataError("no tokens: expected at least one text that is not empty")
+    return tokens
+
+
+def counted(
+    batch: Tokens, states: Float[Tensor, "batch pos ..."], special: Int[Tensor, " n"]
+) -> tuple[Bool[Tensor, "batch pos"], dict[str, int]]:
+    """Decide which tokens count in statistics; return them, and how many are left out by reason.
+
+    Left out are BOS, separators and padding; special tokens; and tokens with a massive norm. Every statistic of
+    saekit asks here.
+
+    Args:
+        batch: Some rows of a corpus.
+        states: The model's activations on them.
+        special: Ids of special tokens.
+    """
+    text = torch.from_numpy(batch.document) >= 0
+    marker = text & torch.isin(torch.from_numpy(batch.ids).long(), special)
+    huge = text & ~marker & massive(states.flatten(2).float().norm(dim=-1)).cpu()
+    left_out = {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
+    return text & ~marker & ~huge, left_out
+
+
+def _held_out(source: str, number: int) -> bool:
+    return zlib.crc32(f"{source}/{number}".encode()) % _HELD_OUT == 0
+
+
+def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split: str, progress: bool) -> Tokens:
+    """Tokenise a packaged corpus, or read it back from the cache."""
+    from safetensors.numpy import load_file, save_file
+
+    recipe = [CORPORA[name], context_size, split, _vocabulary_fingerprint(model), "format 1"]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    path = cache_dir() / "tokens" / f"{name}-{split}-{key}.safetensors"
+    if not path.is_file():
+        documents = []
+        for source in CORPORA[name]:
+            texts = SOURCES[source].documents(progress)
+            documents += [(source, n, t) for n, t in enumerate(texts) if _held_out(source, n) == (split == "heldout")]
+        random.Random(0).shuffle(documents)  # mixes the sources along the document numbers
+        packed = _pack(enumerate(text for _, _, text in documents), model, context_size, None)
+        order = np.random.default_rng(0).permutation(len(packed))
+        with atomic(path) as draft:
+            save_file({"ids": packed.ids[order], "document": packed.document[order]}, draft)
+    arrays = load_file(path)
+    return Tokens(
+        arrays["ids"], arrays["document"], np.arange(len(arrays["ids"]), dtype=np.int64), name, CORPORA[name], split
+    )
+
+
+def _vocabulary_fingerprint(model: "SAETransformerBridge") -> str:
+    vocabulary = sorted(_tokenizer(model).get_vocab().items())
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def _tokenizer(model: "SAETransformerBridge"):
+    if model.tokenizer is None:
+        raise DataError(f"{model.cfg.model_name} has no tokenizer, so it cannot read text: build Tokens from ids")
+    return model.tokenizer
+
+
+def _pack(
+    documents: Iterable[tuple[int, str]], model: "SAETransformerBridge", context_size: int, max_rows: int | None
+) -> Tokens:
+    """Lay documents end to end, parted by BOS, in rows that each begin with BOS."""
+    tokenizer = _tokenizer(model)
+    bos = bos_token_id(model)
+    body = context_size - (bos is not None)
+    ids: list[np.ndarray] = []
+    numbers: list[np.ndarray] = []
+    filled = 0
+    stream = iter(documents)
+    while (max_rows is None or filled < max_rows * body) and (batch := list(islice(stream, 256))):
+        encoded = tokenizer([t for _, t in batch], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for (number, _), document in zip(batch, encoded, strict=True):
+            if not document:
+                continue
+            separator = [bos] if bos is not None and ids else []
+            ids.append(np.array(separator + document, dtype=np.int32))
+            numbers.append(np.array([-1] * len(separator) + [number] * len(document), dtype=np.int32))
+            filled += len(ids[-1])
+    flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+    rows = -(-len(flat) // body)
+    padding = rows * body - len(flat)
+    pad = bos if bos is not None else 0
+    table = np.concatenate([flat, np.full(padding, pad, np.int32)]).reshape(rows, body)
+    document = np.concatenate([*numbers, np.full(padding, -1, np.int32)]).reshape(rows, body).astype(np.int32)
+    if bos is not None:
+        first = np.full((rows, 1), bos, np.int32)
+        table, document = np.hstack([first, table]), np.hstack([np.full_like(first, -1), document])
+    return Tokens(table, document, np.arange(rows, dtype=np.int64))

@@ -1,0 +1,20 @@
+"""How good is an SAE: reconstruction, sparsity, dead features, and what the model loses when it is spliced in.
+
+Every number is computed on the same tokens, in float32 with float64 sums, and says what was left out.
+"""
+
+from saekit.evaluation.evaluation import Evaluation, evaluate, evaluate_many
+from saekit.evaluation.gate import Gate, GateCard, gate_card
+from saekit.evaluation.match import DictionaryMatch, compare_dictionaries, mmcs
+
+__all__ = [
+    "DictionaryMatch",
+    "Evaluation",
+    "Gate",
+    "GateCard",
+    "compare_dictionaries",
+    "evaluate",
+    "evaluate_many",
+    "gate_card",
+    "mmcs",
+]

@@ -1,0 +1,220 @@
+"""Do a few features hold one concept, and that one only? Take them out and see which probes fail.
+
+Two measures after SAEBench (Karvonen et al. 2025), on probes of the mean-pooled residual stream. As pooling is linear,
+taking a feature out of every token takes its mean activation times its decoder row out of the text; the part that the
+SAE does not rebuild stays. A feature that is taken out is put to its mean over the training texts: put to 0 it would
+also shift every probe's score. Written from the description of the measures.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from saekit.errors import ProbeError
+from saekit.probes import Site, TextFeatures, as_extracted, fit, make_folds, pool, read_result, write_plain
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+SIZES = (2, 5, 10, 20, 50, 100, 500)
+_STRENGTH = (1.0,)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What `spurious_removal` and `targeted_perturbation` return.
+
+    Attributes:
+        measure: "SCR" or "TPP".
+        sizes: Numbers of features taken out.
+        score: The measure at each size.
+        control: The same with as many active features drawn at random.
+        detail: Accuracies behind it: for SCR ``base``, ``oracle`` and ``ablated`` (a list by size); for TPP
+            ``accuracy`` (by class) and ``drop`` (``[size][class ablated][class tested]``).
+        features: Which features were taken out at the largest size, the first to go first; for TPP by class.
+        n_test: Texts that were scored.
+    """
+
+    measure: str
+    sizes: tuple[int, ...]
+    score: tuple[float, ...]
+    control: tuple[float, ...]
+    detail: dict[str, Any]
+    features: tuple[Any, ...]
+    n_test: int
+
+    def save(self, path: Path | str) -> None:
+        """Save as one file."""
+        write_plain(path, "removal", self)
+
+    def __repr__(self) -> str:
+        rows = zip(self.sizes, self.score, self.control, strict=True)
+        said = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
+        return f"{self.measure} on {self.n_test:,} texts: {said}"
+
+
+def load_removal(path: Path | str) -> Removal:
+    """Load what `Removal.save` has saved. Raises ProbeError if the file is not that."""
+    about, _ = read_result(path, "removal")
+    features = tuple(tuple(f) if isinstance(f, list) else f for f in about["features"])
+    rows = (tuple(about[name]) for name in ("sizes", "score", "control"))
+    return Removal(about["measure"], *rows, about["detail"], features, about["n_test"])
+
+
+def spurious_removal(
+    features: TextFeatures, sae: "SAE[Any]", spurious: np.ndarray, *, site: str | None = None,
+    sizes: tuple[int, ...] = SIZES, folds: int = 5, seed: int = 0,
+) -> Removal:  # fmt: skip
+    """Spurious correlation removal: take out what a biased probe should not have learned (SCR).
+
+    A probe for the labels is trained on texts in which a second property always goes with them. The features that
+    carry most of that property, by a probe of its own, are taken out of the test texts, in which the two are
+    unrelated. The score is how much of the accuracy comes back that a probe trained without the bias has:
+    (ablated - base) / (oracle - base).
+
+    Args:
+        features: Texts of two classes.
+        sae: The SAE of the site.
+        spurious: 0 or 1 for each text, in the order of the data that was extracted.
+        site: Which one.
+        sizes: Numbers of features.
+        folds: One is the test part.
+        seed: Of folds and random features.
+
+    Raises:
+        ProbeError: Not two classes, or too few texts of one combination of label and property.
+    """
+    at, directions = _checked(features, sae, site)
+    labels = features.data.labels
+    present = np.unique(labels)
+    spurious = as_extracted(features, "spurious", np.asarray(spurious))
+    if not np.isin(spurious, (0, 1)).all():
+        raise ProbeError("spurious: expected 0 or 1 for each text")
+    if len(present) != 2:
+        raise ProbeError(f"spurious correlation removal needs two classes, not {len(present)}")
+    target, spurious = (labels == present[1]).astype(np.int64), spurious.astype(np.int64)
+    dealt = make_folds(features, folds, seed=seed)
+    generator = np.random.default_rng(seed)
+    train, test = (_evened(rows, 2 * target + spurious, 4, generator) for rows in (dealt.train(0), dealt.test(0)))
+    biased = dealt.train(0)
+    biased = biased[target[biased] == spurious[biased]]
+    states, means = at.hook.mean, pool(at, "mean")
+    probe = _learned(states[biased], target[biased])
+    oracle = _accuracy(_learned(states[train], target[train]), states[test], target[test])
+    base = _accuracy(probe, states[test], target[test])
+    order = _ranked(means[train], directions, _learned(states[train], spurious[train]), spurious[train])
+    shuffled = generator.permutation(np.unique(means[train].indices))
+    ablated, at_random = (
+        [_accuracy(probe, _without(states, means, directions, chosen[:n], train)[test], target[test]) for n in sizes]
+        for chosen in (order, shuffled)
+    )
+    share = lambda found: tuple((a - base) / (oracle - base) if oracle != base else float("nan") for a in found)  # noqa: E731
+    detail = {"base": base, "oracle": oracle, "ablated": ablated, "random": at_random}
+    return Removal(
+        "SCR", tuple(sizes), share(ablated), share(at_random), detail, tuple(order[: max(sizes)].tolist()), len(test)
+    )
+
+
+def targeted_perturbation(
+    features: TextFeatures, sae: "SAE[Any]", *, site: str | None = None, sizes: tuple[int, ...] = SIZES, folds: int = 5,
+    seed: int = 0,
+) -> Removal:  # fmt: skip
+    """Targeted probe perturbation: take out one class's features and see whether only its probe fails (TPP).
+
+    For each class a probe tells it from the rest. The features that carry most of it are taken out of the test texts.
+    The score is the mean loss of accuracy of the class's own probe minus that of the other classes' probes.
+
+    Args:
+        features: Texts of three classes or more. With two, one class's probe is the other's turned round: what breaks
+            one breaks both, and the measure is 0 whatever is taken out.
+        sae: The SAE of the site.
+        site: Which one.
+        sizes: Numbers of features.
+        folds: One is the test part.
+        seed: Of folds and random features.
+
+    Raises:
+        ProbeError: Fewer than three classes, or too few texts of one.
+    """
+    at, directions = _checked(features, sae, site)
+    labels = features.data.labels
+    classes = np.unique(labels)
+    if len(classes) < 3:
+        raise ProbeError(f"targeted probe perturbation needs at least three classes, not {len(classes)}")
+    dealt = make_folds(features, folds, seed=seed)
+    generator = np.random.default_rng(seed)
+    states, means = at.hook.mean, pool(at, "mean")
+    probes, tests, orders = [], [], []
+    for c in classes:
+        mine = (labels == c).astype(np.int64)
+        rows = _evened(dealt.train(0), mine, 2, generator)
+        probes.append(_learned(states[rows], mine[rows]))
+        tests.append(_evened(dealt.test(0), mine, 2, generator))
+        orders.append(_ranked(means[rows], directions, probes[-1], mine[rows]))
+    truth = [(labels == c).astype(np.int64) for c in classes]
+    before = [_accuracy(p, states[t], y[t]) for p, t, y in zip(probes, tests, truth, strict=True)]
+    shuffled = [generator.permutation(np.unique(means.indices)) for _ in classes]
+
+    def drops(chosen: list[np.ndarray], n: int) -> np.ndarray:
+        table = np.zeros((len(classes), len(classes)))
+        for i, order in enumerate(chosen):
+            changed = _without(states, means, directions, order[:n], dealt.train(0))
+            for j, (p, t, y) in enumerate(zip(probes, tests, truth, strict=True)):
+                table[i, j] = before[j] - _accuracy(p, changed[t], y[t])
+        return table
+
+    apart = lambda table: float(np.diag(table).mean() - table[~np.eye(len(table), dtype=bool)].mean())  # noqa: E731
+    found, at_random = ([drops(chosen, n) for n in sizes] for chosen in (orders, shuffled))
+    detail = {"accuracy": before, "drop": [table.tolist() for table in found]}
+    taken = tuple(tuple(order[: max(sizes)].tolist()) for order in orders)
+    return Removal(
+        "TPP", tuple(sizes), tuple(map(apart, found)), tuple(map(apart, at_random)), detail, taken,
+        len(np.unique(np.concatenate(tests))),
+    )  # fmt: skip
+
+
+def _checked(
+    features: TextFeatures, sae: "SAE[Any]", site: str | None
+) -> tuple[Site, Float[np.ndarray, "feature d_model"]]:
+    at = features.site(site)
+    directions = sae.W_dec.detach().float().cpu().numpy()
+    if directions.shape != (at.d_sae, at.hook.mean.shape[1]):
+        raise ProbeError(f"{at.name} has {at.d_sae} features of {at.hook.mean.shape[1]} dimensions, not this SAE's")
+    return at, directions
+
+
+def _evened(
+    rows: Int[np.ndarray, " row"], kind: np.ndarray, n_kinds: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Leave out rows until there are as many of each kind."""
+    fewest = int(np.bincount(kind[rows], minlength=n_kinds).min())
+    if fewest < 2:
+        raise ProbeError("too few texts: one combination of classes has fewer than 2 in the training or the test part")
+    return np.sort(np.concatenate([generator.permutation(rows[kind[rows] == k])[:fewest] for k in range(n_kinds)]))
+
+
+def _learned(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return direction and offset of a logistic probe of two classes."""
+    fitted = next(fit("logistic", states, labels, 2, _STRENGTH))
+    return fitted.weights[1] - fitted.weights[0], float(fitted.intercept[1] - fitted.intercept[0])
+
+
+def _accuracy(probe: tuple[np.ndarray, float], states: np.ndarray, labels: np.ndarray) -> float:
+    return float(((states @ probe[0] + probe[1] > 0) == labels).mean())
+
+
+def _ranked(means: Any, directions: np.ndarray, probe: tuple[np.ndarray, float], labels: np.ndarray) -> np.ndarray:
+    """Order features by how much their difference between the classes moves the probe."""
+    difference = np.asarray(means[labels == 1].mean(axis=0) - means[labels == 0].mean(axis=0)).ravel()
+    return np.argsort(-difference * (directions @ probe[0]), kind="stable")
+
+
+def _without(
+    states: np.ndarray, means: Any, directions: np.ndarray, chosen: np.ndarray, train: np.ndarray
+) -> np.ndarray:
+    """Return the pooled states with some features put to their mean over the training texts."""
+    usual = np.asarray(means[train][:, chosen].mean(axis=0)).ravel()
+    return states - (means[:, chosen].toarray() - usual) @ directions[chosen]

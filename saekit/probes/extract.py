@@ -1,0 +1,286 @@
+"""Run a model over labelled texts once and keep what SAEs say about every token: all probes start from that.
+
+Texts are kept in an order of their own (by length in tokens, then by content), so that nothing computed from them
+depends on the order in which they came. Only texts of equal length share a batch: there is no padding to pool.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from saekit.data import LabelledTexts, Tokens, counted
+from saekit.errors import ProbeError
+from saekit.index import batch_events, sparse_form
+from saekit.models import bos_token_id, hidden_states_at, special_token_ids
+from saekit.probes.alignment import warn_if_misaligned
+from saekit.probes.features import Hook, Site, TextFeatures, unlabelled
+from saekit.probes.progress import Progress, Reporting
+from saekit.saes import check_pair, control_saes, sae_hook
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+    from scipy.sparse import csr_array
+
+CONTROLS = ("random", "permuted")
+_ACTIVE = 64  # features a token that room is set aside for, where an SAE does not say how many it has
+
+
+def extract(
+    model: "SAETransformerBridge",
+    saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]",
+    data: LabelledTexts | Sequence[str],
+    *,
+    context_size: int = 128,
+    batch_size: int = 32,
+    controls: Sequence[str] = (),
+    controls_of: Sequence[str] | None = None,
+    keep_states: bool = False,
+    check_hooks: bool = True,
+    seed: int = 0,
+    progress: bool | Progress = True,
+) -> TextFeatures:
+    """Keep the features of every token of labelled texts, from one pass of the model for all SAEs.
+
+    Each text is read alone, after BOS; what poolings there are, all come from the result.
+
+    Args:
+        model: The model.
+        saes: One SAE, several, or several by name. Each reads the hook point that it was trained on. Without names
+            they are called by hook point and width, ``"blocks.18.hook_resid_post/4608"``.
+        data: Texts with labels, or texts alone (label -1: for predictions only).
+        context_size: Longer texts are cut, counted, and the result says so. Tokens, BOS included.
+        batch_size: Texts a forward pass.
+        controls: ``"random"`` and ``"permuted"``: for each SAE one more site whose encoder is random directions, or
+            its own with the input dimensions permuted, at the same number of active features.
+        controls_of: Names of the SAEs that get controls, which cost as much as they do; None: all.
+        keep_states: Also keep the model's own activations of every token (for the attention-pooled baseline):
+            ``2 * d_model`` bytes a token and hook point.
+        check_hooks: Try on a dozen texts whether each SAE rebuilds the layer before or after its own clearly better,
+            and warn if so. It cannot tell layers that an SAE rebuilds about equally well.
+        seed: Of the controls.
+        progress: Show a progress bar, or a function that is given texts done and their number. What it raises ends
+            the extraction.
+
+    Raises:
+        ProbeError: No text, no SAE, a text that is no Unicode, or settings that make no sense.
+        SAEError: An SAE does not fit the model.
+
+    Warns:
+        UserWarning: An SAE fits the layer before or after its hook point better than its own.
+    """
+    named = _named(saes)
+    if context_size < 2 or batch_size < 1:
+        raise ProbeError(f"context_size must be at least 2 and batch_size 1, not {context_size} and {batch_size}")
+    if context_size > model.cfg.n_ctx:
+        raise ProbeError(f"context_size {context_size} is more than the {model.cfg.n_ctx} tokens the model can read")
+    for sae in named.values():
+        check_pair(model, sae)
+    data = data if isinstance(data, LabelledTexts) else unlabelled(data)
+    ids, truncated = _encoded(model, data.texts, context_size)
+    index = _order(data, ids)
+    data, ids = data[index], [ids[i] for i in index]
+    if check_hooks:
+        warn_if_misaligned(model, named, ids)
+    everything = {name: (sae, "", "") for name, sae in named.items()}
+    if unknown := [name for name in controls_of or () if name not in named]:
+        raise ProbeError(f"no SAE {unknown[0]!r} to make controls of: they are {', '.join(named)}")
+    controlled = {name: sae for name, sae in named.items() if controls_of is None or name in controls_of}
+    for kind in controls:
+        if kind not in CONTROLS:
+            raise ProbeError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
+        made = control_saes(model, controlled, ids, kind, seed=seed)
+        everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in made.items()}
+    hooks, sites = _run(model, everything, ids, batch_size, keep_states, progress)
+    lengths = np.array([len(row) for row in ids])
+    starts = next(iter(hooks.values())).starts
+    return TextFeatures(
+        data=data,
+        index=index,
+        ids=np.array([i for row in ids for i in row], np.int32),
+        id_starts=np.concatenate([[0], np.cumsum(lengths)]),
+        hooks=hooks,
+        sites=sites,
+        truncated=truncated,
+        empty=int((np.diff(starts) == 0).sum()),
+        context_size=context_size,
+        model_name=model.cfg.model_name,
+    )
+
+
+def _named(saes) -> "dict[str, SAE[Any]]":
+    if isinstance(saes, Mapping):
+        named = dict(saes)
+    else:
+        listed = list(saes) if isinstance(saes, Sequence) else [saes]
+        named = {}
+        for sae in listed:
+            name, number = f"{sae_hook(sae)}/{sae.cfg.d_sae}", 2
+            while name in named:
+                name, number = f"{sae_hook(sae)}/{sae.cfg.d_sae} no. {number}", number + 1
+            named[name] = sae
+    if not named:
+        raise ProbeError("no SAE to extract features with")
+    return named
+
+
+def _encoded(model: "SAETransformerBridge", texts: Sequence[str], context_size: int) -> tuple[list[list[int]], int]:
+    """Return the token ids of texts without BOS, cut at the context, and how many were cut."""
+    if model.tokenizer is None:
+        raise ProbeError(f"{model.cfg.model_name} has no tokenizer, so it cannot read texts")
+    if not texts:
+        raise ProbeError("no text to extract features from")
+    if bad := [i for i, text in enumerate(texts) if not _encodable(text)]:
+        raise ProbeError(
+            f"{len(bad):,} of {len(texts):,} texts hold half a surrogate pair, which is no character (the first is "
+            f"text {bad[0]}): leave them out, or write text.encode('utf-8', 'replace').decode()"
+        )
+    room = context_size - (bos_token_id(model) is not None)
+    # Only the start of a very long text can fit; see `saekit.models.encode_text`.
+    short = [text[: 32 * context_size] for text in texts]
+    ids = model.tokenizer(short, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [row[:room] for row in ids], sum(len(row) > room for row in ids)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _order(data: LabelledTexts, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
+    """Return the order of texts by length in tokens, then content, then label."""
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in data.texts]
+    keys = [(len(row), digest, label) for row, digest, label in zip(ids, digests, data.labels.tolist(), strict=True)]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+
+
+def _batches(ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, int]]:
+    """Cut texts that are sorted by length into batches of equal length."""
+    start = 0
+    while start < len(ids):
+        stop = start
+        while stop < len(ids) and stop - start < batch_size and len(ids[stop]) == len(ids[start]):
+            stop += 1
+        yield start, stop
+        start = stop
+
+
+class _Column:
+    """One array that is filled from the front.
+
+    Made of pieces it would be there twice when they are joined, and small pieces that are given back stay with the
+    process. Room that is set aside and never written to takes no memory.
+    """
+
+    def __init__(self, dtype: Any, room: int):
+        self.buffer, self.used, self.row = np.empty(room, dtype), 0, ()
+
+    def add(self, array: np.ndarray) -> None:
+        """Append rows."""
+        self.row = array.shape[1:]
+        end = self.used + array.size
+        if end > len(self.buffer):  # more than was expected: by an eighth, in place where the system can
+            self.buffer.resize(end + end // 8, refcheck=False)
+        self.buffer[self.used : end] = array.ravel()
+        self.used = end
+
+    def take(self) -> np.ndarray:
+        """Return all rows; the column is empty then."""
+        buffer, self.buffer = self.buffer, self.buffer[:0].copy()
+        buffer.resize(self.used, refcheck=False)
+        self.used = 0
+        return buffer.reshape(-1, *self.row)
+
+
+def _run(
+    model: "SAETransformerBridge", saes: dict, ids: list[list[int]], batch_size: int, keep_states: bool,
+    progress: bool | Progress,
+) -> tuple[dict[str, Hook], dict[str, Site]]:  # fmt: skip
+    hook_of = {name: sae_hook(sae) for name, (sae, _, _) in saes.items()}
+    names = list(dict.fromkeys(hook_of.values()))
+    encoders = {name: sparse_form(sae) for name, (sae, _, _) in saes.items()}
+    n_tokens = sum(map(len, ids))
+    events = {}
+    for name, (sae, _, _) in saes.items():
+        k = getattr(sae.cfg, "k", None)
+        room = n_tokens * (k if isinstance(k, int) else _ACTIVE)
+        events[name] = (_Column(np.int64, n_tokens), _Column(np.int32, room), _Column(np.float32, room))
+    width = len(ids) * model.cfg.d_model
+    kinds = {"count": (np.int64, len(ids)), "position": (np.int32, n_tokens), "last": (np.float32, width)}
+    kinds |= {"mean": (np.float32, width), "states": (np.float16, n_tokens * model.cfg.d_model * keep_states)}
+    columns = {hook: {what: _Column(*kind) for what, kind in kinds.items()} for hook in names}
+    excluded: dict[str, dict[str, int]] = {hook: {} for hook in names}
+    special = torch.tensor(special_token_ids(model), dtype=torch.long)
+    bos = bos_token_id(model)
+    with Reporting(progress, len(ids), "text") as report:
+        for start, stop in _batches(ids, batch_size):
+            batch = _batch(ids[start:stop], bos, start)
+            if batch.ids.shape[1] == 0:  # empty texts of a model without BOS
+                states = {hook: torch.zeros(stop - start, 0, model.cfg.d_model) for hook in names}
+            else:
+                states = hidden_states_at(model, torch.from_numpy(batch.ids).long(), names)
+            for hook in names:
+                keep, left_out = counted(batch, states[hook], special)
+                excluded[hook] = {key: excluded[hook].get(key, 0) + count for key, count in left_out.items()}
+                _add_states(columns[hook], states[hook].float().cpu().numpy(), keep.numpy(), bos, keep_states)
+            for name, encoder in encoders.items():
+                if batch.ids.shape[1]:
+                    found = batch_events(states[hook_of[name]], encoder, batch, special, batch.ids.shape[1])
+                    for column, array in zip(events[name], (found.length, found.feature, found.value), strict=True):
+                        column.add(array)
+            report(stop)
+    hooks = {}
+    for hook in names:
+        taken = {what: column.take() for what, column in columns[hook].items()}
+        starts = np.concatenate([[0], np.cumsum(taken["count"])])
+        states = taken["states"] if keep_states else None
+        hooks[hook] = Hook(hook, starts, taken["position"], taken["last"], taken["mean"], states, excluded[hook])
+    sites = {}
+    for name, (sae, control, of) in saes.items():
+        matrix = _matrix(*events.pop(name), sae.cfg.d_sae)
+        sites[name] = Site(name, hooks[hook_of[name]], matrix, control, of)
+    return hooks, sites
+
+
+def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:
+    ids = np.array(rows, np.int32).reshape(len(rows), len(rows[0]))
+    numbers = np.arange(first, first + len(rows))
+    document = np.repeat(numbers[:, None], ids.shape[1], 1).astype(np.int32)
+    if bos is not None:
+        column = np.full((len(rows), 1), bos, np.int32)
+        ids, document = np.hstack([column, ids]), np.hstack([np.full_like(column, -1), document])
+    return Tokens(ids, document, numbers)
+
+
+def _add_states(
+    columns: dict[str, _Column], states: Float[np.ndarray, "batch pos d_model"], keep: Bool[np.ndarray, "batch pos"],
+    bos: int | None, keep_states: bool,
+) -> None:  # fmt: skip
+    count = keep.sum(1)
+    mean = np.einsum("bpd,bp->bd", states, keep.astype(np.float32)) / np.maximum(count, 1)[:, None]
+    last = np.zeros_like(mean)
+    if states.shape[1]:
+        at = states.shape[1] - 1 - keep[:, ::-1].argmax(1)
+        last = states[np.arange(len(states)), at] * (count > 0)[:, None]
+    columns["count"].add(count)
+    columns["position"].add(np.nonzero(keep)[1] - (bos is not None))
+    columns["last"].add(last)
+    columns["mean"].add(mean)
+    if keep_states:
+        columns["states"].add(np.clip(states[keep], -65504, 65504))
+
+
+def _matrix(length: _Column, feature: _Column, value: _Column, d_sae: int) -> "csr_array":
+    from scipy.sparse import csr_array
+
+    starts = np.concatenate([[0], np.cumsum(length.take())])
+    features, values = feature.take(), value.take()
+    if len(values) < 2**31:
+        starts = starts.astype(np.int32)  # or scipy would widen the indices to match
+    return csr_array((values, features, starts), shape=(len(starts) - 1, d_sae))

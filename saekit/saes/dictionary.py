@@ -1,0 +1,185 @@
+"""SAEs and directions as circuits use them: which features a state has, and what each of them writes into it.
+
+The decoder of an SAE is taken as it acts, not as its weights are named: sae-lens has some that scale the rows of W_dec,
+and some that scale a whole state before the encoder and back after the decoder. A feature then writes its row times
+that state's scale. As in `saekit.attribution` the scale is no node: two runs are compared at the scale of the first.
+"""
+
+import hashlib
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saekit.errors import SAEError
+from saekit.models import check_hook, first_block_after, hidden_states
+from saekit.saes.load import check_pair, sae_fingerprint, sae_hook
+from saekit.saes.parts import encoded, error_of, pulled_back
+from saekit.saes.untrained import Directions
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+Given = "SAE[Any] | Directions | Dictionary"
+
+
+@dataclass(frozen=True)
+class Split:
+    """``states = scale * (features @ rows) + bias + error``, the bias being what a dictionary gives of no feature.
+
+    Attributes:
+        features: ``[.., feature]``, in the dtype of the states.
+        scale: ``[.., 1]``, or one number for all states.
+        error: ``[.., d_model]``, in the dtype of the states.
+    """
+
+    features: Float[Tensor, "*batch feature"]
+    scale: Float[Tensor, "*batch 1"] | float
+    error: Float[Tensor, "*batch d_model"]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A dictionary that fits the model.
+
+    Attributes:
+        of: The SAE or the directions.
+        hook_name: Where the states come from.
+        rows: What each feature writes, up to the scale of a state ``[feature, d_model]``.
+    """
+
+    of: "SAE[Any] | Directions"
+    hook_name: str
+    rows: Float[Tensor, "feature d_model"]
+
+    @property
+    def name(self) -> str:
+        """What it is, for tables and figures."""
+        return self.of.name if isinstance(self.of, Directions) else f"SAE, {len(self.rows)} features"
+
+    @property
+    def hash(self) -> str:
+        """Tell it from any other dictionary."""
+        if not isinstance(self.of, Directions):
+            return sae_fingerprint(self.of)
+        digest = hashlib.sha256(f"{self.of.name} {self.of.rectified}".encode())
+        for tensor in (self.of.rows, self.of.mean):
+            digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch feature"]:
+        """Return the features of states; gradients flow."""
+        if isinstance(self.of, Directions):
+            return self.of.encode(states).to(states.dtype)
+        features = self.of.encode(states.to(self.of.device, self.of.dtype))
+        return (features.to_dense() if features.is_sparse else features).to(states.dtype)
+
+    @torch.no_grad()
+    def scale(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"] | float:
+        """Return by what the rows are multiplied at these states."""
+        if isinstance(self.of, Directions) or self.of.cfg.normalize_activations == "none":
+            return 1.0
+        flat = states.reshape(1, -1, states.shape[-1])  # [1, state, d_model]
+        features = encoded(self.of, flat)
+        longest = int(self.rows.norm(dim=1).argmax())
+        along = self.rows[longest] / self.rows[longest].square().sum()
+        pulled = pulled_back(self.of, features, along.expand(flat.shape))
+        return pulled[..., longest].reshape(*states.shape[:-1], 1).to(states.dtype)
+
+    @torch.no_grad()
+    def split(self, states: Float[Tensor, "*batch d_model"]) -> Split:
+        """Take states apart."""
+        scale, features = self.scale(states), self.encode(states)
+        if isinstance(self.of, Directions):
+            error = states - self.of.mean.to(states.dtype) - features @ self.rows.to(states.dtype)
+        else:
+            error = error_of(self.of, states, features.to(self.of.dtype)).to(states.dtype)
+        return Split(features, scale, error)
+
+    @torch.no_grad()
+    def change(
+        self, states: Float[Tensor, "*batch d_model"], others: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch feature"]:
+        """Return how much more of each row the other states have, at the scale of the first."""
+        return (self.encode(others) - self.encode(states)) * self.scale(states)
+
+    def writes(self, amounts: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch d_model"]:
+        """Return what these amounts of the rows write."""
+        return amounts @ self.rows.to(amounts.dtype)
+
+
+def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
+    """Check a dictionary against the model.
+
+    Raises:
+        SAEError: It reads other states than the model has, or it is a transcoder.
+        ModelError: The model has no such hook point.
+    """
+    if isinstance(given, Dictionary):
+        return given
+    if isinstance(given, Directions):
+        check_hook(model, given.hook_name)
+        width = hidden_states(model, torch.zeros(1, 1, dtype=torch.long), given.hook_name).shape[-1]
+        if given.rows.shape[1] != width:
+            raise SAEError(
+                f"the directions have {given.rows.shape[1]} components, but {given.hook_name} has {width}: take the "
+                f"states from this hook point of this model"
+            )
+        return Dictionary(given, given.hook_name, given.rows)
+    if not hasattr(given, "cfg"):
+        raise SAEError(f"expected an SAE or Directions, not {type(given).__name__}: load_sae gives one")
+    check_pair(model, given)
+    hook = sae_hook(given)
+    rebuilds = given.cfg.metadata.hook_name_out
+    if hasattr(given.cfg, "d_out") or (rebuilds and check_hook(model, rebuilds) != check_hook(model, hook)):
+        raise SAEError(
+            f"this is a transcoder: it reads {hook} and writes {rebuilds or 'elsewhere'}. Expected an SAE, whose "
+            f"features are put back where they were read: load the SAE of one of the two hook points"
+        )
+    return Dictionary(given, hook, _rows(given))
+
+
+def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> list[Dictionary]:
+    """Check the dictionaries of a circuit, one alone or several; return them lowest layer first.
+
+    Raises:
+        SAEError: None, two on one hook point, one off the residual stream, or one that does not fit the model.
+    """
+    several = [given] if isinstance(given, (Directions, Dictionary)) or hasattr(given, "cfg") else list(given)
+    if not several:
+        raise SAEError("a circuit needs at least one SAE or Directions")
+    found = [dictionary_of(model, one) for one in several]
+    hooks = [one.hook_name for one in found]
+    if not all(hook.endswith(("hook_resid_post", "hook_resid_pre")) for hook in hooks):
+        raise SAEError(f"circuits are for the residual stream, not {', '.join(hooks)}")
+    after = [first_block_after(model, check_hook(model, hook)) for hook in hooks]  # post of one layer, pre of the next
+    if (len(set(after)) < len(after) and None not in after) or len(set(hooks)) < len(hooks):
+        raise SAEError(f"one dictionary a hook point, not {', '.join(hooks)}: their features would count twice")
+    return sorted(found, key=lambda one: _layer(one.hook_name))
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return a whole number. Raises SAEError for anything else, or one that is too small."""
+    try:
+        found = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise SAEError(f"{name} must be a whole number, at least {least}, not {value!r}")
+    return found
+
+
+def _layer(hook: str) -> tuple[int, bool]:
+    """A key to sort points of the residual stream by."""
+    return int(hook.split(".")[1]), hook.endswith("post")
+
+
+@torch.no_grad()
+def _rows(sae: "SAE[Any]") -> Float[Tensor, "feature d_model"]:
+    """Return the decoder as a matrix: its gradient along each coordinate, at states that all have one scale."""
+    axes = torch.eye(sae.cfg.d_in, device=sae.device, dtype=sae.dtype)[None]
+    return pulled_back(sae, encoded(sae, axes), axes)[0].T.contiguous()

@@ -1,0 +1,284 @@
+"""What steering costs: measured beside every steered text, with the same model left alone as the judge."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saekit.errors import SteeringError
+from saekit.models import check_hook, encode_text, hidden_states, logits_from
+from saekit.saes import sae_hook
+from saekit.steering.generation import Generation, Prompt
+from saekit.steering.intervention import Intervention, check_feature, check_sae
+from saekit.steering.plan import planned
+from saekit.steering.prompt import prompt_ids
+from saekit.steering.reader import Interrupted
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+# Everyday sentences of several kinds: text that has nothing to do with what is steered.
+NEUTRAL = (
+    "The kettle takes about four minutes to boil, so there is time to put two slices of bread in the toaster.",
+    "To change a bicycle tyre, first let the remaining air out, then loosen one edge of the tyre with a lever.",
+    "In the second half of the year the number of visitors rose by twelve per cent, mostly because of the new line.",
+    "She put the letter on the table, looked out of the window for a while, and decided to answer it tomorrow.",
+    "A function that calls itself needs a case in which it stops; otherwise it runs until the memory is used up.",
+    "The northern coast is colder and wetter than the south, and most farms there keep sheep rather than cattle.",
+)
+GRAM = 3  # tokens
+READ_TOGETHER = 8  # rows in one pass
+
+
+@dataclass(frozen=True)
+class SideEffects:
+    """What an intervention did besides what it was meant to, for one row of a `Generation`.
+
+    Attributes:
+        kl: Kullback-Leibler divergence of the steered from the unsteered next-token distribution on neutral text,
+            KL(unsteered || steered), mean over tokens, in nats. NaN without neutral text.
+        perplexity: Of the output under the model left alone, after the prompt: low for text that it might have
+            written itself, but also for the same word again and again, so read it with ``repetition``. NaN for an
+            empty output.
+        repetition: Share of the output's runs of three tokens that have occurred in it before: 0 to 1.
+        feature_share: Share of the output's tokens on which a target feature is active when the model, left alone,
+            reads the text again. NaN without SAE and target features, or for an empty output.
+        feature_mean: Mean activation of the strongest target feature there; NaN likewise.
+        concept_share: Share of the output's words that match the criterion (of its tokens, if that is a set of
+            tokens). NaN without a criterion; 0 for an empty output.
+        edit_norm: Length of the edit relative to the residual's, mean over edited positions.
+        logprobs: Natural logarithm of each output token's probability under the intervention.
+        logprobs_plain: The same of the model left alone, that reads the same text. The difference is how much the
+            intervention changed the token's probability.
+    """
+
+    kl: float
+    perplexity: float
+    repetition: float
+    feature_share: float
+    feature_mean: float
+    concept_share: float
+    edit_norm: float
+    logprobs: tuple[float, ...]
+    logprobs_plain: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        shown = [
+            f"KL {self.kl:.3f} nats on neutral text", f"perplexity {self.perplexity:.1f}",
+            f"repetition {self.repetition:.0%}", f"edit {self.edit_norm:.2f} of the residual",
+        ]  # fmt: skip
+        shown += [f"feature on {self.feature_share:.0%} of tokens"] if not math.isnan(self.feature_share) else []
+        shown += [f"concept in {self.concept_share:.0%}"] if not math.isnan(self.concept_share) else []
+        return ", ".join(shown)
+
+
+def side_effects(
+    model: "SAETransformerBridge",
+    generation: Generation,
+    *,
+    sae: "SAE[Any] | None" = None,
+    features: Iterable[int] | None = None,
+    concept: "str | re.Pattern | Iterable[int] | None" = None,
+    neutral: Sequence[str | Tensor] | None = None,
+    prompt: Prompt | None = None,
+) -> tuple[SideEffects, ...]:
+    """Measure the side effects of every row of a generation.
+
+    Args:
+        model: The model that wrote it.
+        generation: What `generate` returned.
+        sae: Of the features. Of another SAE than that of the interventions only with ``features`` and ``neutral=[]``.
+        features: The target features, read in every row; None: those that each row's intervention edits.
+        concept: What the text should be about: a regular expression, in any case, that a word has to contain
+            (``r"sea|ocean|ship"``), or token ids.
+        neutral: Texts, or rows of tokens, on which the KL is measured; None: six everyday sentences. [] to leave it
+            out.
+        prompt: After which the model, left alone, reads the outputs again: text, or token ids. None: the prompt that
+            they were written to. For outputs that an instruction asked for, give the prompt without it: with the
+            instruction before its eyes the reader expects what was asked for, and the perplexity says less than
+            that of a steered text.
+
+    Returns:
+        One for each row.
+
+    Raises:
+        SteeringError: The criterion is no regular expression, a feature is out of range, of another SAE or
+            without its SAE, or the prompt is none.
+    """
+    matches = criterion(concept)
+    wanted = None if features is None else list(features)
+    for one in generation.interventions if wanted is None and sae is not None else ():
+        if one is not None:
+            check_sae(one, sae)
+    for feature in wanted or ():
+        if sae is None:
+            raise SteeringError("to read features, the SAE is needed: pass sae=")
+        check_feature(sae, feature)
+    if prompt is not None:
+        generation = replace(generation, prompt_ids=_prompt_before(model, generation, prompt))
+    if neutral is None:
+        neutral = NEUTRAL if model.tokenizer is not None else ()
+    kl = neutral_kl(model, generation.interventions, sae=sae, neutral=neutral)
+    targets = [_edited(one) if wanted is None else wanted for one in generation.interventions]
+    readings = _read_again(model, generation, sae, targets if sae is not None else [[] for _ in targets])
+    found = []
+    for row, (plain, active) in enumerate(readings):
+        found.append(
+            SideEffects(
+                kl=kl[row],
+                perplexity=_perplexity(plain),
+                repetition=repetition(generation.ids[row]),
+                feature_share=math.nan if active is None else (active > 0).float().mean().item(),
+                feature_mean=math.nan if active is None else active.mean().item(),
+                concept_share=_concept_share(generation.texts[row], generation.ids[row], matches),
+                edit_norm=generation.edit_norms[row],
+                logprobs=generation.logprobs[row],
+                logprobs_plain=tuple(plain.tolist()),
+            )
+        )
+    return tuple(found)
+
+
+@torch.no_grad()
+def neutral_kl(
+    model: "SAETransformerBridge",
+    interventions: Sequence[Intervention | None],
+    *,
+    sae: "SAE[Any] | None" = None,
+    neutral: Sequence[str | Tensor] = NEUTRAL,
+    stop: Callable[[], bool] | None = None,
+) -> list[float]:
+    """Return KL(unsteered || steered) on neutral text for each intervention, mean over tokens, in nats.
+
+    All tokens but BOS are steered, also by an intervention on generated tokens; one on a span keeps its span. Raises
+    `Interrupted` when ``stop`` says True.
+    """
+    sums, tokens = [0.0] * len(interventions), 0
+    at: dict[str, list[int]] = {}
+    for row, one in enumerate(interventions):
+        if one is not None and one.strength != 0:
+            at.setdefault(check_hook(model, one.hook_name), []).append(row)
+    for text in neutral:
+        ids = (encode_text(model, text) if isinstance(text, str) else torch.as_tensor(text).long())[None]
+        tokens += ids.shape[1] - 1
+        for hook, members in at.items():
+            # Only the blocks above the hook point run again for each intervention.
+            states = hidden_states(model, ids, hook)
+            clean = logits_from(model, ids, states, hook)[0, 1:].double().log_softmax(-1)
+            everywhere = [interventions[row] for row in members]
+            everywhere = [replace(o, positions="all") if o.positions == "generated" else o for o in everywhere]
+            # A span may lie behind the end of a short text: then nothing is edited.
+            edited = planned(model, everywhere, ids[0], sae=sae).edited(states.expand(len(members), -1, -1), hook)
+            for row, state in zip(members, edited, strict=True):
+                if stop is not None and stop():
+                    raise Interrupted
+                logits = logits_from(model, ids, state[None], hook)[0, 1:].double()
+                steered = torch.nan_to_num(logits, nan=-1e9, posinf=1e9, neginf=-1e9).log_softmax(-1)
+                sums[row] += (clean.exp() * (clean - steered)).sum().item()
+    return [total / tokens if tokens else math.nan for total in sums]
+
+
+def _prompt_before(model: "SAETransformerBridge", generation: Generation, prompt: Prompt) -> tuple[int, ...]:
+    """Return the tokens of another prompt for outputs that are there already."""
+    ids, longest = prompt_ids(model, prompt, None), max(map(len, generation.ids))
+    if len(ids) + longest > model.cfg.n_ctx:
+        raise SteeringError(
+            f"the prompt has {len(ids)} tokens and the output {longest}, but the context has {model.cfg.n_ctx}: "
+            f"expected a shorter prompt"
+        )
+    return tuple(ids.tolist())
+
+
+def repetition(ids: Sequence[int]) -> float:
+    """Return the share of runs of three tokens that have occurred before: 0 if all are new, near 1 for a loop."""
+    grams = [tuple(ids[start : start + GRAM]) for start in range(len(ids) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+@torch.no_grad()
+def _read_again(
+    model: "SAETransformerBridge", generation: Generation, sae: "SAE[Any] | None", features: list[list[int]]
+) -> list[tuple[Float[Tensor, " out"], Tensor | None]]:
+    """Let the model, left alone, read prompt and output of every row; rows of one length together.
+
+    Returns:
+        Of each row the output tokens' log-probabilities, and the activation of its strongest target feature on each;
+        None where there is none to read.
+    """
+    found: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(0), None) for _ in generation.ids]
+    lengths: dict[int, list[int]] = {}
+    for row, ids in enumerate(generation.ids):
+        lengths.setdefault(len(ids), []).append(row)
+    for n, alike in lengths.items():
+        for start in range(0, len(alike) if n else 0, READ_TOGETHER):
+            rows, states = alike[start : start + READ_TOGETHER], []
+            hooks = []
+            if any(features[row] for row in rows):
+                keep = lambda x, hook, n=n, states=states: states.append(x[:, -n:])  # noqa: E731
+                hooks = [(check_hook(model, sae_hook(sae)), keep)]
+            output = torch.tensor([generation.ids[row] for row in rows])
+            text = torch.cat([torch.tensor(generation.prompt_ids).expand(len(rows), -1), output], 1)
+            text = text.to(next(model.parameters()).device)
+            logits = model.run_with_hooks(text, fwd_hooks=hooks, prepend_bos=False)[:, -n - 1 : -1]
+            for number, row in enumerate(rows):
+                likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
+                active = _strongest(sae, states[0][number], features[row]) if features[row] else None
+                found[row] = (likely, active)
+    return found
+
+
+def _strongest(sae: "SAE[Any]", states: Float[Tensor, "out d_model"], features: list[int]) -> Float[Tensor, " out"]:
+    encoded = sae.encode(states.to(sae.device, sae.dtype))
+    encoded = encoded.to_dense() if encoded.is_sparse else encoded
+    return encoded[:, features].float().amax(-1).cpu()
+
+
+def _edited(one: Intervention | None) -> list[int]:
+    return [] if one is None else [edit.feature for edit in one.edits if edit.feature is not None]
+
+
+def _perplexity(logprobs: Float[Tensor, " out"]) -> float:
+    return math.exp(min(-logprobs.double().mean().item(), 700)) if len(logprobs) else math.nan
+
+
+def criterion(concept: "str | re.Pattern | Iterable[int] | None") -> "re.Pattern | frozenset[int] | None":
+    """Return a criterion of the concept in its one form, or raise SteeringError."""
+    if concept is None:
+        return None
+    if isinstance(concept, str | re.Pattern):
+        text = concept if isinstance(concept, str) else concept.pattern
+        try:
+            pattern = re.compile(concept, re.IGNORECASE) if isinstance(concept, str) else concept
+        except re.error as error:
+            raise SteeringError(f"{concept!r} is no regular expression: {error}") from error
+        if isinstance(concept, str) and not text.strip():
+            raise SteeringError("the concept is empty: expected a regular expression that some words match")
+        if pattern.search(""):
+            raise SteeringError(
+                f"the concept {text!r:.80} matches the empty text, and so every word: what is it to match?"
+            )
+        return pattern
+    try:
+        tokens = list(concept)
+        if not all(int(token) == token for token in tokens):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise SteeringError(f"concept must be a regular expression or token ids, not {concept!r:.80}") from error
+    if not tokens:
+        raise SteeringError("the concept is empty: expected at least one token id")
+    return frozenset(int(token) for token in tokens)
+
+
+def _concept_share(text: str, ids: Sequence[int], matches: "re.Pattern | frozenset[int] | None") -> float:
+    if matches is None:
+        return math.nan
+    if isinstance(matches, frozenset):
+        hits = [token in matches for token in ids]
+    else:
+        hits = [matches.search(word) is not None for word in text.split()]
+    return sum(hits) / len(hits) if hits else 0.0

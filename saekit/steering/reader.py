@@ -1,0 +1,134 @@
+"""Read tokens piece by piece: the forward pass of generation, with transformers' key-value cache where there is one.
+
+The cache is that of the model inside the bridge, passed through the bridge's own forward, so that every hook point is
+met as in any other pass. A model without such a cache reads its whole text again for each token: slow, and right.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saekit.steering.plan import Plan
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+CHUNK = 512  # tokens of all rows in one pass: a long prompt is read in pieces, so that a request to stop is heard
+SHARED_POS = 16  # a prefix that is the same in all rows and shorter than this is not worth a pass of its own
+
+
+class Interrupted(Exception):
+    """The reader was asked to stop in the middle of a pass."""
+
+
+class CachedReader:
+    """One text, or one in several rows, that grows: reads what is new and returns the logits after it.
+
+    Args:
+        model: The model.
+        plan: What is edited while it reads.
+        rows: Rows that begin alike.
+        stop: Asked before every block; when it says True, `Interrupted` is raised.
+    """
+
+    def __init__(self, model: "SAETransformerBridge", plan: Plan, rows: int, stop: Callable[[], bool] | None = None):
+        self.model, self.plan, self.rows, self.stop = model, plan, rows, stop
+        self.device = next(model.parameters()).device
+        self._cache = _new_cache(model)
+        self._read = 0  # tokens in the cache
+        self._past: Tensor | None = None  # all tokens, for models without a cache
+
+    @torch.no_grad()
+    def begin(self, prompt: Int[Tensor, " pos"]) -> Float[Tensor, "row d_vocab"]:
+        """Read the prompt; what no row edits is read once for all rows."""
+        ids = prompt.to(self.device)[None]
+        shared = min(self.plan.first, len(prompt) - 1)
+        if self._cache is not None and self.rows > 1 and shared >= SHARED_POS:
+            for piece in ids[:, :shared].split(CHUNK, 1):
+                if self._cache is not None:
+                    self._pass(piece)  # no row is edited here, and the plan, made for all rows, is not asked
+            if self._cache is not None:
+                self._cache.batch_repeat_interleave(self.rows)
+                ids = ids[:, shared:]
+        size = max(1, CHUNK // self.rows) if self._cache is not None else ids.shape[1]
+        *pieces, last = ids.expand(self.rows, -1).split(size, 1)
+        for piece in pieces:
+            self.read(piece)
+        return self.read(last)
+
+    @torch.no_grad()
+    def read(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row d_vocab"]:
+        """Read the next tokens of every row; return the logits after the last, in float32."""
+        ids = ids.to(self.device)
+        if self._cache is None:
+            self._past = ids if self._past is None else torch.cat([self._past, ids], 1)
+            ids = self._past
+        with self.plan.hooked(self.model, 0 if self._cache is None else self._read):
+            logits = self._pass(ids)
+        # Logits of overflown half precision may be no numbers; there is a next token all the same.
+        return torch.nan_to_num(logits[:, -1].float(), nan=-1e9, posinf=1e9, neginf=-1e9)
+
+    def _pass(self, ids: Int[Tensor, "row pos"]) -> Tensor:
+        """Run the model over tokens that follow those in the cache."""
+        # Logits of the last token only: those of a long prompt are most of its memory.
+        more: dict[str, Any] = {"logits_to_keep": 1} if _takes(self.model, "logits_to_keep") else {}
+        if self._cache is None:
+            more.update({"use_cache": False} if _takes(self.model, "use_cache") else {})
+        else:
+            mask = torch.ones(len(ids), self._read + ids.shape[1], dtype=torch.long, device=ids.device)
+            more.update(past_key_values=self._cache, use_cache=True, attention_mask=mask)
+        with stoppable(self.model, self.stop):
+            logits = self.model(ids, prepend_bos=False, **more)
+        if self._cache is not None:
+            self._read += ids.shape[1]
+            if self._cache.get_seq_length() != self._read:  # the model has not filled it: it keeps its past elsewhere
+                if self._read > ids.shape[1]:
+                    raise RuntimeError("the key-value cache went out of step with the text")
+                self._cache, self._read = None, 0
+                self._past = ids if len(ids) == self.rows else None
+        return logits
+
+
+@contextmanager
+def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Ask before every block that this thread runs whether to stop, and raise `Interrupted` if so.
+
+    A long prompt takes seconds, a block of it a fraction. The hooks come off however the block of code ends.
+    """
+    if stop is None:
+        yield
+        return
+    mine, handles = threading.get_ident(), []
+
+    def ask(block, args):
+        if threading.get_ident() == mine and stop():
+            raise Interrupted
+
+    try:
+        handles += [block.register_forward_pre_hook(ask) for block in model.blocks]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _takes(model: "SAETransformerBridge", name: str) -> bool:
+    """Return whether the model inside the bridge has an option."""
+    return name in inspect.signature(model.original_model.forward).parameters
+
+
+def _new_cache(model: "SAETransformerBridge") -> Any:
+    """Return an empty cache of transformers' kind, None for a model that has none."""
+    inside = model.original_model
+    if not getattr(model.adapter, "supports_kv_cache", True) or not _takes(model, "past_key_values"):
+        return None
+    from transformers import DynamicCache, PretrainedConfig
+
+    config = getattr(inside, "config", None)
+    return DynamicCache(config=config) if isinstance(config, PretrainedConfig) else None

@@ -1,0 +1,1 @@
+"""views._shared: to be described."""

@@ -1,0 +1,108 @@
+"""What the top-activations view asks of its arguments: facts of the index, checks, walking orders."""
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets as t
+from jaxtyping import Float, Int
+
+from saekit.errors import FeatureIndexError, SAEError
+from saekit.views._shared.rows import example_rows, number
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, SAETransformerBridge
+
+    from saekit.index import FeatureIndex
+
+ORDERS = ("number", "density", "max", "score")
+
+
+def walk_in(order: str, index: "FeatureIndex", scores: Float[np.ndarray, " d_sae"] | None) -> Int[np.ndarray, " live"]:
+    """Return the live features in walking order, highest first, ties by number; those without a score are left out."""
+    if order not in ORDERS:
+        raise t.TraitError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+    if order == "score" and scores is None:
+        raise t.TraitError("order 'score' needs scores: TopActivations(index, scores=array of length d_sae)")
+    live = np.flatnonzero(~np.asarray(index.dead))
+    if order == "number":
+        return live
+    keys = np.asarray({"density": index.density, "max": index.max, "score": scores}[order])[live]
+    known = np.isfinite(keys)
+    return live[known][np.argsort(-keys[known], kind="stable")]
+
+
+def index_facts(index: "FeatureIndex", sae: Any = None) -> dict[str, Any]:
+    """Return what is the same for every feature of an index."""
+    return {
+        "d_sae": int(index.d_sae),
+        "n_tokens": int(index.n_tokens),
+        "dead": int(np.sum(index.dead)),
+        "l0": number(index.l0),
+        "excluded": {str(kind).replace("_", " "): int(n) for kind, n in index.excluded.items()},
+        "model": str(index.model_name),
+        "hook": str(index.hook_name),
+        "neuronpedia": neuronpedia_id(index, sae),
+    }
+
+
+def neuronpedia_id(index: "FeatureIndex", sae: Any = None) -> str:
+    """Return ``"model/layer-name"`` where the index or the SAE carries such an id, else ``""``."""
+    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
+    for found in (index.manifest.get("neuronpedia_id"), getattr(metadata, "neuronpedia_id", None)):
+        if isinstance(found, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", found):
+            return found
+    return ""
+
+
+def check_index_pair(index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE") -> None:
+    """Raise SAEError unless ``sae`` belongs to both the model and the index."""
+    from saekit.saes import check_pair, sae_fingerprint
+
+    check_pair(model, sae)
+    if (got := sae_fingerprint(sae)) != index.sae_hash:
+        raise SAEError(
+            f"got an SAE with fingerprint {got[:12]}, expected {index.sae_hash[:12]}: pass the SAE that the index "
+            f"was built with, or build an index of this one with FeatureIndex.build"
+        )
+
+
+def named(names: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
+    """Return ``{feature: name}`` of either form in which names may be given."""
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names or ())
+    return {operator.index(feature): str(name) for feature, name in pairs if name}
+
+
+def search_hits(index: "FeatureIndex", query: Mapping[str, str], names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the features that a query finds, each with its strongest example.
+
+    Args:
+        index: Where to search.
+        query: ``{"mode": "token" | "text", "text": ...}``.
+        names: ``{feature: name}``.
+    """
+    mode = "token" if query.get("mode") == "token" else "text"
+    shown = [(hit, hit.example) for hit in index.search(**{mode: query["text"]}) if hit.example is not None]
+    rows, values = example_rows(example for _, example in shown)
+    found = [
+        {
+            "feature": int(hit.feature),
+            "score": number(hit.score),
+            "name": names.get(int(hit.feature), ""),
+            "row": row,
+        }
+        for (hit, _), row in zip(shown, rows, strict=True)
+    ]
+    return {"mode": mode, "text": query["text"], "found": found, "values": values}
+
+
+def checked_scores(scores: Any, d_sae: int) -> Float[np.ndarray, " d_sae"] | None:
+    """Return scores as float64 of length ``d_sae``."""
+    if scores is None:
+        return None
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (d_sae,):
+        raise FeatureIndexError(f"scores must have one number for each of {d_sae} features, got shape {scores.shape}")
+    return scores

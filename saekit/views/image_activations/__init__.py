@@ -1,0 +1,185 @@
+"""The image view: the images, and the patches of them, to which a feature responds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import traitlets as t
+from jaxtyping import Float, Int
+
+from saekit.errors import VisionError
+from saekit.views._shared.index_side import ORDERS, checked_scores, named, walk_in
+from saekit.views._shared.rows import pack
+from saekit.views._shared.view import View
+from saekit.views.image_activations.state import image_card, image_facts
+from saekit.views.image_activations.still import image_html
+from saekit.vision import ImageFeatures, LabelledImages, features_of
+
+_ON_A_PAGE = 24  # features that an exported page holds by default
+
+
+class ImageActivations(View):
+    """Browse the features of an SAE on images: the strongest images with every patch shaded, samples, classes.
+
+    Traits (typed, checked, linkable with ``ipywidgets.link``; observe with ``names=``):
+        value: The feature, 0 … d_sae - 1.
+        order: How previous, next and the slider walk: ``"number"``, ``"density"``, ``"max"`` or ``"score"``; live
+            features only.
+        image: The number of the image that is shown large, None for none.
+
+    >>> view = ImageActivations(features, feature=12)                    # doctest: +SKIP
+    >>> view = ImageActivations(values, images, labels=labels)           # doctest: +SKIP
+    """
+
+    _name = "image_activations"
+    value = t.Int().tag(sync=True)
+    order = t.Enum(ORDERS, "number").tag(sync=True)
+    image = t.Int(None, allow_none=True).tag(sync=True)
+
+    _card = t.Dict().tag(sync=True)
+    _facts = t.Dict().tag(sync=True)
+    _walk = t.Bytes(help="live features in walking order, float32").tag(sync=True)
+    _hits = t.Dict(help="for the chooser that is shared with the text view; images are not searched").tag(sync=True)
+
+    def __init__(
+        self,
+        features: ImageFeatures | Float[np.ndarray, "image patch feature"],
+        images: LabelledImages | Float[np.ndarray, "image row column"] | None = None,
+        *,
+        labels: Sequence[int] | None = None,
+        label_names: Sequence[str] | None = None,
+        feature: int | None = None,
+        names: Mapping[int, str] | Sequence[str] | None = None,
+        scores: Float[np.ndarray, " d_sae"] | Sequence[float] | None = None,
+        order: str | None = None,
+    ) -> None:
+        """Show ``features``, beginning with ``feature``.
+
+        Args:
+            features: What `saekit.vision.image_features` returns, or activations of your own, 0 or more, patches row
+                by row.
+            images: With activations of your own: the images, grey values from 0 to 1.
+            labels: With images as an array: the class of each, 0 and up.
+            label_names: Names of these classes; by default their numbers.
+            feature: The first feature shown; by default the first live one in walking order.
+            names: Your names for features, ``{feature: name}`` or one for each feature.
+            scores: One number for each feature; the walk then goes from the highest to the lowest. NaN: left out.
+            order: See the trait; by default ``"score"`` where scores are given, else ``"number"``.
+
+        Raises:
+            TraitError: ``feature`` or another trait is out of range.
+            VisionError: Activations and images that do not fit each other.
+            FeatureIndexError: Scores of the wrong length.
+        """
+        self._features = _as_features(features, images, labels, label_names)
+        self._names = named(names)
+        self._scores = checked_scores(scores, self._features.d_sae)
+        order = order or ("number" if scores is None else "score")
+        facts = image_facts(self._features)
+        facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
+        walk = walk_in(order, self._features, self._scores)
+        first = self._in_range((int(walk[0]) if len(walk) else 0) if feature is None else feature)
+        card = image_card(self._features, first, self._names)
+        super().__init__(value=first, order=order, image=_first_image(card), _facts=facts, _walk=pack(walk), _card=card)
+
+    # --- traits -----------------------------------------------------------------------------------------------
+
+    def _in_range(self, feature: Any) -> int:
+        try:
+            return self._features.check(feature)
+        except VisionError as error:
+            raise t.TraitError(str(error)) from None
+
+    @t.validate("value")
+    def _check_value(self, proposal: dict) -> int:
+        return self._in_range(proposal["value"])
+
+    @t.validate("order")
+    def _check_order(self, proposal: dict) -> str:
+        if proposal["value"] == "score" and self._scores is None:
+            raise t.TraitError("order 'score' needs scores: ImageActivations(features, scores=array of length d_sae)")
+        return proposal["value"]
+
+    @t.validate("image")
+    def _check_image(self, proposal: dict) -> int | None:
+        image, most = proposal["value"], len(self._features.data) - 1
+        if image is not None and not 0 <= image <= most:
+            raise t.TraitError(f"image must be None or the number of an image, 0 to {most}, not {image}")
+        return image
+
+    @t.observe("value")
+    def _on_value(self, change: Any) -> None:
+        if not self._card or self._card["feature"] == change["new"]:
+            return
+        card = image_card(self._features, change["new"], self._names)
+        with self.hold_sync():
+            self._card, self.image, self.error = card, _first_image(card), ""
+
+    @t.observe("order")
+    def _on_order(self, change: Any) -> None:
+        self._walk = pack(walk_in(change["new"], self._features, self._scores))
+
+    # --- what is shown without a kernel -----------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "dead" if self._card["dead"] else "live"
+        return f"ImageActivations(feature {self.value} of {self._features.d_sae}, {state})"
+
+    def _title(self) -> str:
+        return " · ".join(filter(None, ("Image activations", self._facts["data"], self._facts["hook"])))
+
+    def _static(self) -> str:
+        return image_html(self._card, self._facts)
+
+    def to_html(self, features: Iterable[int] | None = None) -> str:
+        """Return a self-contained interactive page that needs no kernel and no network.
+
+        Args:
+            features: The features whose images the page holds; by default this one and those next on the walk.
+
+        Raises:
+            TraitError: A feature is out of range.
+        """
+        walk = np.frombuffer(self._walk, "<f4").astype(int)
+        if features is None:
+            start = int(np.flatnonzero(walk == self.value)[0]) if self.value in walk else 0
+            features = np.roll(walk, -start)[:_ON_A_PAGE]
+        held = list(dict.fromkeys([self.value, *(self._in_range(int(f)) for f in features)]))
+        cards = {f: image_card(self._features, f, self._names) for f in held}
+        replies = {str(f): {"_card": card, "image": _first_image(card)} for f, card in cards.items()}
+        listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
+        said = f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
+        facts = {**self._facts, "own_text": "page", "orders": [self.order]}
+        kept = [f for f in walk.tolist() if f in cards]
+        return self._page(replies={"value": {**replies, "": said}}, _facts=facts, _walk=pack(kept), busy=False)
+
+
+def _first_image(card: Mapping[str, Any]) -> int | None:
+    return None if card["dead"] else card["groups"][0]["rows"][0]["image"]
+
+
+def _class_numbers(labels: Any) -> Int[np.ndarray, " image"]:
+    found = np.asarray(labels)
+    if not np.issubdtype(found.dtype, np.integer) and found.size:
+        one = found.ravel().tolist()[0]
+        raise VisionError(f"labels must be whole numbers, the place of each class in label_names, not {one!r}")
+    return found.astype(np.int64)
+
+
+def _as_features(features: Any, images: Any, labels: Any, label_names: Any) -> ImageFeatures:
+    """Return the features, made of arrays where arrays were given."""
+    if isinstance(features, ImageFeatures):
+        if images is not None or labels is not None:
+            raise VisionError("these features hold their images already: leave images= and labels= out")
+        return features
+    if images is None:
+        raise VisionError("activations of your own need their images: ImageActivations(values, images)")
+    if not isinstance(images, LabelledImages):
+        if labels is None:
+            labels, label_names = np.zeros(len(images), np.int64), ("",)
+        labels = _class_numbers(labels)
+        names = map(str, label_names if label_names is not None else range(int(labels.max(initial=0)) + 1))
+        images = LabelledImages("images", np.asarray(images), labels, tuple(names), "the user's own", "the user's own")
+    elif labels is not None:
+        raise VisionError("these images hold their labels already: leave labels= out")
+    return features_of(features, images)

@@ -1,0 +1,93 @@
+"""Features of images in the form that `saekit.probes` reads: an image takes the place of a text, a patch of a token."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from saekit.data import LabelledTexts
+from saekit.errors import VisionError
+from saekit.probes import Hook, Site, TextFeatures
+from saekit.vision.activations import patch_activations
+from saekit.vision.data import LabelledImages
+from saekit.vision.features import image_features
+from saekit.vision.model import VisionTransformer
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+_LETTERS = np.array([chr(i) for i in range(ord("a"), ord("z") + 1)])
+CONTROLS = ("random", "permuted")
+
+
+def probe_features(
+    model: VisionTransformer,
+    saes: "SAE[Any] | Mapping[str, SAE[Any]]",
+    data: LabelledImages,
+    hook_name: str = "blocks.1.hook_resid_post",
+    *,
+    controls: Sequence[str] = (),
+    seed: int = 0,
+) -> TextFeatures:
+    """Return what `saekit.probes.probing`, `baselines` and `compare` take, made of images.
+
+    Use images that neither the transformer nor the SAE has seen. ``data.texts`` holds the pixels as letters: images
+    that are the same to a 26th of the grey scale stay in one fold, and nothing depends on the order of the images.
+    Of the baselines ``"majority"``, ``"hidden-mean"``, ``"pca-K"`` and the controls have a meaning; raw pixels go in
+    through `saekit.probes.probe_columns`. ``"hidden-last"`` is the last patch, not the class token.
+
+    Args:
+        model: The vision transformer.
+        saes: One SAE, named "SAE", or several by name; all read ``hook_name``.
+        data: The images.
+        hook_name: Point of the residual stream.
+        controls: ``"random"`` and ``"permuted"``: for each SAE one more site with a random encoder, or with its own
+            whose input dimensions are permuted. For TopK SAEs, whose number of active features stays the same.
+        seed: Of the controls.
+
+    Raises:
+        VisionError: An unknown control or hook point, an SAE that does not fit, or a control of another architecture.
+    """
+    named = dict(saes) if isinstance(saes, Mapping) else {"SAE": saes}
+    everything = {name: (sae, "", "") for name, sae in named.items()}
+    for kind in controls:
+        everything |= {f"{name} ({kind})": (_control(sae, kind, seed), kind, name) for name, sae in named.items()}
+    texts = ["".join(row) for row in _LETTERS[np.rint(25 * data.images.reshape(len(data), -1)).astype(int)]]
+    index = np.array(sorted(range(len(data)), key=lambda i: (texts[i], data.labels[i])), np.int64)
+    images = data[index]
+    states = patch_activations(model, images, hook_name)
+    n, patches, _ = states.values.shape
+    starts = np.arange(n + 1) * patches
+    numbers = np.tile(np.arange(patches, dtype=np.int32), n)
+    hook = Hook(hook_name, starts, numbers, states.values[:, -1], states.values.mean(1), None, {"class token": n})
+    sites = {
+        name: Site(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
+        for name, (sae, control, of) in everything.items()
+    }
+    known = LabelledTexts(
+        data.name, tuple(texts[i] for i in index), images.labels, data.label_names, data.licence, data.citation
+    )
+    return TextFeatures(
+        data=known, index=index, ids=numbers, id_starts=starts, hooks={hook_name: hook}, sites=sites, truncated=0,
+        empty=0, context_size=1 + patches, model_name="vision transformer",
+    )  # fmt: skip
+
+
+def _control(sae: "SAE[Any]", kind: str, seed: int) -> "SAE[Any]":
+    """Return the SAE with an encoder that has learned nothing; decoder and k are not what a probe reads."""
+    if kind not in CONTROLS:
+        raise VisionError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
+    if not isinstance(getattr(sae.cfg, "k", None), int):
+        raise VisionError(f"controls are for TopK SAEs, this one is {sae.cfg.architecture()!r}: leave controls out")
+    generator = torch.Generator().manual_seed(seed)
+    control = copy.deepcopy(sae)
+    with torch.no_grad():
+        if kind == "permuted":
+            control.W_enc.copy_(sae.W_enc[torch.randperm(sae.cfg.d_in, generator=generator)])
+        else:
+            rows = torch.randn(sae.W_enc.shape, generator=generator)
+            control.W_enc.copy_(rows / rows.norm(dim=0))
+            control.b_enc.zero_()
+    return control

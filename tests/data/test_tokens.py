@@ -1,0 +1,171 @@
+"""Corpora: boundaries kept, nothing lost, held-out text apart."""
+
+import json
+
+import numpy as np
+import pytest
+
+from saekit import data
+from saekit.data import Tokens, list_corpora, load_corpus, tokens_from_texts
+from saekit.data.sources import natural, prose
+from saekit.errors import DataError, OfflineError
+from saekit.models import encode_text
+from tests import tiny
+
+TEXTS = ["The cat sat on the mat. " * 5, "A dog.", "戦場 😀", "", "In 1984 the film was shown in Paris; she said. " * 9]
+
+
+def test_packing_loses_no_token_and_keeps_every_boundary(model):
+    tokens = tokens_from_texts(TEXTS, model=model, context_size=16)
+    for number, text in enumerate(TEXTS):
+        want = encode_text(model, text)[1:].tolist() if text else []
+        assert tokens.ids[tokens.document == number].tolist() == want
+    bos = model.tokenizer.bos_token_id
+    assert (tokens.ids[:, 0] == bos).all()
+    assert (tokens.document[:, 0] == -1).all()
+    assert (tokens.ids[tokens.document == -1] == bos).all()
+    flat = tokens.document[:, 1:].ravel()
+    changes = np.flatnonzero((flat[1:] != flat[:-1]) & (flat[1:] >= 0) & (flat[:-1] >= 0))
+    assert len(changes) == 0, "two documents never touch: BOS parts them"
+
+
+def test_shards_keep_their_sequence_ids(model):
+    tokens = tokens_from_texts(TEXTS, model=model, context_size=16)
+    assert tokens[2:4].sequence_ids.tolist() == [2, 3]
+    assert tokens[1:].fingerprint() != tokens.fingerprint()
+    with pytest.raises(DataError, match="slice"):
+        tokens[3]
+
+
+def test_empty_corpora_and_bad_settings_are_refused(model, tmp_path):
+    for texts in ([], [""], ["", ""]):
+        with pytest.raises(DataError, match="no tokens"):
+            tokens_from_texts(texts, model=model)
+    with pytest.raises(DataError, match="one string"):
+        tokens_from_texts("text", model=model)
+    with pytest.raises(DataError, match="split must be"):
+        load_corpus("english", model=model, split="test")
+    with pytest.raises(DataError, match="context_size"):
+        load_corpus("english", model=model, context_size=1)
+    with pytest.raises(DataError, match="max_tokens"):
+        load_corpus("someone/something", model=model)
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(DataError, match="no tokens"):
+        load_corpus(str(tmp_path / "empty.txt"), model=model, split="heldout")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"words": 3}\n')
+    with pytest.raises(DataError, match="line 2"):
+        load_corpus(str(tmp_path / "bad.jsonl"), model=model)
+
+
+def test_a_local_file_is_split_by_document_without_overlap_or_loss(model, tmp_path):
+    lines = [f"document number {i}. {tiny.TEXT[i : i + 30]}" for i in range(200)]
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    parts = {s: load_corpus(str(tmp_path / "c.jsonl"), model=model, split=s) for s in ("train", "heldout")}
+    numbers = {s: set(np.unique(t.document)) - {-1} for s, t in parts.items()}
+    assert numbers["train"] | numbers["heldout"] == set(range(200))
+    assert not numbers["train"] & numbers["heldout"]
+    assert 2 <= len(numbers["heldout"]) <= 25
+    short = load_corpus(str(tmp_path / "c.jsonl"), model=model, context_size=32, max_tokens=100)
+    assert 100 <= short.n_tokens < 100 + 32
+
+
+def test_a_packaged_corpus_is_mixed_split_and_cached(model, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+    reads = []
+
+    def documents(name):
+        def read(progress):
+            reads.append(name)
+            return iter([f"{name} says {i}: {tiny.TEXT[i : i + 50]}" for i in range(150)])
+
+        return read
+
+    sources = {n: replace(data.SOURCES[n], documents=documents(n)) for n in data.CORPORA["english-open"]}
+    monkeypatch.setattr(data, "SOURCES", {**data.SOURCES, **sources})
+    first = load_corpus("english-open", model=model, progress=False)
+    again = load_corpus("english-open", model=model, progress=False)
+    held = load_corpus("english-open", model=model, split="heldout", progress=False)
+    assert len(reads) == 6, "tokenised once a split"
+    assert first.fingerprint() == again.fingerprint()
+    text = lambda t: model.tokenizer.decode(t.ids[t.document >= 0])  # noqa: E731
+    assert all(f"{n} says" in text(first[:40]) for n in sources), "the first rows are a sample of all sources"
+    assert first.sources == ("wikitext", "wikipedia", "sentences")
+    per_document = set(np.unique(first.document))
+    assert len(per_document) + len(set(np.unique(held.document))) == 450 + 2
+
+
+def test_the_hub_path_streams_one_text_column(model, monkeypatch):
+    import datasets
+
+    asked = {}
+
+    class Rows(list):
+        column_names = ("text",)
+
+    def load_dataset(name, *, split, streaming):
+        asked.update(name=name, split=split, streaming=streaming)
+        return Rows({"text": f"row {i} {tiny.TEXT[:60]}"} for i in range(10_000))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    tokens = load_corpus("someone/corpus", model=model, max_tokens=500)
+    assert asked == {"name": "someone/corpus", "split": "train", "streaming": True}
+    assert 500 <= tokens.n_tokens < 700
+    Rows.column_names = ("content", "url")
+    with pytest.raises(DataError, match="columns content, url"):
+        load_corpus("someone/corpus", model=model, max_tokens=500)
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(OfflineError, match="local file"):
+        load_corpus("someone/corpus", model=model, max_tokens=500)
+
+
+def test_wikitext_spacing_and_wiki_markup_become_plain_text():
+    assert natural(' He said , " it \'s 1 @.@ 5 @-@ inch " ( sic ) . ') == 'He said, "it\'s 1.5-inch" (sic).'
+    assert prose(
+        "{{Infobox|a={{b}}}}'''Paris''' ([[City|city]]) is big.<ref name=a/> [[File:x.jpg|thumb|a [[b]]]]"
+    ) == ("Paris (city) is big.")
+
+
+def test_every_source_names_its_licence_and_renders():
+    table = list_corpora()
+    assert all(s.licence and s.citation and "==" in s.package for _, s in table.rows)
+    assert {s.name for n, s in table.rows if n == "english-open"} == {s.name for _, s in table.rows if s.open_licence}
+    assert "<table>" in table._repr_html_()
+    assert "CC BY 2.0 FR" in repr(table)
+
+
+def test_tokens_without_text_count_none():
+    tokens = Tokens(np.zeros((2, 3), np.int32), np.full((2, 3), -1, np.int32), np.arange(2))
+    assert tokens.n_tokens == 0
+
+
+@pytest.mark.slow
+def test_the_english_corpus_has_five_million_tokens_of_six_sources():
+    """On the real packages and the real tokenizer, at the first call and out of the cache."""
+    from saekit.models import load_model
+
+    model = load_model(progress=False)
+    train = load_corpus("english", model=model, progress=False)
+    held = load_corpus("english", model=model, split="heldout", progress=False)
+    assert train.n_tokens >= 5_000_000
+    assert 0.03 < held.n_tokens / train.n_tokens < 0.08
+    assert train.ids.shape[1] == 128
+    rows = {tuple(row) for row in train.ids[:, 1:40].tolist()}
+    assert not [row for row in held.ids[:, 1:40].tolist() if tuple(row) in rows], "no held-out text in training"
+    assert not np.isin(train.ids[train.document >= 0], [0, 1, 2]).any(), "no special token inside a text"
+
+
+@pytest.mark.slow
+def test_a_labelled_set_is_loaded_by_name():
+    found = data.load_labelled("sms-spam", progress=False)
+    assert len(found) == 4837
+    assert found.labels.sum() == 638
+    assert "638 spam" in repr(found)
+    assert found.licence
+    with pytest.raises(DataError, match="expected one of sms-spam"):
+        data.load_labelled("smsspam")

@@ -1,0 +1,325 @@
+"""Each measure of an SAE against a closed form, against brute force in float64, and against sae-lens's own figures."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from saekit.errors import DataError
+from saekit.evaluation import evaluate, gate_card
+from saekit.evaluation.sums import DENSITY_EDGES, Behaviour, Clean, Inputs, Rebuilt, recovered
+from saekit.models import check_hook, hidden_states
+from saekit.saes import baseline_sae
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return tiny.random_tokens(16, 24, 400)
+
+
+def counted(tokens):
+    """Return which tokens of this corpus count: it has no special and no massive ones besides BOS."""
+    return torch.from_numpy(tokens.document) >= 0
+
+
+def ids_of(tokens):
+    return torch.from_numpy(tokens.ids).long()
+
+
+def shrinking_sae(model, share, b_dec):
+    """Return an SAE whose reconstruction is ``b_dec + (1 - share) * (x - b_dec)``."""
+    sae = baseline_sae(model, HOOK, kind="neurons", k=32, b_dec=b_dec)  # 32 axes, both signs: nothing is lost
+    with torch.no_grad():
+        sae.W_dec.mul_(1 - share)
+    return sae
+
+
+def logits_with(model, tokens, new):
+    """Return logits of the whole model in float64, with ``new`` at the counted tokens."""
+    where = counted(tokens)
+
+    def put(activation, hook):
+        activation = activation.clone()
+        activation[where] = new
+        return activation
+
+    hooks = [] if new is None else [(check_hook(model, HOOK), put)]
+    with torch.no_grad():
+        return model.run_with_hooks(ids_of(tokens), fwd_hooks=hooks, prepend_bos=False).double()
+
+
+# --- reconstruction ------------------------------------------------------------------------------------------------
+
+
+def fvu(x, rebuilt):
+    inputs = Inputs.of([x[None]], [torch.ones(1, len(x), dtype=torch.bool)])
+    sums = Rebuilt(1)
+    sums.add(x, torch.ones(len(x), 1), rebuilt, inputs.mean)
+    return sums.error / inputs.variance
+
+
+def test_fvu_does_not_depend_on_scale_or_offset():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 8, generator=generator)
+    rebuilt = x + 0.3 * torch.randn(500, 8, generator=generator)
+    for scale, offset in ((10, 7), (1e-3, 0), (1, 1000), (100, -50)):
+        assert fvu(scale * x + offset, scale * rebuilt + offset) == pytest.approx(fvu(x, rebuilt), rel=1e-3)
+
+
+def test_fvu_of_known_noise_is_its_share_of_the_variance():
+    """x of variance 1 a dimension, noise of variance .09 added: FVU .09, up to sampling."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 16, generator=generator) + 5
+    assert fvu(x, x + 0.3 * torch.randn(x.shape, generator=generator)) == pytest.approx(0.09, rel=0.02)
+    assert fvu(x, x) == 0
+    assert fvu(x, x.mean(0).expand_as(x)) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_an_sae_that_shrinks_by_a_known_share_has_the_numbers_of_the_closed_form(model, tokens, share):
+    x = hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)].double()
+    about_mean = evaluate(model, shrinking_sae(model, share, x.mean(0).float()), tokens)
+    assert about_mean.fvu == pytest.approx(share**2, rel=1e-4)
+    assert about_mean.cosine == pytest.approx(1, abs=1e-5)
+    about_zero = evaluate(model, shrinking_sae(model, share, None), tokens)
+    second, mean_norm = x.square().sum(1).mean().item(), x.norm(dim=1).mean().item()
+    assert about_zero.fvu == pytest.approx(share**2 * second / (x - x.mean(0)).square().sum(1).mean().item(), rel=1e-4)
+    assert about_zero.l2_ratio == pytest.approx(1 - share, rel=1e-5)
+    assert about_zero.mse == pytest.approx(share**2 * second / 32, rel=1e-4)
+    assert about_zero.mse_normalised == pytest.approx(share**2 * second / mean_norm**2, rel=1e-4)
+
+
+def test_mse_normalised_is_the_mse_of_activations_scaled_to_a_mean_length_of_sqrt_d_in(model, tokens):
+    sae = tiny.topk_sae(32, 96)
+    x = hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)]
+    scale = math.sqrt(32) / x.double().norm(dim=1).mean()
+    error = scale * x.double() - scale * sae.decode(sae.encode(x)).double()
+    assert evaluate(model, sae, tokens).mse_normalised == pytest.approx(error.square().mean().item(), rel=1e-5)
+
+
+# --- sparsity ------------------------------------------------------------------------------------------------------
+
+
+def test_density_and_dead_features_are_those_of_a_count(model, tokens):
+    sae = tiny.topk_sae(32, 96)
+    result = evaluate(model, sae, tokens)
+    active = sae.encode(hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)]).numpy() != 0
+    share = active.mean(0)
+    want, _ = np.histogram(np.log10(share[share > 0]), bins=DENSITY_EDGES)
+    assert result.density == {
+        "log10_edges": list(DENSITY_EDGES),
+        "features": want.tolist(),
+        "dead": int((share == 0).sum()),
+    }
+    assert sum(result.density["features"]) + result.density["dead"] == 96
+    assert result.dead_share == pytest.approx(result.density["dead"] / 96)
+    assert result.l0 == pytest.approx(active.sum(1).mean())
+    assert result.n_sequences == 16
+
+
+def test_every_share_of_tokens_has_its_bin():
+    """On all tokens, on one in ten exactly (an edge), on fewer than one in a million, on none; negative is active."""
+    sums = Rebuilt(4)
+    sums.add(torch.ones(10, 2), -torch.ones(10, 4), torch.ones(10, 2), torch.zeros(2))
+    assert sums.fired.tolist() == [10] * 4
+    sums.fired = torch.tensor([10_000_000, 1_000_000, 1, 0])
+    histogram = sums.density(10_000_000)
+    assert histogram["dead"] == 1
+    assert histogram["features"] == [1] + 9 * [0] + [1, 1]
+
+
+# --- behaviour -----------------------------------------------------------------------------------------------------
+
+
+def test_losses_and_kl_are_those_of_the_whole_model_in_float64(model, tokens):
+    sae = tiny.topk_sae(32, 96)
+    result = evaluate(model, sae, tokens)
+    x = hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)]
+    document = torch.from_numpy(tokens.document)
+    scored = (document[:, 1:] == document[:, :-1]) & (document[:, 1:] >= 0)
+    runs = {"clean": None, "spliced": sae.decode(sae.encode(x)), "zero": torch.zeros(32), "mean": x.mean(0)}
+    log_p = {name: logits_with(model, tokens, new)[:, :-1].log_softmax(-1) for name, new in runs.items()}
+    target = ids_of(tokens)[:, 1:, None]
+    loss = {name: -p.gather(-1, target)[..., 0][scored].mean().item() for name, p in log_p.items()}
+    clean = log_p["clean"]
+    kl = {name: (clean.exp() * (clean - q)).sum(-1)[scored].mean().item() for name, q in log_p.items()}
+    for name in runs:
+        assert getattr(result, f"loss_{name}") == pytest.approx(loss[name], rel=1e-5)
+    for name in ("spliced", "zero", "mean"):
+        assert getattr(result, f"kl_{name}") == pytest.approx(kl[name], rel=1e-4)
+    for floor in ("zero", "mean"):
+        assert getattr(result, f"kl_recovered_{floor}") == pytest.approx(1 - kl["spliced"] / kl[floor], rel=1e-4)
+        want = (loss[floor] - loss["spliced"]) / (loss[floor] - loss["clean"])
+        assert getattr(result, f"loss_recovered_{floor}") == pytest.approx(want, rel=0.01)
+    assert result.n_loss_tokens == scored.sum()
+
+
+def test_an_identity_recovers_all_and_an_sae_that_says_nothing_recovers_nothing(model, tokens):
+    perfect = evaluate(model, shrinking_sae(model, 0, None), tokens)
+    assert perfect.kl_recovered_zero == pytest.approx(1, abs=1e-6)
+    assert perfect.kl_recovered_mean == pytest.approx(1, abs=1e-6)
+    assert perfect.kl_spliced == pytest.approx(0, abs=1e-6)
+    assert perfect.l2_ratio == pytest.approx(1, abs=1e-6)
+    nothing = evaluate(model, shrinking_sae(model, 1, None), tokens)
+    assert nothing.kl_spliced == nothing.kl_zero > 0
+    assert nothing.kl_recovered_zero == nothing.loss_recovered_zero == 0
+    assert nothing.l2_ratio == 0
+
+
+def test_a_large_vocabulary_costs_no_precision():
+    """``cross_entropy`` with the classes second, where the model's logits have them last, is off by 7e-5 here."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 9, 50_000, generator=generator)
+    ids = torch.randint(0, 50_000, (2, 9), generator=generator)
+    clean, other = Behaviour(), Behaviour()
+    reference = Clean(logits, ids, torch.ones(2, 8, dtype=torch.bool))
+    reference.add_own(clean)
+    reference.add(logits, other)
+    want = -logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None]).sum().item()
+    assert clean.loss == pytest.approx(want, abs=16 * 1e-5)
+    assert other.loss == clean.loss
+    assert other.kl == 0
+
+
+def test_a_floor_that_costs_nothing_leaves_recovery_undefined():
+    assert math.isnan(recovered(1.0, 1.0, 1.0))
+    assert recovered(4.0, 2.0, 1.0) == pytest.approx(2 / 3)
+
+
+# --- where sae-lens's own figures differ ---------------------------------------------------------------------------
+
+
+class Store:
+    """What `sae_lens.evals` asks of an activation store."""
+
+    def __init__(self, ids):
+        self._batches = iter(ids.split(8))
+
+    def get_batch_tokens(self, size):
+        return next(self._batches)
+
+
+def sae_lens_reconstruction(model, sae, tokens):
+    from sae_lens.evals import get_sparsity_and_variance_metrics
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    metrics, _ = get_sparsity_and_variance_metrics(
+        sae, model, Store(ids_of(tokens)), ActivationScaler(), n_batches=2, compute_l2_norms=True,
+        compute_sparsity_metrics=True, compute_variance_metrics=True, compute_featurewise_density_statistics=True,
+        eval_batch_size_prompts=8, model_kwargs={}, ignore_tokens=[0],
+    )  # fmt: skip
+    return metrics
+
+
+def sae_lens_behaviour(model, sae, tokens):
+    from sae_lens.evals import get_downstream_reconstruction_metrics
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    return get_downstream_reconstruction_metrics(
+        sae, model, Store(ids_of(tokens)), ActivationScaler(), compute_kl=True, compute_ce_loss=True, n_batches=2,
+        eval_batch_size_prompts=8, ignore_tokens=[0],
+    )  # fmt: skip
+
+
+def test_reconstruction_is_sae_lenss_where_it_is_right(model, tokens):
+    """Same explained variance, L0 and length ratio; its MSE is summed over dimensions, its legacy variance wrong."""
+    sae = tiny.topk_sae(32, 96, hook_name=check_hook(model, HOOK))
+    ours, theirs = evaluate(model, sae, tokens), sae_lens_reconstruction(model, sae, tokens)
+    assert 1 - ours.fvu == pytest.approx(theirs["explained_variance"], rel=1e-5)
+    assert ours.l0 == pytest.approx(theirs["l0"])
+    assert ours.l2_ratio == pytest.approx(theirs["l2_ratio"], rel=1e-5)
+    assert ours.mse * 32 == pytest.approx(theirs["mse"], rel=1e-5)
+
+    x = hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)]
+    rebuilt = sae.decode(sae.encode(x)).double()
+    x = x.double()
+    true = 1 - ((x - rebuilt).square().sum() / (x - x.mean(0)).square().sum()).item()
+    assert 1 - ours.fvu == pytest.approx(true, rel=1e-5)
+    # A ratio for each token, then the mean, with each batch's own mean: tokens near the mean decide.
+    assert abs(theirs["explained_variance_legacy"] - true) > 0.01
+
+
+def test_zero_ablation_leaves_the_beginning_of_the_text_and_sae_lenss_does_not(model, tokens):
+    """With zeros at BOS too nothing is left to attend to: a floor that low makes any SAE look good."""
+    sae = tiny.topk_sae(32, 96, hook_name=check_hook(model, HOOK))
+    ours, theirs = evaluate(model, sae, tokens), sae_lens_behaviour(model, sae, tokens)
+    everywhere = lambda activation, hook: torch.zeros_like(activation)  # noqa: E731
+    ids = ids_of(tokens)
+    logits = model.run_with_hooks(ids, fwd_hooks=[(check_hook(model, HOOK), everywhere)], prepend_bos=False)
+    nll = -logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    assert theirs["ce_loss_with_ablation"] == pytest.approx(nll[ids[:, :-1] != 0].mean().item(), rel=1e-5)
+
+    document = torch.from_numpy(tokens.document)
+    scored = (document[:, 1:] == document[:, :-1]) & (document[:, 1:] >= 0)
+    kept = -logits_with(model, tokens, torch.zeros(32))[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    assert ours.loss_zero == pytest.approx(kept[scored].mean().item(), rel=1e-5)
+    assert abs(ours.loss_zero - theirs["ce_loss_with_ablation"]) > 0.5
+
+
+def test_sae_lens_cannot_evaluate_an_sae_whose_hook_point_has_another_name_on_the_bridge(model, tokens):
+    """Its hooks at ``hook_resid_post`` are skipped, so that all runs are the clean one; ours resolves the name."""
+    sae = tiny.topk_sae(32, 96)
+    with pytest.raises(KeyError, match=HOOK):
+        sae_lens_reconstruction(model, sae, tokens)
+    with pytest.raises(ZeroDivisionError):
+        sae_lens_behaviour(model, sae, tokens)
+    same = evaluate(model, tiny.topk_sae(32, 96, hook_name=check_hook(model, HOOK)), tokens)
+    assert evaluate(model, sae, tokens) == same
+
+
+# --- the gate card -------------------------------------------------------------------------------------------------
+
+
+def test_the_gate_card_has_three_lines_each_with_its_own_verdict(model, tokens):
+    from dataclasses import replace
+
+    measured = evaluate(model, tiny.topk_sae(32, 96), tokens)
+    at_the_limit = replace(measured, mse_normalised=0.02, fvu=0.05, active_fraction=0.01)
+    assert [gate.passed for gate in gate_card(at_the_limit).gates] == [True, False, True]  # "<= .02", "< 5 %", "<= 1 %"
+    below = replace(measured, mse_normalised=0.019, fvu=0.049, active_fraction=0.009)
+    assert all(gate.passed for gate in gate_card(below).gates)
+
+    card = gate_card(measured)
+    assert [gate.value for gate in card.gates] == [measured.mse_normalised, measured.fvu, measured.active_fraction]
+    lines = repr(card).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(
+        "fail  MSE 0.774 (≤ 0.02; a dimension, activations scaled to a mean length of sqrt(d_in)"
+    )
+    assert all("362 tokens of random (train); left out: 22 bos_or_padding" in line for line in lines)
+    assert "2507.06427" in card.source
+    assert "not known" in card.source
+
+
+def test_the_gate_card_is_a_table_in_jupyter_and_json_in_a_file(model, tokens):
+    from dataclasses import replace
+
+    card = gate_card(replace(evaluate(model, tiny.topk_sae(32, 96), tokens), held_out="<b>corpus</b>"))
+    page = card._repr_html_()
+    assert page.count("<tr>") == 4
+    assert "&lt;b&gt;corpus" in page
+    assert "<b>" not in page
+    assert "2507.06427" in page
+    read = json.loads(json.dumps(card.as_dict(), allow_nan=False))
+    assert [gate["limit"] for gate in read["gates"]] == [0.02, 0.05, 0.01]
+    assert read["n_tokens"] == 362
+
+
+def test_an_evaluation_is_json(model, tokens):
+    result = evaluate(model, tiny.topk_sae(32, 96), tokens)
+    assert json.loads(json.dumps(result.as_dict(), allow_nan=False)) == result.as_dict()
+
+
+def test_the_card_of_a_bundled_sae_can_be_held_against_the_gate_too():
+    from saekit.saes import load_card
+
+    card = load_card()
+    gate = gate_card(card)
+    assert [g.value for g in gate.gates] == [card["mse_normalised"], card["fvu"], card["active_fraction"]]
+    with pytest.raises(DataError, match="does not hold mse_normalised"):
+        gate_card({"fvu": 0.1})

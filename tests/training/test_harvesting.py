@@ -1,0 +1,249 @@
+"""Activations on disk and as a stream: the model's own, checksummed, resumable, in an order that the seed decides."""
+
+import errno
+import json
+import shutil
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from saekit.data import Tokens
+from saekit.errors import DataError, ModelError
+from saekit.models import hidden_states, hidden_states_at, massive
+from saekit.training.activations import load_activations, samples
+from saekit.training.harvesting import harvest, harvest_many
+from saekit.training.stream import stream_activations
+from tests import tiny
+
+_harvest = import_module("saekit.training.harvesting")
+_harvest_store = import_module("saekit.training.activations")
+
+HOOK = "blocks.1.hook_resid_post"
+HOOKS = ["blocks.0.hook_resid_post", HOOK, "blocks.2.mlp.hook_pre"]
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return tiny.random_tokens(60, 24, 400)
+
+
+@pytest.fixture(scope="module")
+def activations(model, tokens, tmp_path_factory):
+    return harvest(model, tokens, HOOK, tmp_path_factory.mktemp("acts"), progress=False)
+
+
+def test_harvested_activations_are_the_models_own_without_the_left_out_tokens(model, tokens, activations):
+    ids = torch.from_numpy(tokens.ids).long()
+    states = torch.cat([hidden_states(model, part, HOOK) for part in ids.split(8)])
+    keep = (torch.from_numpy(tokens.document) >= 0) & (ids > 1) & ~massive(states.norm(dim=-1))
+    np.testing.assert_allclose(activations.rows, states[keep].numpy(), rtol=1e-3, atol=1e-3)
+    assert activations.excluded["bos_or_padding"] == (tokens.document < 0).sum()
+    assert sum(activations.excluded.values()) + len(activations) == tokens.ids.size
+
+
+def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 5:  # the first asks for the width
+            raise KeyboardInterrupt
+        return hidden_states_at(*args)
+
+    monkeypatch.setattr(_harvest, "hidden_states_at", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    assert len(load_activations(tmp_path / "a")) > 0
+    again = harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    np.testing.assert_array_equal(again.rows, activations.rows)
+    assert again.excluded == activations.excluded
+    assert len(calls) <= 5 + 9 - 3
+    with pytest.raises(DataError, match="another hook_name"):
+        harvest(model, tokens, "blocks.0.hook_resid_post", tmp_path / "a", progress=False)
+
+
+def test_truncated_and_foreign_activations_are_refused(activations, tmp_path):
+    shutil.copytree(activations.path, tmp_path / "a")
+    data = (tmp_path / "a/activations.f16").read_bytes()
+    (tmp_path / "a/activations.f16").write_bytes(data[:-10])
+    with pytest.raises(DataError, match="truncated"):
+        load_activations(tmp_path / "a")
+    with pytest.raises(DataError, match="not a folder of activations"):
+        load_activations(tmp_path)
+
+
+def test_batches_visit_every_row_once_a_pass_and_depend_on_the_seed_alone(activations):
+    size = len(activations) // 4
+    once = torch.cat(list(activations.batches(size)))
+    whole = np.sort(activations.rows.astype(np.float32).sum(1))
+    assert np.isin(once.sum(1).numpy().round(2), whole.round(2)).all()
+    assert len(once) == 4 * size
+    torch.testing.assert_close(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=3)))
+    assert not torch.equal(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=4)))
+    two = list(activations.batches(size, passes=2))
+    assert len(two) == 8
+    assert not torch.equal(two[0], two[4])
+    with pytest.raises(DataError, match="fewer than one batch"):
+        next(activations.batches(10**6))
+
+
+def test_one_pass_gives_every_hook_point_what_a_pass_of_its_own_gives(model, tokens, activations, tmp_path):
+    together = harvest_many(model, tokens, HOOKS, tmp_path, progress=False)
+    assert list(together) == HOOKS
+    for hook, found in together.items():
+        alone = harvest(model, tokens, hook, tmp_path / "alone" / hook, progress=False)
+        np.testing.assert_array_equal(found.rows, alone.rows)
+        assert found.excluded == alone.excluded
+        assert found.hook_name == hook
+    assert together["blocks.2.mlp.hook_pre"].d_model == 64  # wider than the residual stream
+    np.testing.assert_array_equal(together[HOOK].rows, activations.rows)
+
+
+def test_hook_points_at_different_places_after_an_interrupt_meet_again(
+    model, tokens, activations, tmp_path, monkeypatch
+):
+    harvest(model, tokens[:20], HOOKS[0], tmp_path / "x", batch_size=3, progress=False)
+
+    def interrupted(real, after):
+        calls = []
+
+        def run(*args):
+            calls.append(1)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        return run
+
+    # One folder gets as far as 15 sequences, then all three are asked for.
+    monkeypatch.setattr(_harvest, "hidden_states_at", interrupted(hidden_states_at, 6))
+    with pytest.raises(KeyboardInterrupt):
+        harvest(model, tokens, HOOK, tmp_path / "a" / HOOK, batch_size=3, progress=False)
+    monkeypatch.setattr(_harvest, "hidden_states_at", hidden_states_at)
+    assert json.loads((tmp_path / "a" / HOOK / "manifest.json").read_text())["sequences"] == 15
+    together = harvest_many(model, tokens, HOOKS, tmp_path / "a", batch_size=4, progress=False)
+    np.testing.assert_array_equal(together[HOOK].rows, activations.rows)
+    assert len(together[HOOKS[0]]) == len(activations)
+
+
+def test_a_flipped_byte_is_found(activations, tmp_path):
+    shutil.copytree(activations.path, tmp_path / "a")
+    rows = tmp_path / "a/activations.f16"
+    data = bytearray(rows.read_bytes())
+    data[1000] ^= 1
+    rows.write_bytes(data)
+    with pytest.raises(DataError, match="is damaged: its checksum is"):
+        load_activations(tmp_path / "a")
+    assert len(load_activations(tmp_path / "a", verify=False)) == len(activations)
+
+
+def test_a_store_of_another_model_or_corpus_is_refused(model, tokens, activations):
+    with pytest.raises(DataError, match="another tokens_fingerprint"):
+        harvest(model, tokens[:30], HOOK, activations.path, progress=False)
+    renamed = json.loads((activations.path / "manifest.json").read_text())
+    (activations.path / "manifest.json").write_text(json.dumps(renamed | {"model_name": "other"}))
+    try:
+        with pytest.raises(DataError, match="another model_name: expected 'tiny', found 'other'"):
+            harvest(model, tokens, HOOK, activations.path, progress=False)
+    finally:
+        (activations.path / "manifest.json").write_text(json.dumps(renamed))
+
+
+def test_too_little_room_is_said_before_the_work_begins(model, tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
+    with pytest.raises(DataError, match="tokens at 1 hook points take another"):
+        harvest(model, tokens, HOOK, tmp_path, progress=False)
+
+
+def test_a_disk_that_fills_up_keeps_what_was_safe(model, tokens, activations, tmp_path, monkeypatch):
+    appended = []
+
+    def full(self, rows, left_out, sequences):
+        if len(appended) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        appended.append(1)
+        return real(self, rows, left_out, sequences)
+
+    real = _harvest_store.Writer.append
+    monkeypatch.setattr(_harvest_store.Writer, "append", full)
+    with pytest.raises(DataError, match=r"the disk is full: .* keeps what was safe"):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    monkeypatch.undo()
+    assert 0 < len(load_activations(tmp_path / "a")) < len(activations)
+    np.testing.assert_array_equal(harvest(model, tokens, HOOK, tmp_path / "a", progress=False).rows, activations.rows)
+
+
+def test_activations_that_are_not_numbers_are_refused(model, tokens, tmp_path, monkeypatch):
+    def broken(*args):
+        return {name: states * float("nan") for name, states in hidden_states_at(*args).items()}
+
+    monkeypatch.setattr(_harvest, "hidden_states_at", broken)
+    with pytest.raises(DataError, match="activations that are not numbers at blocks"):
+        harvest(model, tokens, HOOK, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("hooks", [[], [HOOK, HOOK]])
+def test_hook_points_are_named_once_each(model, tokens, tmp_path, hooks):
+    with pytest.raises(DataError, match="name at least one hook point, and each once"):
+        harvest_many(model, tokens, hooks, tmp_path)
+
+
+def test_leaving_out_the_first_batches_leaves_the_others_as_they_are(activations):
+    whole = list(activations.batches(128, passes=3, seed=1))
+    torch.testing.assert_close(list(activations.batches(128, passes=3, seed=1, start=7)), whole[7:])
+
+
+@pytest.mark.parametrize(
+    ("size", "passes", "message"),
+    [
+        (1, 1, "batch_size must be at least 2"),
+        (64, 0, "passes must be more than 0"),
+        (1000, 0.5, "less than one batch"),
+    ],
+)
+def test_batches_that_cannot_be_are_explained(activations, size, passes, message):
+    with pytest.raises(DataError, match=message):
+        next(activations.batches(size, passes=passes))
+
+
+# --- streams and tensors -----------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_tokens_that_a_harvest_keeps(model, tokens, activations):
+    stream = stream_activations(model, tokens, HOOK, buffer_tokens=300)
+    assert len(stream) >= len(activations)
+    assert (stream.d_model, stream.model_name, stream.hook_name) == (32, "tiny", HOOK)
+    got = torch.cat(list(stream.batches(50, passes=1))).sum(1).numpy()
+    kept = activations.rows.astype(np.float32).sum(1)
+    nearest = np.abs(got[:, None] - kept[None]).min(1)
+    assert nearest.max() < 0.05
+    # A buffer mixes: the first batch is not the first rows of the corpus.
+    assert np.abs(np.sort(got[:50]) - np.sort(kept[:50])).max() > 0.1
+
+
+def test_a_streams_order_depends_on_the_seed_alone_and_resumes(model, tokens):
+    stream = stream_activations(model, tokens, HOOK, buffer_tokens=200)
+    whole = list(stream.batches(40, passes=2, seed=5))
+    torch.testing.assert_close(list(stream.batches(40, passes=2, seed=5, start=9)), whole[9:])
+    assert not torch.equal(next(stream.batches(40, seed=6)), whole[0])
+
+
+def test_a_stream_of_nothing_is_refused(model):
+    empty = Tokens(np.zeros((2, 4), np.int32), np.full((2, 4), -1, np.int32), np.arange(2, dtype=np.int64), name="none")
+    with pytest.raises(DataError, match="has no token that counts"):
+        stream_activations(model, empty, HOOK)
+    with pytest.raises(ModelError, match="no hook point"):
+        stream_activations(model, empty, "blocks.9.hook_resid_post")
+    with pytest.raises(DataError, match="buffer_tokens must be at least 1"):
+        stream_activations(model, empty, HOOK, buffer_tokens=0)
+
+
+def test_a_tensor_with_numbers_that_are_not_finite_names_the_first_row():
+    x = torch.zeros(5, 3)
+    x[2, 1], x[4, 0] = float("inf"), float("nan")
+    with pytest.raises(DataError, match="2 of 5 activations hold a number that is not finite, the first in row 2"):
+        samples(x)
+    with pytest.raises(DataError, match=r"must be \[sample, d_in\], not an array of shape \[5\]"):
+        samples(torch.zeros(5))

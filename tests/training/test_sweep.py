@@ -1,0 +1,109 @@
+"""Sweeps: every run with every seed, measured as one SAE alone would be, and a file that says where it comes from."""
+
+import json
+
+import pytest
+import torch
+
+from saekit import training
+from saekit.errors import DataError, SAEError
+from saekit.evaluation import evaluate
+from saekit.training import load_sweep, sweep
+from saekit.training.harvesting import harvest
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+RUNS = [{"architecture": "topk", "k": 4}, {"architecture": "standard", "coefficient": 0.5}]
+
+
+@pytest.fixture(scope="module")
+def activations(model, tmp_path_factory):
+    return harvest(model, tiny.random_tokens(40, 24, 400), HOOK, tmp_path_factory.mktemp("acts"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return tiny.random_tokens(6, 24, 400, seed=1)
+
+
+@pytest.fixture(scope="module")
+def swept(model, activations, held_out):
+    return sweep(activations, RUNS, model, held_out, seeds=(0, 5), d_sae=64, passes=4, batch_size=64, progress=False)
+
+
+def test_a_sweep_has_a_point_for_every_run_and_seed_measured_like_one_alone(model, activations, held_out, swept):
+    assert [(p.architecture, p.setting, p.seed) for p in swept.points] == [
+        ("topk", 4, 0), ("topk", 4, 5), ("standard", 0.5, 0), ("standard", 0.5, 5),
+    ]  # fmt: skip
+    alone = training.train_sae(activations, **RUNS[1], d_sae=64, passes=4, batch_size=64, seed=5)
+    want, got = evaluate(model, alone, held_out), swept.points[3]
+    for name in ("l0", "fvu", "dead_share", "loss_recovered_zero", "loss_recovered_mean"):
+        assert getattr(got, name) == pytest.approx(getattr(want, name), abs=1e-3), name
+    assert swept.provenance["hook_name"] == HOOK
+    assert swept.provenance["n_tokens"] == want.n_tokens
+    assert repr(swept) == "Sweep of 4 SAEs, 2 seeds: topk, standard"
+
+
+def test_a_saved_sweep_reads_back(swept, tmp_path):
+    swept.save(tmp_path / "sweep.json")
+    assert load_sweep(tmp_path / "sweep.json") == swept
+
+
+def test_an_interrupted_sweep_goes_on(model, activations, held_out, swept, tmp_path, monkeypatch):
+    from importlib import import_module
+
+    _training_sweep = import_module("saekit.training.sweep")
+
+    trained = []
+    real = _training_sweep.train_sae
+
+    def interrupted(*args, **kwargs):
+        if len(trained) == 3:
+            raise RuntimeError("power cut")
+        trained.append(kwargs["seed"])
+        return real(*args, **kwargs)
+
+    options = {"seeds": (0, 5), "d_sae": 64, "passes": 4, "batch_size": 64, "progress": False}
+    monkeypatch.setattr(_training_sweep, "train_sae", interrupted)
+    with pytest.raises(RuntimeError):
+        sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
+    monkeypatch.setattr(_training_sweep, "train_sae", real)
+    again = sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
+    assert again.points == swept.points
+
+
+def test_files_that_are_no_sweeps_and_sweeps_of_nothing_are_explained(model, activations, held_out, tmp_path):
+    for content in ("{", "{}", json.dumps({"format": "saekit sweep 9"})):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(DataError, match="is not a sweep that saekit wrote"):
+            load_sweep(tmp_path / "x.json")
+    with pytest.raises(SAEError, match="at least one run and one seed, not 0 and 3"):
+        sweep(activations, [], model, held_out)
+
+
+def test_the_sweep_that_comes_with_saekit_has_three_seeds_of_every_architecture():
+    found = load_sweep()
+    for architecture in training.ARCHITECTURES:
+        points = [p for p in found.points if p.architecture == architecture]
+        settings = {p.setting for p in points}
+        assert len(settings) >= 2
+        assert {(p.setting, p.seed) for p in points} == {(s, seed) for s in settings for seed in (0, 1, 2)}
+    assert {p.samples for p in found.points} == {found.provenance["activations"]}
+    assert found.provenance["hook_name"] == "blocks.18.hook_resid_post"
+
+
+def test_a_shuffled_model_has_the_same_weights_in_another_order_and_leaves_the_model_alone(model):
+    from saekit.models import shuffled_model
+
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    nothing = shuffled_model(model, seed=1)
+    moved = 0
+    for name, weight in nothing.named_parameters():
+        torch.testing.assert_close(weight.flatten().sort().values, before[name].flatten().sort().values)
+        moved += weight.dim() > 1 and not torch.equal(weight, before[name])
+        assert weight.dim() > 1 or torch.equal(weight, before[name])
+    assert moved == sum(weight.dim() > 1 for weight in before.values())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    ids = torch.tensor([[0, 5, 9]])
+    assert not torch.allclose(model(ids), nothing(ids))
+    torch.testing.assert_close(nothing(ids), shuffled_model(model, seed=1)(ids))
