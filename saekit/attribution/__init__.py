@@ -6,11 +6,11 @@ which says in its repr whether the items add up to what they should.
 """
 
 from saekit.attribution.baselines import question, sides
-from saekit.attribution.components import component_attribution
-from saekit.attribution.direct import direct_attribution
+from saekit.attribution.components import logit_attribution_by_component
+from saekit.attribution.direct import direct_logit_attribution
 from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, real_tensor, saes_of, tokens_of
 from saekit.attribution.lens import LogitLens, logit_lens
-from saekit.attribution.patching import attribution_patching, exact_patching
+from saekit.attribution.patching import activation_patching, attribution_patching
 from saekit.attribution.predicted import Predictions, predictions
 from saekit.attribution.result import Agreement, Attribution, Contribution
 
@@ -20,11 +20,11 @@ __all__ = [
     "Contribution",
     "LogitLens",
     "Predictions",
+    "activation_patching",
     "attribution_patching",
-    "component_attribution",
     "counterparts_of",
-    "direct_attribution",
-    "exact_patching",
+    "direct_logit_attribution",
+    "logit_attribution_by_component",
     "logit_lens",
     "predictions",
     "prompts_of",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def component_attribution(
+def logit_attribution_by_component(
     model: "SAETransformerBridge",
     prompts: Prompts,
     *,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
 
-def direct_attribution(
+def direct_logit_attribution(
     model: "SAETransformerBridge",
     saes: SAEs,
     prompts: Prompts,
@@ -66,7 +66,7 @@ def direct_attribution(
     is zero and the account is of the whole logit. At an earlier one the direct part may be small beside the rest, and
     the rest was computed *from* the features: a feature with no direct effect may do all its work there. Features
     at earlier positions can act on a later prediction in no other way; they are therefore no items of that reading.
-    `attribution_patching` and `exact_patching` measure what goes through later layers.
+    `attribution_patching` and `activation_patching` measure what goes through later layers.
 
     Several SAEs give one such account each. They are not to be added up: the residual streams of two layers hold much
     of the same.

@@ -236,7 +236,9 @@ def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:
 def read_position(ids: Tensor, position: int) -> int:
     """Return a position from the start of a prompt; -1 is its last."""
     if not isinstance(position, int):
-        raise ModelError(f"position must be a number, not {position!r}; direct_attribution and logit_lens know 'each'")
+        raise ModelError(
+            f"position must be a number, not {position!r}; direct_logit_attribution and logit_lens know 'each'"
+        )
     if not -len(ids) <= position < len(ids):
         raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
     return position % len(ids)

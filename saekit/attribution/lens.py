@@ -84,8 +84,8 @@ def logit_lens(
 
     Two readings are given, and they differ. ``reading`` norms each layer's residual stream by itself, as if the model
     ended there. ``accumulated`` divides all layers by the scale of the last one, so that rows add up: it ends at the
-    same logit, and its steps are the layers' direct contributions (`component_attribution` takes them further apart).
-    Neither says what a layer's information does by way of later layers.
+    same logit, and its steps are the layers' direct contributions (`logit_attribution_by_component` takes them
+    further apart). Neither says what a layer's information does by way of later layers.
 
     Args:
         model: The model.

@@ -48,9 +48,9 @@ def attribution_patching(
     line from the clean to the baseline states, all nodes of one hook point together (integrated gradients); then the
     effects add up to ``total``, the effect of all nodes at once, as nearly as the points sample the line.
 
-    Where the model is linear from the hook point on, gradient, integrated gradients and `exact_patching` are equal,
-    and with ``baseline="zero"`` at the last block's output, for one position and a frozen norm, so is
-    `direct_attribution`. How far the gradient's sum is from the total says how far that is from true.
+    Where the model is linear from the hook point on, gradient, integrated gradients and `activation_patching` are
+    equal, and with ``baseline="zero"`` at the last block's output, for one position and a frozen norm, so is
+    `direct_logit_attribution`. How far the gradient's sum is from the total says how far that is from true.
 
     Args:
         model: The model.
@@ -91,7 +91,7 @@ def attribution_patching(
     return found.result("integrated gradients" if method == "integrated" else "patching")
 
 
-def exact_patching(
+def activation_patching(
     model: "SAETransformerBridge",
     saes: SAEs,
     prompts: Prompts,

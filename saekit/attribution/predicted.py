@@ -77,7 +77,7 @@ def predictions(
         model: The model.
         prompt: One prompt: text, or token ids.
         sae: Whose features are patched.
-        nodes: Items of an attribution, or numbers of features, each at all positions, as in `exact_patching`.
+        nodes: Items of an attribution, or numbers of features, each at all positions, as in `activation_patching`.
         corrupted: The baseline of the nodes is their value on this prompt.
         baseline: Without one: "zero" (ablate; the default) or "mean".
         reference: Of which prompts "mean" is the mean.
@@ -86,8 +86,8 @@ def predictions(
         position: Whose prediction.
 
     Raises:
-        ModelError: As in `exact_patching`.
-        SAEError: As in `exact_patching`.
+        ModelError: As in `activation_patching`.
+        SAEError: As in `activation_patching`.
     """
     (ids,) = prompts_of(model, [prompt])
     at = read_position(ids, position)

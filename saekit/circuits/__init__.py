@@ -10,12 +10,11 @@ from saekit.circuits.localisation import Localisation, localise
 from saekit.circuits.measure import Interrupted, Measure, stoppable
 from saekit.circuits.minimal import Minimality, minimality
 from saekit.circuits.pairs import Task
-from saekit.circuits.patching import Behaviour, Patched, behaviour, patch_residual
+from saekit.circuits.patching import Patched, TaskPerformance, patch_residual, task_performance
 from saekit.circuits.result import Edge, FeatureCircuit, Node, checked_circuit
-from saekit.circuits.tasks import agreement_task, ioi_task, own_task
+from saekit.circuits.tasks import agreement_task, ioi_task, task_from_pairs
 
 __all__ = [
-    "Behaviour",
     "Edge",
     "Faithfulness",
     "FeatureCircuit",
@@ -26,8 +25,8 @@ __all__ = [
     "Node",
     "Patched",
     "Task",
+    "TaskPerformance",
     "agreement_task",
-    "behaviour",
     "checked_circuit",
     "circuit_edges",
     "faithfulness",
@@ -35,7 +34,8 @@ __all__ = [
     "ioi_task",
     "localise",
     "minimality",
-    "own_task",
     "patch_residual",
     "stoppable",
+    "task_from_pairs",
+    "task_performance",
 ]

@@ -109,7 +109,7 @@ def task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str, 
         name: Of the task.
         rows: Clean prompt, corrupted prompt, answer, foil, answer of the corrupted prompt.
 
-    Raises TaskError for what `own_task` refuses.
+    Raises TaskError for what `task_from_pairs` refuses.
     """
     if not rows:
         raise TaskError("a task needs at least one pair of prompts")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class TaskPerformance:
     """What a model answers to the prompts of a task.
 
     Attributes:
@@ -83,12 +83,14 @@ class Patched:
 
 
 @torch.no_grad()
-def behaviour(model: "SAETransformerBridge", task: Task, *, corrupted: bool = False, batch_size: int = 32) -> Behaviour:
+def task_performance(
+    model: "SAETransformerBridge", task: Task, *, corrupted: bool = False, batch_size: int = 32
+) -> TaskPerformance:
     """Run the prompts of a task and measure the answer against the foil (Wang et al. 2022, section 2.1).
 
     Args:
         model: The model.
-        task: From `ioi_task`, `agreement_task` or `own_task`.
+        task: From `ioi_task`, `agreement_task` or `task_from_pairs`.
         corrupted: Run the corrupted prompts, answer and foil unchanged.
         batch_size: Prompts a pass.
     """
@@ -101,7 +103,7 @@ def behaviour(model: "SAETransformerBridge", task: Task, *, corrupted: bool = Fa
         at_answer = part.answers[:, None]
         probability[rows] = logits.softmax(-1).gather(1, at_answer)[:, 0]
         top[rows] = logits.argmax(-1) == part.answers
-    return Behaviour(task.name + (", corrupted" if corrupted else ""), difference, probability, top)
+    return TaskPerformance(task.name + (", corrupted" if corrupted else ""), difference, probability, top)
 
 
 @torch.no_grad()
@@ -134,8 +136,8 @@ def patch_residual(
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in layers]
     for hook in hooks:
         check_hook(model, hook)
-    clean = behaviour(model, task).logit_difference.mean().item()
-    unpatched = behaviour(model, task, corrupted=True).logit_difference
+    clean = task_performance(model, task).logit_difference.mean().item()
+    unpatched = task_performance(model, task, corrupted=True).logit_difference
     corrupted = unpatched.mean().item()
     if abs(clean - corrupted) < 1e-6:
         raise TaskError(f"clean and corrupted prompts both give {clean:+.3f}: there is no gap to restore")

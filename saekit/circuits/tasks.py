@@ -150,7 +150,9 @@ def agreement_task(
     return replace(task, positions={"subject": _first_difference(task), **task.positions})
 
 
-def own_task(model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own") -> Task:
+def task_from_pairs(
+    model: "SAETransformerBridge", pairs: Sequence[tuple[str, str, str, str]], *, name: str = "own"
+) -> Task:
     """Make a task of one's own.
 
     Args:

@@ -4,7 +4,7 @@ Every number is computed on the same tokens, in float32 with float64 sums, and s
 """
 
 from saekit.evaluation.evaluation import Evaluation, evaluate, evaluate_many
-from saekit.evaluation.gate import Gate, GateCard, gate_card
+from saekit.evaluation.gate import Gate, GateCard, published_gate
 from saekit.evaluation.match import DictionaryMatch, compare_dictionaries, mmcs
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "compare_dictionaries",
     "evaluate",
     "evaluate_many",
-    "gate_card",
     "mmcs",
+    "published_gate",
 ]

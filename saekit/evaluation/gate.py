@@ -93,7 +93,7 @@ class GateCard:
         )
 
 
-def gate_card(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
+def published_gate(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
     """Hold an evaluation against the figures that arXiv:2507.06427 states for all its models.
 
     Reconstruction loss at most 0.02, "less than 5 %", and a sparsity level of at most 1 %. What exactly those are is
@@ -105,7 +105,7 @@ def gate_card(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
     They are left out here, and the card says how many.
 
     Args:
-        evaluation: From `evaluate`, or the card of a bundled SAE (`load_card`).
+        evaluation: From `evaluate`, or the card of a bundled SAE (`sae_card`).
 
     Raises:
         DataError: The card of an older version, without the normalised MSE.

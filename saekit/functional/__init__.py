@@ -1,10 +1,10 @@
 """What features are good for: tests of an SAE by what a change to its features does."""
 
-from saekit.functional.removal import Removal, load_removal, spurious_removal, targeted_perturbation
+from saekit.functional.removal import Removal, load_removal, spurious_correlation_removal, targeted_probe_perturbation
 
 __all__ = [
     "Removal",
     "load_removal",
-    "spurious_removal",
-    "targeted_perturbation",
+    "spurious_correlation_removal",
+    "targeted_probe_perturbation",
 ]

@@ -25,7 +25,7 @@ _STRENGTH = (1.0,)
 
 @dataclass(frozen=True)
 class Removal:
-    """What `spurious_removal` and `targeted_perturbation` return.
+    """What `spurious_correlation_removal` and `targeted_probe_perturbation` return.
 
     Attributes:
         measure: "SCR" or "TPP".
@@ -64,7 +64,7 @@ def load_removal(path: Path | str) -> Removal:
     return Removal(about["measure"], *rows, about["detail"], features, about["n_test"])
 
 
-def spurious_removal(
+def spurious_correlation_removal(
     features: TextFeatures, sae: "SAE[Any]", spurious: np.ndarray, *, site: str | None = None,
     sizes: tuple[int, ...] = SIZES, folds: int = 5, seed: int = 0,
 ) -> Removal:  # fmt: skip
@@ -118,7 +118,7 @@ def spurious_removal(
     )
 
 
-def targeted_perturbation(
+def targeted_probe_perturbation(
     features: TextFeatures, sae: "SAE[Any]", *, site: str | None = None, sizes: tuple[int, ...] = SIZES, folds: int = 5,
     seed: int = 0,
 ) -> Removal:  # fmt: skip

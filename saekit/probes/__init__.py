@@ -1,6 +1,6 @@
 """Features as classifiers: from texts to a verdict, with the baselines that a verdict needs.
 
-    features = extract(model, sae, load_labelled("sms-spam").sample(1000))
+    features = extract_features(model, sae, load_labelled("sms-spam").sample(1000))
     found = probe(features)
     compare(found, baselines(features)).verdict
 
@@ -20,7 +20,7 @@ from saekit.probes.cell import (
 )
 from saekit.probes.classifiers import fit
 from saekit.probes.curves import Curve, curve, load_curve
-from saekit.probes.extract import _named, extract
+from saekit.probes.extract import _named, extract_features
 from saekit.probes.features import Hook, Site, TextFeatures, as_extracted, subset
 from saekit.probes.grid_result import Cell, Grid, load_grid
 from saekit.probes.pooling import fit_binariser, pool
@@ -79,7 +79,7 @@ __all__ = [
     "contexts",
     "contribution_words",
     "curve",
-    "extract",
+    "extract_features",
     "find_duplicates",
     "fit",
     "fit_binariser",

@@ -76,7 +76,7 @@ def curve(
     """Train on ever more texts, ever worse labels or ever fewer texts of one class; test on one untouched fold.
 
     Args:
-        features: What `extract` found.
+        features: What `extract_features` found.
         over: ``"size"``: number of training texts. ``"noise"``: share of training labels that are replaced by another
             class. ``"imbalance"``: share of the rarest class among the training texts.
         at: The points, for example ``(10, 30, 100, 300)`` texts.

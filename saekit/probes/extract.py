@@ -29,7 +29,7 @@ CONTROLS = ("random", "permuted")
 _ACTIVE = 64  # features a token that room is set aside for, where an SAE does not say how many it has
 
 
-def extract(
+def extract_features(
     model: "SAETransformerBridge",
     saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]",
     data: LabelledTexts | Sequence[str],

@@ -1,6 +1,6 @@
 """Features as classifiers: from texts to a verdict, with the baselines that a verdict needs.
 
-    features = extract(model, sae, load_labelled("sms-spam").sample(1000))
+    features = extract_features(model, sae, load_labelled("sms-spam").sample(1000))
     found = probe(features)
     compare(found, baselines(features)).verdict
 
@@ -41,7 +41,7 @@ def probe(
     """Learn to classify texts from the features of one SAE, scored by nested cross-validation.
 
     Args:
-        features: What `extract` found.
+        features: What `extract_features` found.
         site: Name of the SAE; the first one if None.
         pooling: From tokens to texts: ``"max"``, ``"mean"``, ``"sum"``, ``"last"``, ``"top-N"``, ``"first-K"``.
         binarise: ``"none"``, ``"above-zero"``, ``"threshold-T"`` or ``"quantile-Q"``, learned in each training part.
@@ -86,11 +86,11 @@ def baselines(
     """Run what a probe on SAE features has to beat, on the same texts in the same folds.
 
     Args:
-        features: What `extract` found.
+        features: What `extract_features` found.
         site: The SAE beside which they stand: its hook point is where hidden states are read.
         names: Among ``"majority"``, ``"length"``, ``"bag-of-words"``, ``"tfidf-word"``, ``"tfidf-char"``,
-            ``"hidden-last"``, ``"hidden-mean"``, ``"pca-K"``, ``"attention"`` (if `extract` kept the states), and
-            ``"random"`` and ``"permuted"`` (if it made these controls). All that can be run if None, with pca-32.
+            ``"hidden-last"``, ``"hidden-mean"``, ``"pca-K"``, ``"attention"`` (if `extract_features` kept the
+            states), and ``"random"`` and ``"permuted"`` (if it made these controls). All that can be run if None, with pca-32.
         pooling: Of the controls; as in the probe.
         binarise: Of the controls; as in the probe.
         classifier: Of all of them, but majority and attention, which are their own.

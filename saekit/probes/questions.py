@@ -215,7 +215,7 @@ def beside_features(
     "logistic-l1"``: a penalty on squares would drown a few good columns among thousands of others.
 
     Args:
-        features: What `extract` found.
+        features: What `extract_features` found.
         columns: ``[text]`` or ``[text, column]``, in the order of the data that was extracted.
         site: Name of the SAE; the first one if None.
         pooling: As in `probe`.

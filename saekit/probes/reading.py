@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
-from saekit.probes.extract import extract
+from saekit.probes.extract import extract_features
 from saekit.probes.features import Site, TextFeatures
 from saekit.probes.pooling import Binariser, ranked_tokens
 from saekit.probes.pooling import pool as pool_site
@@ -196,7 +196,7 @@ def classify(
     """
     name = result.setting.get("site", "")
     size = int(result.setting.get("context_size", min(model.cfg.n_ctx, 1024)))
-    features = extract(model, {name: sae}, [text], context_size=size, check_hooks=False, progress=False)
+    features = extract_features(model, {name: sae}, [text], context_size=size, check_hooks=False, progress=False)
     site = features.site()
     if not len(site.hook.position):
         raise ProbeError("no token of this text counts: expected at least one character")

@@ -91,7 +91,7 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
             (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def load_card(name: str = DEFAULT) -> dict:
+def sae_card(name: str = DEFAULT) -> dict:
     """Return the card of an SAE: what it was trained on and how good it is on held-out text.
 
     There is one for every bundled SAE, and for some that are too large to bundle (`load_sae` says which).
@@ -266,7 +266,7 @@ def list_saes(query: str = "") -> SAETable:
 
     entries = []
     for name in bundled():
-        card = load_card(name)
+        card = sae_card(name)
         entries.append(SAEEntry(name, "", name.split("/")[0], True, card.get("l0"), 1 - card["fvu"]))
     for release, lookup in get_pretrained_saes_directory().items():
         for sae_id in lookup.saes_map:
@@ -330,8 +330,8 @@ def _no_such(name: str) -> SAEError:
         ids = list(releases[name].saes_map)
         return SAEError(f"{name!r} is a release of {len(ids)} SAEs: pass sae_id=, for example {ids[0]!r}")
     if name in _cards():  # `load_sae` looks among the bundled ones first
-        command = load_card(name).get("training", {}).get("command", "python -m saekit.training")
-        return SAEError(f"{name!r} comes as a card without weights, see load_card({name!r}). To make it: {command}")
+        command = sae_card(name).get("training", {}).get("command", "python -m saekit.training")
+        return SAEError(f"{name!r} comes as a card without weights, see sae_card({name!r}). To make it: {command}")
     near = difflib.get_close_matches(name, [*bundled(), *releases], n=3)
     hint = f" Nearest: {', '.join(near)}." if near else ""
     return SAEError(

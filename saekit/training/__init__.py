@@ -12,7 +12,7 @@ from saekit.training.harvesting import harvest, harvest_many
 from saekit.training.loop import ARCHITECTURES, Progress, train_sae
 from saekit.training.publishing import main, publish
 from saekit.training.stream import ActivationStream, stream_activations
-from saekit.training.sweep import Sweep, SweepPoint, load_sweep, sweep
+from saekit.training.sweep import Sweep, SweepPoint, load_sweep, train_sweep
 
 __all__ = [
     "ARCHITECTURES",
@@ -28,6 +28,6 @@ __all__ = [
     "main",
     "publish",
     "stream_activations",
-    "sweep",
     "train_sae",
+    "train_sweep",
 ]

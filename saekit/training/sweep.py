@@ -70,7 +70,7 @@ def load_sweep(path: Path | str | None = None) -> Sweep:
     return Sweep(points, content["provenance"])
 
 
-def sweep(
+def train_sweep(
     activations: Any,
     runs: Sequence[Mapping[str, Any]],
     model: "SAETransformerBridge",

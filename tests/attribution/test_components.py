@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saekit.attribution import component_attribution, direct_attribution, logit_lens
+from saekit.attribution import direct_logit_attribution, logit_attribution_by_component, logit_lens
 from saekit.errors import ModelError
 from saekit.models import check_hook
 from tests.attribution.test_direct import CLOSE, KINDS, PROMPT, ids_of, load_any, sae_at  # noqa: F401 (a fixture)
@@ -18,7 +18,7 @@ def test_parts_of_the_model_add_up_to_its_own_logit_in_float64(load_any, kind, f
     want = model(torch.stack(ids), prepend_bos=False)[:, -1, 7].detach()
     cap = 30.0 if kind == "gemma2" else None  # the items add up to the logit before the cap
     for by in ["layer"] if kind == "gemma2" else ["layer", "head"]:
-        found = component_attribution(model, ids, answer=7, by=by)
+        found = logit_attribution_by_component(model, ids, answer=7, by=by)
         got = torch.from_numpy(found.sums[:, 0])
         got = got if cap is None else cap * torch.tanh(got / cap)
         torch.testing.assert_close(got, want, rtol=0, atol=CLOSE[kind] * found.clean.max() + 1e-11)
@@ -41,7 +41,7 @@ def test_each_head_is_its_output_matrix_applied_to_its_values(load_any):  # noqa
     layer = model.original_model.transformer.h[1].attn.c_proj
     weight = dict(layer.named_parameters())
     weight = next(value for name, value in weight.items() if name.endswith("weight"))
-    found = component_attribution(model, ids[0], **READ)
+    found = logit_attribution_by_component(model, ids[0], **READ)
     effects = {item.label: item.effect for item in found}
     for head in range(4):
         part = slice(8 * head, 8 * head + 8)
@@ -52,26 +52,30 @@ def test_each_head_is_its_output_matrix_applied_to_its_values(load_any):  # noqa
 
 def test_the_later_parts_are_the_rest_of_direct_attribution(load_any):  # noqa: F811
     model, ids = load_any("llama"), ids_of(1)[0]
-    rest = direct_attribution(model, sae_at("blocks.0.hook_resid_post"), ids, **READ).top(1, kinds=["rest"])[0].effect
-    parts = component_attribution(model, ids, **READ, by="layer")
+    rest = (
+        direct_logit_attribution(model, sae_at("blocks.0.hook_resid_post"), ids, **READ)
+        .top(1, kinds=["rest"])[0]
+        .effect
+    )
+    parts = logit_attribution_by_component(model, ids, **READ, by="layer")
     later = [item.effect for item in parts if item.hook_name.startswith(("blocks.1.", "blocks.2."))]
     assert sum(later) == pytest.approx(rest, abs=1e-9)
 
 
 def test_heads_before_a_norm_are_refused(load_any):  # noqa: F811
     with pytest.raises(ModelError, match="do not add up to its attention output"):
-        component_attribution(load_any("gemma2"), PROMPT, answer=7)
+        logit_attribution_by_component(load_any("gemma2"), PROMPT, answer=7)
     with pytest.raises(ModelError, match="'head' or 'layer'"):
-        component_attribution(load_any("gpt2"), PROMPT, answer=7, by="neuron")
+        logit_attribution_by_component(load_any("gpt2"), PROMPT, answer=7, by="neuron")
     with pytest.raises(ModelError, match="parts of one account"):
-        component_attribution(load_any("gpt2"), PROMPT, answer=7).only(hook="ln_final")
+        logit_attribution_by_component(load_any("gpt2"), PROMPT, answer=7).only(hook="ln_final")
 
 
 def test_one_prompt_of_several_is_an_account_of_its_own(load_any):  # noqa: F811
     model = load_any("gpt2")
-    both = component_attribution(model, [PROMPT, "In 1984"], **READ)
+    both = logit_attribution_by_component(model, [PROMPT, "In 1984"], **READ)
     for number, prompt in enumerate((PROMPT, "In 1984")):
-        alone = component_attribution(model, prompt, **READ)
+        alone = logit_attribution_by_component(model, prompt, **READ)
         assert both.only(prompt=number).complete
         assert both.only(prompt=number).agreement(alone).largest_difference < 1e-10
 
@@ -109,7 +113,7 @@ def test_the_lens_in_between_is_the_model_with_the_blocks_above_taken_out(load_a
 def test_steps_of_the_accumulated_reading_are_what_the_layers_write(load_any):  # noqa: F811
     model, ids = load_any("llama"), ids_of(1)[0]
     lens = logit_lens(model, ids, **READ)
-    parts = component_attribution(model, ids, **READ, by="layer")
+    parts = logit_attribution_by_component(model, ids, **READ, by="layer")
     steps = np.diff(lens.accumulated[:, -1])
     for layer in range(3):
         written = sum(item.effect for item in parts if item.hook_name.startswith(f"blocks.{layer}.hook_attn"))

@@ -5,7 +5,12 @@ import pytest
 import torch
 import transformers
 
-from saekit.attribution import attribution_patching, component_attribution, direct_attribution, exact_patching
+from saekit.attribution import (
+    activation_patching,
+    attribution_patching,
+    direct_logit_attribution,
+    logit_attribution_by_component,
+)
 from saekit.errors import ModelError, SAEError
 from saekit.models import check_hook, load_model
 from tests import tiny
@@ -77,7 +82,7 @@ def test_items_add_up_to_the_models_own_logit_in_float64(load_any, kind, folded)
     model.run_with_hooks(ids, fwd_hooks=[("unembed.hook_out", lambda x, hook: seen.append(x))], prepend_bos=False)
     saes = [sae_at(f"blocks.{layer}.hook_resid_post", layer) for layer in (0, 2)]
     for foil in (None, 9):
-        found = direct_attribution(model, saes, list(ids), answer=7, foil=foil, position="each")
+        found = direct_logit_attribution(model, saes, list(ids), answer=7, foil=foil, position="each")
         want = seen[0][..., 7] - (0 if foil is None else seen[0][..., foil])
         assert found.total.shape == (22, 2)
         torch.testing.assert_close(torch.from_numpy(found.clean), want.flatten(), rtol=0, atol=1e-12)
@@ -102,7 +107,7 @@ def test_each_item_is_the_closed_form_for_layer_norm(load_any):
     d = model.W_U[:, 7] - model.W_U[:, 9]
     logit = lambda part: (((part - part.mean()) / scale * model.ln_final.weight) @ d).item()  # noqa: E731
     features = sae.encode(x[None])[0]
-    found = direct_attribution(model, sae, ids[0], answer=7, foil=9)
+    found = direct_logit_attribution(model, sae, ids[0], answer=7, foil=9)
     by_kind = {item.kind: item for item in found if item.kind != "feature"}
     effects = {item.feature: item.effect for item in found if item.kind == "feature"}
     assert effects.keys() == set(features.nonzero().flatten().tolist())
@@ -121,9 +126,9 @@ def test_the_rest_is_what_later_heads_and_mlps_write_and_nothing_at_the_last_blo
     keep = lambda x, hook: writes.__setitem__(hook.name, x[0, -1])  # noqa: E731
     names = [f"blocks.2.{part}.hook_out" for part in ("attn", "mlp")]
     model.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in names], prepend_bos=False)
-    last = direct_attribution(model, sae_at("blocks.2.hook_resid_post"), ids[0], answer=7)
+    last = direct_logit_attribution(model, sae_at("blocks.2.hook_resid_post"), ids[0], answer=7)
     assert last.top(1, kinds=["rest"])[0].effect == 0
-    middle = direct_attribution(model, sae_at("blocks.1.hook_resid_post"), ids[0], answer=7)
+    middle = direct_logit_attribution(model, sae_at("blocks.1.hook_resid_post"), ids[0], answer=7)
     rest = middle.top(1, kinds=["rest"])[0]
     assert rest.activation == pytest.approx(sum(writes.values()).norm().item())
 
@@ -132,7 +137,7 @@ def test_the_rest_is_what_later_heads_and_mlps_write_and_nothing_at_the_last_blo
 def test_outputs_of_layers_are_parts_of_the_residual_stream_too(load_any, kind):
     model = load_any(kind)
     saes = [sae_at(f"blocks.1.hook_{point}", i) for i, point in enumerate(("attn_out", "mlp_out", "resid_mid"))]
-    found = direct_attribution(model, saes, PROMPT, answer=7, foil=9)
+    found = direct_logit_attribution(model, saes, PROMPT, answer=7, foil=9)
     assert found.complete
     assert found.hook_names == tuple(f"blocks.1.hook_{point}" for point in ("attn_out", "mlp_out", "resid_mid"))
     assert found.only(hook="blocks.1.hook_mlp_out").complete
@@ -140,18 +145,20 @@ def test_outputs_of_layers_are_parts_of_the_residual_stream_too(load_any, kind):
 
 def test_an_output_that_is_normed_on_its_way_to_the_residual_stream_is_refused(load_any):
     with pytest.raises(ModelError, match="changes it on the way"):
-        direct_attribution(load_any("gemma2"), sae_at("blocks.1.mlp.hook_out"), PROMPT, answer=7)
+        direct_logit_attribution(load_any("gemma2"), sae_at("blocks.1.mlp.hook_out"), PROMPT, answer=7)
     with pytest.raises(ModelError, match="neither a point of the residual stream"):
-        direct_attribution(load_any("gpt2"), sae_at("blocks.1.ln2.hook_out"), PROMPT, answer=7)
+        direct_logit_attribution(load_any("gpt2"), sae_at("blocks.1.ln2.hook_out"), PROMPT, answer=7)
 
 
 def test_any_direction_can_be_read(load_any):
     model = load_any("gpt2")
     direction = torch.randn(32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = direct_attribution(model, sae_at("blocks.1.hook_resid_post"), [PROMPT, "In 1984"], direction=direction)
+    found = direct_logit_attribution(
+        model, sae_at("blocks.1.hook_resid_post"), [PROMPT, "In 1984"], direction=direction
+    )
     assert found.complete
-    of_token = direct_attribution(model, sae_at("blocks.1.hook_resid_post"), PROMPT, direction=model.W_U[:, 7])
-    as_token = direct_attribution(model, sae_at("blocks.1.hook_resid_post"), PROMPT, answer=7)
+    of_token = direct_logit_attribution(model, sae_at("blocks.1.hook_resid_post"), PROMPT, direction=model.W_U[:, 7])
+    as_token = direct_logit_attribution(model, sae_at("blocks.1.hook_resid_post"), PROMPT, answer=7)
     assert of_token.agreement(as_token).largest_difference == pytest.approx(model.b_U[7].item(), abs=1e-12)
 
 
@@ -159,19 +166,19 @@ def test_a_direction_may_be_an_array_or_a_list(load_any):
     model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
     rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for shape in (rows, rows[0]):
-        expected = direct_attribution(model, sae, [PROMPT, "In 1984"], direction=shape)
+        expected = direct_logit_attribution(model, sae, [PROMPT, "In 1984"], direction=shape)
         for given in (shape.numpy(), shape.tolist(), shape.flip(-1).numpy()[..., ::-1]):
-            found = direct_attribution(model, sae, [PROMPT, "In 1984"], direction=given)
+            found = direct_logit_attribution(model, sae, [PROMPT, "In 1984"], direction=given)
             assert np.array_equal(found.effect, expected.effect)
 
 
 def test_a_batch_has_at_least_one_prompt(model):
     sae = tiny.topk_sae(32, 96)
     for ask in (
-        lambda size: direct_attribution(model, sae, PROMPT, answer=7, batch_size=size),
+        lambda size: direct_logit_attribution(model, sae, PROMPT, answer=7, batch_size=size),
         lambda size: attribution_patching(model, sae, PROMPT, answer=7, batch_size=size),
-        lambda size: exact_patching(model, sae, PROMPT, answer=7, k=2, batch_size=size),
-        lambda size: component_attribution(model, PROMPT, answer=7, batch_size=size),
+        lambda size: activation_patching(model, sae, PROMPT, answer=7, k=2, batch_size=size),
+        lambda size: logit_attribution_by_component(model, PROMPT, answer=7, batch_size=size),
     ):
         for size in (0, -1, 2.5, "many"):
             with pytest.raises(ModelError, match=f"batch_size must be a whole number from 1 on, not {size!r}"):
@@ -182,10 +189,10 @@ def test_a_batch_has_at_least_one_prompt(model):
 def test_prompts_of_different_length_run_together_with_an_answer_each(load_any):
     model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
     prompts = [PROMPT, "In 1984", "The cat sat on the mat. A cat"]
-    together = direct_attribution(model, sae, prompts, answer=[7, 8, 9], foil=20)
+    together = direct_logit_attribution(model, sae, prompts, answer=[7, 8, 9], foil=20)
     assert together.complete
     for number, prompt in enumerate(prompts):
-        alone = direct_attribution(model, sae, prompt, answer=7 + number, foil=20)
+        alone = direct_logit_attribution(model, sae, prompt, answer=7 + number, foil=20)
         assert together.only(prompt=number).towards == alone.towards
         assert together.only(prompt=number).agreement(alone).largest_difference < 1e-12
         assert len(together.only(prompt=number)) == len(alone)
@@ -193,9 +200,9 @@ def test_prompts_of_different_length_run_together_with_an_answer_each(load_any):
 
 def test_the_reading_of_one_position_is_taken_out_of_those_of_all(load_any):
     model, sae = load_any("gpt2"), sae_at("blocks.1.hook_resid_post")
-    each = direct_attribution(model, sae, PROMPT, answer=7, foil=20, position="each")
+    each = direct_logit_attribution(model, sae, PROMPT, answer=7, foil=20, position="each")
     for position in (2, len(each.tokens[0]) - 1):
-        alone = direct_attribution(model, sae, PROMPT, answer=7, foil=20, position=position)
+        alone = direct_logit_attribution(model, sae, PROMPT, answer=7, foil=20, position=position)
         taken = each.only(position=position)
         assert taken.complete
         assert (len(taken), taken.read_position.tolist()) == (len(alone), [position])
@@ -212,7 +219,7 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
     gaps = {}
     for folded in (True, False):
         model = load_any("gpt2", folded=folded)
-        ours = direct_attribution(model, sae_at(hook), ids[0], answer=7, foil=9)
+        ours = direct_logit_attribution(model, sae_at(hook), ids[0], answer=7, foil=9)
         if not folded:
             with pytest.raises(ValueError, match="compatibility"):
                 direct_logit_attribution(model, ids, 7, 9)
@@ -262,21 +269,21 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
 def test_what_cannot_be_read_is_refused_with_the_reason(model, changes, message):
     arguments = {"prompts": PROMPT} | changes
     with pytest.raises(ModelError, match=message):
-        direct_attribution(model, tiny.topk_sae(32, 96), arguments.pop("prompts"), **arguments)
+        direct_logit_attribution(model, tiny.topk_sae(32, 96), arguments.pop("prompts"), **arguments)
 
 
 def test_a_prompt_that_just_fits_the_context_is_read_at_its_last_token(model):
     ids = ids_of(1, 256)[0]
-    found = direct_attribution(model, tiny.topk_sae(32, 96), ids, answer=7)
+    found = direct_logit_attribution(model, tiny.topk_sae(32, 96), ids, answer=7)
     assert found.read_position.tolist() == [255]
     assert found.complete
     with pytest.raises(ModelError, match="257 tokens, the model's context holds 256"):
-        direct_attribution(model, tiny.topk_sae(32, 96), ids_of(1, 257)[0], answer=7)
+        direct_logit_attribution(model, tiny.topk_sae(32, 96), ids_of(1, 257)[0], answer=7)
 
 
 def test_saes_that_do_not_belong_are_refused(model):
     one, other = tiny.topk_sae(32, 96), tiny.topk_sae(32, 64, seed=1)
-    ask = lambda saes: direct_attribution(model, saes, PROMPT, answer=7)  # noqa: E731
+    ask = lambda saes: direct_logit_attribution(model, saes, PROMPT, answer=7)  # noqa: E731
     with pytest.raises(SAEError, match=r"two SAEs read blocks\.1\.hook_resid_post"):
         ask([one, other])
     with pytest.raises(SAEError, match=r"two SAEs read blocks\.1\.hook_resid_post"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from saekit.attribution import attribution_patching, direct_attribution, exact_patching
+from saekit.attribution import activation_patching, attribution_patching, direct_logit_attribution
 from saekit.errors import ModelError, SAEError
 from saekit.models import check_hook, hidden_states, load_model
 from saekit.saes import baseline_sae
@@ -91,7 +91,7 @@ def test_gradient_integrated_gradients_and_exact_patching_are_equal_on_a_linear_
     gradient = attribution_patching(linear_model, sae, clean, **READ, **versus)
     integrated = attribution_patching(linear_model, sae, clean, **READ, **versus, method="integrated")
     nodes = gradient.top(10_000, kinds=("feature", "error"))
-    exact = exact_patching(linear_model, sae, clean, **READ, **versus, nodes=nodes)
+    exact = activation_patching(linear_model, sae, clean, **READ, **versus, nodes=nodes)
     assert len(gradient) == len(integrated) == len(exact) > 50
     largest = abs(gradient.effect).max()
     for one, other in ((gradient, integrated), (gradient, exact), (integrated, exact)):
@@ -105,7 +105,7 @@ def test_gradient_integrated_gradients_and_exact_patching_are_equal_on_a_linear_
 def test_direct_attribution_joins_them_at_the_last_block_of_a_linear_model(linear_model):
     """With nothing above and a frozen norm, what a feature writes is what goes when it is set to zero."""
     ids, sae = pair(linear_model)[0], sae_at("blocks.2.hook_resid_post")
-    direct = direct_attribution(linear_model, sae, ids, **READ)
+    direct = direct_logit_attribution(linear_model, sae, ids, **READ)
     gradient = attribution_patching(linear_model, sae, ids, **READ, baseline="zero")
     found = direct.agreement(gradient)
     assert found.n == 8 + 1  # features and the error
@@ -134,7 +134,7 @@ def test_on_a_model_that_is_not_linear_integrated_gradients_add_up_and_gradients
 def test_exact_patching_is_the_whole_model_run_with_one_feature_changed(precise, choice):
     clean, corrupted = pair(precise)
     sae = sae_at()
-    found = exact_patching(precise, sae, clean, **READ, **against(precise, choice), k=6)
+    found = activation_patching(precise, sae, clean, **READ, **against(precise, choice), k=6)
     x, other = (hidden_states(precise, ids[None], HOOK)[0] for ids in (clean, corrupted))
     features = sae.encode(x)
     kept = torch.arange(1, 9) if "baseline" in choice else torch.arange(9)  # BOS stays
@@ -195,7 +195,7 @@ def test_a_feature_patched_at_all_positions_is_one_item(precise):
     x, other = (hidden_states(precise, ids[None], HOOK)[0] for ids in (clean, corrupted))
     features, target = sae.encode(x), sae.encode(other)
     feature = int((features != 0).sum(0).argmax())
-    found = exact_patching(precise, sae, clean, corrupted=corrupted, nodes=[feature], **READ)
+    found = activation_patching(precise, sae, clean, corrupted=corrupted, nodes=[feature], **READ)
     changed = x + (target - features)[:, feature, None] * sae.W_dec[feature]
     want = logits(precise, clean, x[None]) - logits(precise, clean, changed[None])
     (item,) = found
@@ -211,7 +211,7 @@ def test_features_summed_over_positions_can_be_handed_to_exact_patching(precise)
     best = found.by_feature(3)
     by_hand = found.effect[(found.feature == best[0].feature)].sum() / 2
     assert best[0].effect == pytest.approx(by_hand)
-    exact = exact_patching(precise, sae_at(), list(ids[:2]), corrupted=list(ids[2:]), nodes=best, **READ)
+    exact = activation_patching(precise, sae_at(), list(ids[:2]), corrupted=list(ids[2:]), nodes=best, **READ)
     assert len(exact) == 6
     assert {item.feature for item in exact} == {item.feature for item in best}
 
@@ -220,7 +220,7 @@ def test_where_nothing_has_an_effect_there_is_no_item(precise):
     """The last position of one prompt differs, and the first position's prediction is read: it comes before."""
     clean = pair(precise)[0]
     corrupted = torch.cat([clean[:-1], clean[:1]])
-    found = exact_patching(precise, sae_at(), clean, corrupted=corrupted, position=0, **READ)
+    found = activation_patching(precise, sae_at(), clean, corrupted=corrupted, position=0, **READ)
     assert (len(found), found.total.tolist(), found.top(3)) == (0, [[0]], ())
     assert "add up to +0.0000, all at once +0.0000" in repr(found)
 
@@ -245,10 +245,10 @@ def test_an_sae_that_normalises_its_input_is_taken_apart_just_as_exactly(linear_
     clean, corrupted = pair(linear_model)
     for versus in ({"corrupted": corrupted}, {"baseline": "zero"}):
         gradient = attribution_patching(linear_model, sae, clean, **READ, **versus)
-        exact = exact_patching(linear_model, sae, clean, **READ, **versus, nodes=gradient.top(20, kinds=()))
+        exact = activation_patching(linear_model, sae, clean, **READ, **versus, nodes=gradient.top(20, kinds=()))
         assert gradient.complete
         assert gradient.agreement(exact).largest_difference < 1e-5 * abs(gradient.effect).max()
-    assert direct_attribution(linear_model, sae, clean, **READ).complete
+    assert direct_logit_attribution(linear_model, sae, clean, **READ).complete
 
 
 def test_an_sae_that_misses_nothing_has_no_effect_in_its_error(precise):
@@ -265,7 +265,7 @@ def test_special_tokens_keep_their_values_where_the_baseline_is_no_prompt(precis
     assert found.excluded_tokens >= 1
     assert 0 not in found.position
     assert "left as they are" in repr(found)
-    assert 0 not in exact_patching(precise, sae_at(), clean, baseline="zero", k=200, **READ).position
+    assert 0 not in activation_patching(precise, sae_at(), clean, baseline="zero", k=200, **READ).position
     with_prompt = attribution_patching(precise, sae_at(), clean, corrupted=corrupted, **READ)
     assert with_prompt.excluded_tokens == 0
 
@@ -285,8 +285,8 @@ def test_no_hook_and_no_gradient_is_left_behind(model):
     ids, sae = pair(model)[0], tiny.topk_sae(32, 96)
     before = model(ids[None], prepend_bos=False)
     attribution_patching(model, sae, ids, **READ)
-    exact_patching(model, sae, ids, k=3, **READ)
-    direct_attribution(model, sae, ids, **READ)
+    activation_patching(model, sae, ids, k=3, **READ)
+    direct_logit_attribution(model, sae, ids, **READ)
     assert torch.equal(before, model(ids[None], prepend_bos=False))
     assert all(parameter.grad is None for parameter in [*model.parameters(), *sae.parameters()])
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
@@ -317,7 +317,7 @@ def test_questions_without_an_answer_are_refused(model, changes, message):
 
 def test_nodes_that_do_not_exist_are_refused(model):
     sae, other = tiny.topk_sae(32, 96), tiny.topk_sae(32, 96, hook_name="blocks.0.hook_resid_post")
-    ask = lambda nodes, saes=sae: exact_patching(model, saes, PROMPT, nodes=nodes, **READ)  # noqa: E731
+    ask = lambda nodes, saes=sae: activation_patching(model, saes, PROMPT, nodes=nodes, **READ)  # noqa: E731
     with pytest.raises(ModelError, match="no feature 96 in an SAE of 96"):
         ask([96])
     with pytest.raises(ModelError, match="feature 3 of which SAE"):
@@ -328,8 +328,8 @@ def test_nodes_that_do_not_exist_are_refused(model):
     with pytest.raises(ModelError, match=r"no SAE at blocks\.0\.hook_resid_post"):
         ask(of_other)
     with pytest.raises(ModelError, match="kind 'rest' cannot be patched"):
-        ask(direct_attribution(model, sae, PROMPT, **READ).top(1, kinds=["rest"]))
+        ask(direct_logit_attribution(model, sae, PROMPT, **READ).top(1, kinds=["rest"]))
     with pytest.raises(ModelError, match="k must be a whole number from 1 on, not 0"):
-        exact_patching(model, sae, PROMPT, k=0, **READ)
+        activation_patching(model, sae, PROMPT, k=0, **READ)
     with pytest.raises(SAEError, match="two SAEs"):
         attribution_patching(model, [sae, sae], PROMPT, **READ)

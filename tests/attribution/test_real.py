@@ -3,10 +3,10 @@
 import pytest
 
 from saekit.attribution import (
+    activation_patching,
     attribution_patching,
-    component_attribution,
-    direct_attribution,
-    exact_patching,
+    direct_logit_attribution,
+    logit_attribution_by_component,
     logit_lens,
 )
 
@@ -22,8 +22,8 @@ def test_accounts_of_the_packaged_model_are_exact_and_gradients_miss_what_is_sat
 
     model = load_model(progress=False)
     sae = load_sae(model=model)
-    direct = direct_attribution(model, sae, CLEAN, **READ, position="each")
-    parts = component_attribution(model, CLEAN, **READ)
+    direct = direct_logit_attribution(model, sae, CLEAN, **READ, position="each")
+    parts = logit_attribution_by_component(model, CLEAN, **READ)
     assert direct.complete
     assert parts.complete
     assert logit_lens(model, CLEAN, **READ, position=-1).complete
@@ -31,7 +31,7 @@ def test_accounts_of_the_packaged_model_are_exact_and_gradients_miss_what_is_sat
     pair = {"corrupted": CORRUPTED, **READ}
     gradient = attribution_patching(model, sae, CLEAN, **pair)
     integrated = attribution_patching(model, sae, CLEAN, **pair, method="integrated")
-    exact = exact_patching(model, sae, CLEAN, **pair, nodes=integrated.top(16))
+    exact = activation_patching(model, sae, CLEAN, **pair, nodes=integrated.top(16))
     # The answer flips; at the clean end of the line the slope is small, so its estimate is far from the whole.
     assert gradient.total[0, 0] > 5
     assert integrated.gap < 0.01 * gradient.total[0, 0]

@@ -22,7 +22,7 @@ THINGS = ("letter", "ring", "drink", "bag", "car", "pen", "card")
 
 def attribution_cost() -> dict[str, float]:
     """Measure attribution patching and exact patching against their floors."""
-    from saekit.attribution import attribution_patching, exact_patching
+    from saekit.attribution import activation_patching, attribution_patching
     from saekit.circuits import ioi_task
 
     model, sae = parts()
@@ -34,7 +34,7 @@ def attribution_cost() -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         patching = lambda: attribution_patching(model, sae, list(task.ids), **asked)  # noqa: E731
-        exact = lambda: exact_patching(model, sae, list(task.ids), k=PATCHED, batch_size=BATCH, **asked)  # noqa: E731
+        exact = lambda: activation_patching(model, sae, list(task.ids), k=PATCHED, batch_size=BATCH, **asked)  # noqa: E731
         patching()  # warm up
         backward = _over(patching, lambda: forward_and_backward(model, task), ROUNDS)
         rest = _over(exact, lambda: rest_of_model(model, sae, task), 1)

@@ -34,7 +34,7 @@ def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
 
     from saekit.data import load_labelled
     from saekit.models import load_model
-    from saekit.probes import extract, grid
+    from saekit.probes import extract_features, grid
     from saekit.saes import baseline_sae, bundled, load_sae
 
     model = load_model(progress=False)
@@ -48,9 +48,9 @@ def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        extract(model, saes, data[:20], progress=False)  # warm up
+        extract_features(model, saes, data[:20], progress=False)  # warm up
         start = time.process_time()
-        features = extract(model, saes, data, progress=False)
+        features = extract_features(model, saes, data, progress=False)
         extraction = time.process_time() - start
         start = time.process_time()
         found = grid(features, **GRID, baselines=(), progress=False)
@@ -88,7 +88,7 @@ def _end_of_floor(done: int, total: int) -> None:
 def _child(what: str) -> None:
     from importlib import import_module
 
-    _probes_extract = import_module("saekit.probes.extract")
+    _probes_extract = import_module("saekit.probes.extract_features")
     from saekit.models import load_model
     from tests import tiny
     from tests.benchmarks.index_bench import _peak
@@ -104,7 +104,7 @@ def _child(what: str) -> None:
             _probes_extract._Column.add = lambda column, array: None
         features = None
         with contextlib.suppress(EOFError):
-            features = _probes_extract.extract(
+            features = _probes_extract.extract_features(
                 model, saes, texts, check_hooks=False, progress=_end_of_floor if what == "floor" else False
             )
     print(json.dumps({"peak_bytes": _peak(), "matrix_bytes": features.nbytes if features else 0}))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saekit.circuits.measure import Measure
-from saekit.circuits.tasks import own_task
+from saekit.circuits.tasks import task_from_pairs
 from saekit.errors import SAEError, TaskError
 from saekit.models import check_hook, hidden_states, logits_from
 from saekit.saes.untrained import random_directions
@@ -33,7 +33,7 @@ def model(model_folder):
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, tiny.PAIRS)
+    return task_from_pairs(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")

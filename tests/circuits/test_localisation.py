@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from saekit.circuits.tasks import own_task
+from saekit.circuits.tasks import task_from_pairs
 from saekit.errors import SAEError, TaskError
 from saekit.models import hidden_states, logits_from
 from tests import tiny
@@ -21,7 +21,7 @@ HOOK = "blocks.1.hook_resid_post"
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, tiny.PAIRS)
+    return task_from_pairs(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from saekit.circuits.faithful import faithfulness
 from saekit.circuits.graph import feature_circuit
 from saekit.circuits.measure import Interrupted, Measure, stoppable
 from saekit.circuits.result import checked_circuit
-from saekit.circuits.tasks import own_task
+from saekit.circuits.tasks import task_from_pairs
 from saekit.errors import SAEError
 from tests import tiny
 
@@ -18,7 +18,7 @@ LOW, HIGH = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
 @pytest.fixture(scope="module")
 def made(model):
     saes = [tiny.topk_sae(32, 96, hook_name=hook, seed=seed) for seed, hook in enumerate((LOW, HIGH))]
-    task = own_task(model, tiny.PAIRS)
+    task = task_from_pairs(model, tiny.PAIRS)
     return saes, task, feature_circuit(model, saes, task)
 
 

@@ -1,4 +1,4 @@
-"""Behaviour and activation patching, against plain runs with hooks, one prompt and one patch at a time."""
+"""TaskPerformance and activation patching, against plain runs with hooks, one prompt and one patch at a time."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from saekit.circuits.tasks import own_task
+from saekit.circuits.tasks import task_from_pairs
 from saekit.errors import TaskError
 from saekit.models import check_hook, last_logits_from
 from tests import tiny
@@ -17,7 +17,7 @@ patching = import_module("saekit.circuits.patching")
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, tiny.PAIRS)
+    return task_from_pairs(model, tiny.PAIRS)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def last_logits(model, ids, hooks=()):
 
 def test_behaviour_is_that_of_prompts_run_one_by_one(model, task):
     for corrupted in (False, True):
-        found = patching.behaviour(model, task, corrupted=corrupted, batch_size=2)
+        found = patching.task_performance(model, task, corrupted=corrupted, batch_size=2)
         for row, ids in enumerate(task.ids_corrupted if corrupted else task.ids):
             logits = last_logits(model, ids)
             expected = logits[task.answers[row]] - logits[task.foils[row]]

@@ -125,7 +125,7 @@ def test_agreement_flips_with_the_number_of_the_subject_alone(words, structure):
 
 
 def test_a_task_of_ones_own_finds_where_its_prompts_differ(words):
-    own = tasks.own_task(
+    own = tasks.task_from_pairs(
         words, [("The boy near", "The girl near", " is", " has"), ("The boy", "The boys", " is", " are")]
     )
     assert own.positions["first difference"].tolist() == [2, 2]
@@ -162,13 +162,13 @@ def test_what_cannot_be_a_task_is_explained(words):
         ([("The boy", "The girl", " map", " is")], "' map' is unknown"),
     ):
         with pytest.raises(TaskError, match=message):
-            tasks.own_task(words, given)
+            tasks.task_from_pairs(words, given)
     for call, message in (
         (lambda: tasks.ioi_task(words, 0), "at least 1, not 0"),
         (lambda: tasks.ioi_task(words, corruption="names"), "'subject', 'indirect_object' or 'all_names', not 'names'"),
         (lambda: tasks.agreement_task(words, structure="x"), "'simple', 'prepositional', 'relative', not 'x'"),
-        (lambda: tasks.own_task(words, [good])[0], "a slice such as"),
-        (lambda: next(tasks.own_task(words, [good]).batches(-1)), "batch_size must be .* at least 1, not -1"),
+        (lambda: tasks.task_from_pairs(words, [good])[0], "a slice such as"),
+        (lambda: next(tasks.task_from_pairs(words, [good]).batches(-1)), "batch_size must be .* at least 1, not -1"),
     ):
         with pytest.raises(TaskError, match=message):
             call()
@@ -186,12 +186,12 @@ def test_a_part_of_a_task_has_a_prompt_at_least(words):
 def test_a_prompt_that_the_context_would_cut_is_refused(words):
     """Two prompts whose only difference is cut away would be one prompt, and their answer follows nothing."""
     filled = "The boy" + " near" * (words.cfg.n_ctx - 4)  # with BOS one token is left
-    task = tasks.own_task(words, [(f"{filled} boy", f"{filled} girl", " is", " has")])
+    task = tasks.task_from_pairs(words, [(f"{filled} boy", f"{filled} girl", " is", " has")])
     assert len(task.ids[0]) == words.cfg.n_ctx
     assert task.positions["first difference"].tolist() == task.positions["end"].tolist() == [words.cfg.n_ctx - 1]
     for more in (" near", " near" * 9, " near" * 5000):
         with pytest.raises(TaskError, match="longer than the model's context of 64 tokens: its end"):
-            tasks.own_task(words, [(f"{filled}{more} boy", f"{filled}{more} girl", " is", " has")])
+            tasks.task_from_pairs(words, [(f"{filled}{more} boy", f"{filled}{more} girl", " is", " has")])
 
 
 def test_names_of_ones_own_stand_only_where_a_name_is_put(words):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saekit.errors import DataError
-from saekit.evaluation import evaluate, gate_card
+from saekit.evaluation import evaluate, published_gate
 from saekit.evaluation.sums import DENSITY_EDGES, Behaviour, Clean, Inputs, Rebuilt, recovered
 from saekit.models import check_hook, hidden_states
 from saekit.saes import baseline_sae
@@ -280,11 +280,15 @@ def test_the_gate_card_has_three_lines_each_with_its_own_verdict(model, tokens):
 
     measured = evaluate(model, tiny.topk_sae(32, 96), tokens)
     at_the_limit = replace(measured, mse_normalised=0.02, fvu=0.05, active_fraction=0.01)
-    assert [gate.passed for gate in gate_card(at_the_limit).gates] == [True, False, True]  # "<= .02", "< 5 %", "<= 1 %"
+    assert [gate.passed for gate in published_gate(at_the_limit).gates] == [
+        True,
+        False,
+        True,
+    ]  # "<= .02", "< 5 %", "<= 1 %"
     below = replace(measured, mse_normalised=0.019, fvu=0.049, active_fraction=0.009)
-    assert all(gate.passed for gate in gate_card(below).gates)
+    assert all(gate.passed for gate in published_gate(below).gates)
 
-    card = gate_card(measured)
+    card = published_gate(measured)
     assert [gate.value for gate in card.gates] == [measured.mse_normalised, measured.fvu, measured.active_fraction]
     lines = repr(card).splitlines()
     assert len(lines) == 3
@@ -299,7 +303,7 @@ def test_the_gate_card_has_three_lines_each_with_its_own_verdict(model, tokens):
 def test_the_gate_card_is_a_table_in_jupyter_and_json_in_a_file(model, tokens):
     from dataclasses import replace
 
-    card = gate_card(replace(evaluate(model, tiny.topk_sae(32, 96), tokens), held_out="<b>corpus</b>"))
+    card = published_gate(replace(evaluate(model, tiny.topk_sae(32, 96), tokens), held_out="<b>corpus</b>"))
     page = card._repr_html_()
     assert page.count("<tr>") == 4
     assert "&lt;b&gt;corpus" in page
@@ -316,10 +320,10 @@ def test_an_evaluation_is_json(model, tokens):
 
 
 def test_the_card_of_a_bundled_sae_can_be_held_against_the_gate_too():
-    from saekit.saes import load_card
+    from saekit.saes import sae_card
 
-    card = load_card()
-    gate = gate_card(card)
+    card = sae_card()
+    gate = published_gate(card)
     assert [g.value for g in gate.gates] == [card["mse_normalised"], card["fvu"], card["active_fraction"]]
     with pytest.raises(DataError, match="does not hold mse_normalised"):
-        gate_card({"fvu": 0.1})
+        published_gate({"fvu": 0.1})

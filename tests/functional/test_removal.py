@@ -47,7 +47,7 @@ def concepts(classes: int, seed: int = 0, n: int = 400):
 
 def test_removing_the_spurious_features_brings_the_oracle_back():
     features, sae, other = concepts(2)
-    got = functional.spurious_removal(features, sae, other, sizes=(2, 5))
+    got = functional.spurious_correlation_removal(features, sae, other, sizes=(2, 5))
     assert got.detail["oracle"] > 0.95 and got.detail["base"] < 0.9
     assert set(got.features[:2]) == {30, 31}
     assert got.score[0] > 0.8
@@ -57,7 +57,7 @@ def test_removing_the_spurious_features_brings_the_oracle_back():
 
 def test_removing_one_classs_features_breaks_its_probe_only():
     features, sae, _ = concepts(4)
-    got = functional.targeted_perturbation(features, sae, sizes=(1, 2))
+    got = functional.targeted_probe_perturbation(features, sae, sizes=(1, 2))
     assert [taken[0] for taken in got.features] == [0, 1, 2, 3]
     assert min(got.detail["accuracy"]) > 0.9
     assert got.score[0] > 0.25 > 0.1 > abs(got.control[0])
@@ -70,8 +70,8 @@ def test_a_removal_comes_back_from_disk_as_it_was(tmp_path):
     three, *_ = concepts(3, n=100)
     path = tmp_path / "r.safetensors"
     for found in (
-        functional.spurious_removal(two, sae, other, sizes=(2, 5)),
-        functional.targeted_perturbation(three, sae, sizes=(1, 2)),
+        functional.spurious_correlation_removal(two, sae, other, sizes=(2, 5)),
+        functional.targeted_probe_perturbation(three, sae, sizes=(1, 2)),
     ):
         found.save(path)
         assert functional.load_removal(path) == found
@@ -98,15 +98,15 @@ def test_taking_a_feature_out_of_every_token_is_taking_its_mean_out_of_the_text(
 def test_what_cannot_be_removed_is_refused():
     features, sae, other = concepts(3, n=60)
     with pytest.raises(ProbeError, match="needs two classes, not 3"):
-        functional.spurious_removal(features, sae, other)
+        functional.spurious_correlation_removal(features, sae, other)
     two, sae, other = concepts(2, n=60)
     with pytest.raises(ProbeError, match="5 rows for 60 texts"):
-        functional.spurious_removal(two, sae, other[:5])
+        functional.spurious_correlation_removal(two, sae, other[:5])
     with pytest.raises(ProbeError, match="expected 0 or 1 for each text"):
-        functional.spurious_removal(two, sae, other + 1)
+        functional.spurious_correlation_removal(two, sae, other + 1)
     with pytest.raises(ProbeError, match="too few texts"):
-        functional.spurious_removal(two, sae, two.data.labels)
+        functional.spurious_correlation_removal(two, sae, two.data.labels)
     with pytest.raises(ProbeError, match="at least three classes, not 2"):
-        functional.targeted_perturbation(two, sae)
+        functional.targeted_probe_perturbation(two, sae)
     with pytest.raises(ProbeError, match="not this SAE's"):
-        functional.targeted_perturbation(two, SimpleNamespace(W_dec=torch.zeros(3, 3)))
+        functional.targeted_probe_perturbation(two, SimpleNamespace(W_dec=torch.zeros(3, 3)))

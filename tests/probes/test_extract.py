@@ -15,7 +15,7 @@ from saekit.errors import ModelError, ProbeError, SAEError
 from saekit.models import encode_text, hidden_states, massive
 from saekit.probes import probe
 from saekit.probes.alignment import hook_alignment, warn_if_misaligned
-from saekit.probes.extract import extract
+from saekit.probes.extract import extract_features
 from saekit.probes.features import Hook, Site, as_extracted, subset
 from saekit.probes.pooling import fit_binariser, pool
 from tests import tiny
@@ -37,7 +37,7 @@ def texts():
 @pytest.fixture(scope="module")
 def features(model, texts):
     data = labelled_texts(texts, [i % 2 for i in range(len(texts))])
-    return extract(model, tiny.topk_sae(32, 96), data, context_size=40, keep_states=True, progress=False)
+    return extract_features(model, tiny.topk_sae(32, 96), data, context_size=40, keep_states=True, progress=False)
 
 
 def by_hand(model, sae, text: str, context_size: int = 40):
@@ -102,7 +102,7 @@ def test_padding_and_company_change_nothing(model, texts):
     """Fault 5: pads were pooled, BOS kept, the last token dropped. One batch size must give what another gives."""
     sae = tiny.topk_sae(32, 96)
     data = labelled_texts(texts, [0] * len(texts))
-    together, alone = (extract(model, sae, data, batch_size=size, progress=False) for size in (64, 1))
+    together, alone = (extract_features(model, sae, data, batch_size=size, progress=False) for size in (64, 1))
     for how in ("max", "mean", "sum", "last", "top-5"):
         np.testing.assert_allclose(
             pool(together.site(), how).toarray(), pool(alone.site(), how).toarray(), rtol=1e-3, atol=1e-3
@@ -114,7 +114,10 @@ def test_the_order_of_the_texts_does_not_matter(model, texts):
     sae = tiny.topk_sae(32, 96)
     data = labelled_texts(texts, [i % 3 for i in range(len(texts))])
     order = np.random.default_rng(0).permutation(len(texts))
-    one, other = extract(model, sae, data, progress=False), extract(model, sae, data[order], progress=False)
+    one, other = (
+        extract_features(model, sae, data, progress=False),
+        extract_features(model, sae, data[order], progress=False),
+    )
     assert one.data.texts == other.data.texts
     assert one.data.labels.tolist() == other.data.labels.tolist()
     assert (one.site().events != other.site().events).nnz == 0
@@ -168,7 +171,7 @@ def test_settings_that_do_not_exist_are_refused_not_ignored(features):
 
 def test_long_texts_are_cut_and_the_result_says_so(model):
     long, short = "The cat sat on the mat. " * 50, "A dog."
-    features = extract(model, tiny.topk_sae(32, 96), [long, short], context_size=20, progress=False)
+    features = extract_features(model, tiny.topk_sae(32, 96), [long, short], context_size=20, progress=False)
     assert features.truncated == 1
     assert "1 texts cut at 20 tokens" in repr(features)
     assert np.diff(features.id_starts).max() == 19
@@ -177,7 +180,7 @@ def test_long_texts_are_cut_and_the_result_says_so(model):
 
 def test_controls_are_as_sparse_and_as_wide(model, texts):
     sae = tiny.topk_sae(32, 96, seed=5)
-    features = extract(model, {"mine": sae}, texts, controls=("random", "permuted"), progress=False)
+    features = extract_features(model, {"mine": sae}, texts, controls=("random", "permuted"), progress=False)
     assert list(features.sites) == ["mine", "mine (random)", "mine (permuted)"]
     own = features.sites["mine"].events
     for kind in ("random", "permuted"):
@@ -187,17 +190,17 @@ def test_controls_are_as_sparse_and_as_wide(model, texts):
         assert site.events.nnz == pytest.approx(own.nnz, rel=0.1)
         assert (site.events != own).nnz > own.nnz / 2
     with pytest.raises(ProbeError, match="no control 'shuffled'"):
-        extract(model, sae, texts, controls=("shuffled",), progress=False)
+        extract_features(model, sae, texts, controls=("shuffled",), progress=False)
 
 
 def test_controls_are_made_of_those_saes_that_are_named(model, texts):
     saes = {"one": tiny.topk_sae(32, 96, seed=5), "two": tiny.topk_sae(32, 64, seed=6)}
-    every = extract(model, saes, texts, controls=("random",), progress=False)
-    some = extract(model, saes, texts, controls=("random",), controls_of=["two"], progress=False)
+    every = extract_features(model, saes, texts, controls=("random",), progress=False)
+    some = extract_features(model, saes, texts, controls=("random",), controls_of=["two"], progress=False)
     assert list(some.sites) == ["one", "two", "two (random)"]
     assert (some.sites["two (random)"].events != every.sites["two (random)"].events).nnz == 0
     with pytest.raises(ProbeError, match="no SAE 'three' to make controls of: they are one, two"):
-        extract(model, saes, texts, controls=("random",), controls_of=["three"], progress=False)
+        extract_features(model, saes, texts, controls=("random",), controls_of=["three"], progress=False)
 
 
 def memory_sae(model, hook: str, texts: list[str]):
@@ -222,11 +225,11 @@ def test_an_sae_that_reads_the_layer_beside_its_own_is_caught(model):
     found = hook_alignment(model, right, ids)
     assert found["blocks.1.hook_resid_post"] == pytest.approx(0, abs=1e-6)
     assert set(found) == {f"blocks.{layer}.hook_resid_post" for layer in (0, 1, 2)}
-    extract(model, right, texts, progress=False)  # no warning
+    extract_features(model, right, texts, progress=False)  # no warning
     wrong = memory_sae(model, "blocks.1.hook_resid_post", texts)
     wrong.cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
     with pytest.warns(UserWarning, match=r"only 0% at .*: it looks as if it was trained there, one layer off"):
-        extract(model, wrong, texts, progress=False)
+        extract_features(model, wrong, texts, progress=False)
 
 
 class Projection:
@@ -300,7 +303,7 @@ def test_the_number_of_threads_changes_neither_order_nor_features(model, texts):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(extract(model, tiny.topk_sae(32, 96), data, context_size=40, progress=False))
+            found.append(extract_features(model, tiny.topk_sae(32, 96), data, context_size=40, progress=False))
     finally:
         torch.set_num_threads(before)
     one, other = found
@@ -315,7 +318,7 @@ def test_the_number_of_threads_changes_neither_order_nor_features(model, texts):
 def test_progress_counts_texts_and_an_error_ends_the_extraction(model, texts):
     """Fault 9: exceptions were swallowed batch by batch."""
     seen = []
-    extract(model, tiny.topk_sae(32, 96), texts, progress=lambda done, total: seen.append((done, total)))
+    extract_features(model, tiny.topk_sae(32, 96), texts, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(texts), len(texts))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
@@ -324,7 +327,7 @@ def test_progress_counts_texts_and_an_error_ends_the_extraction(model, texts):
 
     before = model(torch.zeros(1, 3, dtype=torch.long))
     with pytest.raises(KeyboardInterrupt):
-        extract(model, tiny.topk_sae(32, 96), texts, progress=stop)
+        extract_features(model, tiny.topk_sae(32, 96), texts, progress=stop)
     assert torch.equal(model(torch.zeros(1, 3, dtype=torch.long)), before)
     assert not any(point._forward_hooks for point in model.hook_dict.values())
 
@@ -332,27 +335,27 @@ def test_progress_counts_texts_and_an_error_ends_the_extraction(model, texts):
 def test_what_cannot_be_extracted_is_refused(model):
     sae = tiny.topk_sae(32, 96)
     with pytest.raises(ProbeError, match="no text"):
-        extract(model, sae, [], progress=False)
+        extract_features(model, sae, [], progress=False)
     with pytest.raises(ProbeError, match="one string"):
-        extract(model, sae, "text", progress=False)
+        extract_features(model, sae, "text", progress=False)
     with pytest.raises(ProbeError, match=r"1 of 2 texts hold half a surrogate pair.*the first is text 1"):
-        extract(model, sae, ["a cat", "\ud800 sat"], progress=False)
+        extract_features(model, sae, ["a cat", "\ud800 sat"], progress=False)
     with pytest.raises(ProbeError, match="no SAE"):
-        extract(model, [], ["text"], progress=False)
+        extract_features(model, [], ["text"], progress=False)
     with pytest.raises(ProbeError, match="context_size"):
-        extract(model, sae, ["text"], context_size=1, progress=False)
+        extract_features(model, sae, ["text"], context_size=1, progress=False)
     with pytest.raises(ProbeError, match="256 tokens the model can read"):
-        extract(model, sae, ["text"], context_size=300, progress=False)
+        extract_features(model, sae, ["text"], context_size=300, progress=False)
     with pytest.raises(SAEError, match="reads 16 dimensions"):
-        extract(model, tiny.topk_sae(16, 96), ["text"], progress=False)
+        extract_features(model, tiny.topk_sae(16, 96), ["text"], progress=False)
     with pytest.raises(ModelError, match="no hook point"):
-        extract(model, tiny.topk_sae(32, 96, hook_name="blocks.9.hook_resid_post"), ["text"], progress=False)
+        extract_features(model, tiny.topk_sae(32, 96, hook_name="blocks.9.hook_resid_post"), ["text"], progress=False)
 
 
 def test_a_subset_is_what_extracting_it_gives(model, features, texts):
     rows = np.array([3, 0, 7, 20])
     part = subset(features, rows)
-    again = extract(model, tiny.topk_sae(32, 96), part.data, context_size=40, keep_states=True, progress=False)
+    again = extract_features(model, tiny.topk_sae(32, 96), part.data, context_size=40, keep_states=True, progress=False)
     assert part.data.texts == again.data.texts
     np.testing.assert_array_equal(part.ids, again.ids)
     np.testing.assert_array_equal(part.site().hook.starts, again.site().hook.starts)

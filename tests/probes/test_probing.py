@@ -170,7 +170,7 @@ def test_the_order_of_the_texts_changes_nothing_at_all(model):
     order = np.random.default_rng(2).permutation(60)
     results = []
     for one in (data, data[order]):
-        found = probes.extract(model, tiny.topk_sae(32, 96), one, progress=False)
+        found = probes.extract_features(model, tiny.topk_sae(32, 96), one, progress=False)
         results.append(probes.probe(found, folds=3))
     np.testing.assert_array_equal(results[0].scores, results[1].scores)
     np.testing.assert_array_equal(results[0].keys, results[1].keys)
@@ -212,7 +212,7 @@ def test_probes_of_two_models_that_read_the_texts_in_another_order_are_paired_by
     spelled = load_model(tiny.write_model(tmp_path / "tiny", d_vocab=262))  # hardly more pieces than bytes
     texts = made_up_texts(60, seed=5)
     data = labelled_texts([*texts, *texts[:3]], ["cat" in t for t in [*texts, *texts[:3]]])
-    read = [probes.extract(one, tiny.topk_sae(32, 96), data, progress=False) for one in (model, spelled)]
+    read = [probes.extract_features(one, tiny.topk_sae(32, 96), data, progress=False) for one in (model, spelled)]
     assert not np.array_equal(read[0].index, read[1].index), "the orders should differ for this test"
     first, second = (probes.probe(found, folds=3) for found in read)
     found = first.minus(second)

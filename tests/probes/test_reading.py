@@ -87,7 +87,7 @@ def trained(model):
     sae = tiny.topk_sae(32, 96)
     texts = made_up_texts(60, seed=5)
     data = labelled_texts(texts, ["cat" in t for t in texts])
-    return sae, probes.extract(model, {"s": sae}, data, progress=False)
+    return sae, probes.extract_features(model, {"s": sae}, data, progress=False)
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean", "sum", "last", "top-3", "first-4"])
@@ -145,7 +145,7 @@ def test_a_text_is_classified_as_far_as_the_probe_was_trained_to_read(model, poo
     """Training texts got another label than from `predict`: up to 1,024 tokens were read, whatever the training had."""
     sae, texts = tiny.topk_sae(32, 96), made_up_texts(60, seed=5)
     data = labelled_texts(texts, ["cat" in t for t in texts])
-    features = probes.extract(model, {"s": sae}, data, context_size=8, progress=False)
+    features = probes.extract_features(model, {"s": sae}, data, context_size=8, progress=False)
     found = probes.probe(features, pooling=pooling, folds=3)
     found.save(tmp_path / "p.safetensors")
     found, scores = probes.load_probe(tmp_path / "p.safetensors"), probes.predict(found, features)

@@ -5,7 +5,7 @@ import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.probes.extract import extract
+from saekit.probes.extract import extract_features
 from saekit.probes.split import deal_rest, find_duplicates, in_both, make_folds
 from tests import tiny
 from tests.probes.test_extract import WORDS, made_up_texts
@@ -15,7 +15,9 @@ ROOM = 12  # tokens of a text that are read, BOS included
 
 def extracted(model, texts, labels=None, context_size=ROOM):
     data = labelled_texts(texts, [i % 2 for i in range(len(texts))] if labels is None else labels)
-    return extract(model, tiny.topk_sae(32, 96), data, context_size=context_size, progress=False, check_hooks=False)
+    return extract_features(
+        model, tiny.topk_sae(32, 96), data, context_size=context_size, progress=False, check_hooks=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def test_a_subset_counts_its_own_texts(model, context_size):
 
     texts = [*made_up_texts(60, seed=5), ""]
     data, sae = labelled_texts(texts, [i % 2 for i in range(61)]), tiny.topk_sae(32, 96)
-    read = lambda data: probes.extract(model, sae, data, context_size=context_size, progress=False)  # noqa: E731
+    read = lambda data: probes.extract_features(model, sae, data, context_size=context_size, progress=False)  # noqa: E731
     whole, exact = read(data), 0
     rows = np.array([0, *range(1, 61, 4)])
     for some in (rows, rows[:5], rows[rows > 10]):

@@ -12,7 +12,7 @@ from saekit.circuits.graph import circuit_edges, feature_circuit
 from saekit.circuits.localisation import localise
 from saekit.circuits.minimal import minimality
 from saekit.circuits.result import ERROR, checked_circuit
-from saekit.circuits.tasks import own_task
+from saekit.circuits.tasks import task_from_pairs
 from saekit.errors import SAEError
 from saekit.models import check_hook, hidden_states, logits_from
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
@@ -34,7 +34,7 @@ def model(model_folder):
 
 @pytest.fixture(scope="module")
 def task(model):
-    return own_task(model, tiny.PAIRS)
+    return task_from_pairs(model, tiny.PAIRS)
 
 
 def made(kind: str, hook: str, seed: int):

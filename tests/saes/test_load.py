@@ -133,7 +133,7 @@ def test_baselines_are_saes_that_pick_the_largest_axes(model):
 def test_the_bundled_sae_keeps_what_its_card_and_the_design_promise():
     from pathlib import Path
 
-    sae, card = saes.load_sae(), saes.load_card()
+    sae, card = saes.load_sae(), saes.sae_card()
     assert (sae.cfg.d_in, sae.cfg.d_sae, sae.cfg.k) == (576, 4608, 46)
     assert card["l0"] <= 46
     assert card["active_fraction"] <= 0.01
@@ -152,19 +152,19 @@ def test_an_sae_too_large_to_bundle_may_leave_its_card(tmp_path, monkeypatch):
     (folder / "card.json").write_text(json.dumps({"fvu": 0.5, "training": {"command": "make this one"}}))
     monkeypatch.setattr(saes, "ASSETS", tmp_path)
     name = "tiny/blocks.1.hook_resid_post.96"
-    assert saes.load_card(name)["fvu"] == 0.5
+    assert saes.sae_card(name)["fvu"] == 0.5
     assert saes.bundled() == []
     with pytest.raises(SAEError, match=r"a card without weights.*To make it: make this one"):
         saes.load_sae(name)
     with pytest.raises(SAEError, match=r"no card for '\.\./x': there are cards for tiny/blocks"):
-        saes.load_card("../x")
+        saes.sae_card("../x")
 
 
 @pytest.mark.parametrize("name", saes.bundled())
 def test_every_bundled_sae_loads_with_its_index_and_a_card_that_names_its_command(name):
     from saekit.index import FeatureIndex
 
-    sae, card = saes.load_sae(name), saes.load_card(name)
+    sae, card = saes.load_sae(name), saes.sae_card(name)
     assert saes.sae_hook(sae) == name.split("/")[1].removesuffix(f".{sae.cfg.d_sae}")
     assert card["training"]["command"].startswith("python -m saekit.training ")
     assert f"{card['training']['tokens']:,}"[:2] == "5,", "on all of the corpus"

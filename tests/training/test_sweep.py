@@ -8,7 +8,7 @@ import torch
 from saekit import training
 from saekit.errors import DataError, SAEError
 from saekit.evaluation import evaluate
-from saekit.training import load_sweep, sweep
+from saekit.training import load_sweep, train_sweep
 from saekit.training.harvesting import harvest
 from tests import tiny
 
@@ -28,7 +28,9 @@ def held_out():
 
 @pytest.fixture(scope="module")
 def swept(model, activations, held_out):
-    return sweep(activations, RUNS, model, held_out, seeds=(0, 5), d_sae=64, passes=4, batch_size=64, progress=False)
+    return train_sweep(
+        activations, RUNS, model, held_out, seeds=(0, 5), d_sae=64, passes=4, batch_size=64, progress=False
+    )
 
 
 def test_a_sweep_has_a_point_for_every_run_and_seed_measured_like_one_alone(model, activations, held_out, swept):
@@ -66,9 +68,9 @@ def test_an_interrupted_sweep_goes_on(model, activations, held_out, swept, tmp_p
     options = {"seeds": (0, 5), "d_sae": 64, "passes": 4, "batch_size": 64, "progress": False}
     monkeypatch.setattr(_training_sweep, "train_sae", interrupted)
     with pytest.raises(RuntimeError):
-        sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
+        train_sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
     monkeypatch.setattr(_training_sweep, "train_sae", real)
-    again = sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
+    again = train_sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
     assert again.points == swept.points
 
 
@@ -78,7 +80,7 @@ def test_files_that_are_no_sweeps_and_sweeps_of_nothing_are_explained(model, act
         with pytest.raises(DataError, match="is not a sweep that saekit wrote"):
             load_sweep(tmp_path / "x.json")
     with pytest.raises(SAEError, match="at least one run and one seed, not 0 and 3"):
-        sweep(activations, [], model, held_out)
+        train_sweep(activations, [], model, held_out)
 
 
 def test_the_sweep_that_comes_with_saekit_has_three_seeds_of_every_architecture():

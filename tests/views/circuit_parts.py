@@ -1,6 +1,6 @@
 """What the tests of the circuit view are made of: the tiny model, two random SAEs, three pairs of prompts."""
 
-from saekit.circuits import own_task
+from saekit.circuits import task_from_pairs
 from saekit.saes import sae_fingerprint
 from tests import tiny
 from tests.views.fake_index import FakeIndex
@@ -14,7 +14,7 @@ def random_saes():
 
 
 def small_task(model):
-    return own_task(model, tiny.PAIRS)
+    return task_from_pairs(model, tiny.PAIRS)
 
 
 def fake_index(sae, hook=HIGH):

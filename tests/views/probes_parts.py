@@ -27,7 +27,7 @@ def labelled(n_texts=80, names=("plain", HOSTILE)):
 
 
 def extraction(model, data=None):
-    return probes.extract(model, {"s": random_sae()}, data or labelled(), progress=False)
+    return probes.extract_features(model, {"s": random_sae()}, data or labelled(), progress=False)
 
 
 def fake_index(sae=None):

@@ -9,7 +9,7 @@ import torch
 import traitlets
 
 from saekit import attribution
-from saekit.attribution import attribution_patching, direct_attribution, exact_patching
+from saekit.attribution import activation_patching, attribution_patching, direct_logit_attribution
 from saekit.errors import FeatureIndexError, ModelError, SAEError
 from saekit.models import encode_text
 from saekit.views.logit_attribution import LogitAttribution
@@ -45,7 +45,7 @@ def gate(monkeypatch):
 
         return waiting
 
-    for name in ("direct_attribution", "attribution_patching", "exact_patching"):
+    for name in ("direct_logit_attribution", "attribution_patching", "activation_patching"):
         monkeypatch.setattr(attribution, name, held(getattr(attribution, name)))
     return opened
 
@@ -159,7 +159,7 @@ def test_every_column_of_the_direct_picture_is_that_positions_own_reading(model,
     picture = np.frombuffer(view._shown["picture"], "<f4").reshape(-1, len(tokens))
     assert picture.shape == (len(view._shown["features"]) + 1, len(tokens))
     for position in range(len(tokens)):
-        alone = direct_attribution(model, sae, PROMPT, position=position, **READ)
+        alone = direct_logit_attribution(model, sae, PROMPT, position=position, **READ)
         effects = {item.feature: item.effect for item in alone.top(99, kinds=("feature", "error"))}
         expected = [effects.get(feature, 0.0) for feature in [*view._shown["features"], -1]]
         np.testing.assert_allclose(picture[:, position], expected, atol=1e-5)
@@ -175,7 +175,7 @@ def test_the_methods_are_those_of_the_analysis(model, method, against):
     expected = attribution_patching(model, sae, PROMPT, method=kind, **READ, **against)
     if method == "exact":
         nodes = [*expected.top(EXACT), *expected.top(EXACT_ERRORS, kinds=("error",))]
-        expected = exact_patching(model, sae, PROMPT, nodes=nodes, **READ, **against)
+        expected = activation_patching(model, sae, PROMPT, nodes=nodes, **READ, **against)
     assert view.error == ""
     assert view.attribution.method == method
     assert len(view.attribution) == len(expected)
@@ -190,7 +190,7 @@ def test_agreement_is_told_of_all_methods_computed_for_this_question(model, view
     settled(view)
     sae = random_saes()[1]
     expected = attribution_patching(model, sae, PROMPT, **READ).agreement(
-        direct_attribution(model, sae, PROMPT, **READ)
+        direct_logit_attribution(model, sae, PROMPT, **READ)
     )
     (row,) = view._agreement
     assert (row["method"], row["items"]) == ("direct", expected.n)
@@ -319,7 +319,7 @@ def test_what_goes_wrong_in_the_worker_is_told(view, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(attribution, "direct_attribution", broken)
+    monkeypatch.setattr(attribution, "direct_logit_attribution", broken)
     view.prompt = OTHER
     settled(view)
     assert (view.error, view.busy) == ("RuntimeError: out of luck", False)

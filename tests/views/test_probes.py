@@ -48,7 +48,7 @@ def test_parts_that_do_not_belong_together_are_refused_at_once(model, grid, feat
     other = extraction(model, labelled(60))
     for call, message in [
         (lambda: Probes("grid"), "expected a Grid or TextFeatures, got str"),
-        (lambda: Probes(grid, grid), "features must be what sk.extract returns, got Grid"),
+        (lambda: Probes(grid, grid), "features must be what sk.extract_features returns, got Grid"),
         (lambda: Probes(features, features), "got features twice"),
         (lambda: Probes(grid, other), "made from other texts"),
         (lambda: Probes(grid, features, poolings=("max",)), "poolings: options of the search, but the grid"),
@@ -215,7 +215,7 @@ def test_texts_that_cannot_be_classified_are_told_why(view, grid, model, feature
 
 def test_a_text_is_read_as_far_as_the_texts_of_the_grid(model):
     """The box read up to 1,024 tokens, whatever the extraction had."""
-    features = probes.extract(model, {"s": random_sae()}, labelled(), context_size=8, progress=False)
+    features = probes.extract_features(model, {"s": random_sae()}, labelled(), context_size=8, progress=False)
     options = {**OPTIONS, "poolings": ("max",), "binarisings": ("none",)}
     view = Probes(probes.grid(features, **options, progress=False), features, model=model, sae={"s": random_sae()})
     view.text = features.data.texts[-1]

@@ -67,7 +67,7 @@ def ids_of(
         raise FieldError(
             "prompt",
             f"the prompt has {len(ids)} tokens: this view draws a column for each and takes at most {MOST_TOKENS}. "
-            f"Shorten it, or call sk.direct_attribution",
+            f"Shorten it, or call sk.direct_logit_attribution",
         )
     if not asked.answer:
         raise FieldError("answer", "there is no answer: type one token, usually a space and a word")

@@ -177,11 +177,11 @@ class AttributionWork(View):
         }
 
     def _attribute(self, asked: Asked, ids: Any, tokens: Any, method: str, stopped: Stopped) -> "Attribution | None":
-        from saekit.attribution import attribution_patching, direct_attribution
+        from saekit.attribution import attribution_patching, direct_logit_attribution
 
         sae, reading = {asked.hook: self._saes[asked.hook]}, _reading(tokens)
         if method == "direct":
-            return direct_attribution(self._model, sae, ids, position="each", **reading)
+            return direct_logit_attribution(self._model, sae, ids, position="each", **reading)
         against = {"corrupted": [asked.corrupted]} if asked.corrupted else {"baseline": asked.baseline}
         if method == "exact":
             return self._exact(asked, ids, {**reading, **against}, stopped)
@@ -192,7 +192,7 @@ class AttributionWork(View):
 
     def _exact(self, asked: Asked, ids: Any, options: dict[str, Any], stopped: Stopped) -> "Attribution | None":
         """Patch the strongest nodes one by one, a few between two looks at Stop."""
-        from saekit.attribution import attribution_patching, exact_patching
+        from saekit.attribution import activation_patching, attribution_patching
 
         sae, known = {asked.hook: self._saes[asked.hook]}, self._known[asked]
         if "patching" not in known:
@@ -202,7 +202,7 @@ class AttributionWork(View):
         for start in range(0, len(nodes), TOGETHER):
             if not self._publish(stopped, _doing=f"patching one by one: {start} of {len(nodes)}"):
                 return None
-            parts.append(exact_patching(self._model, sae, ids, nodes=nodes[start : start + TOGETHER], **options))
+            parts.append(activation_patching(self._model, sae, ids, nodes=nodes[start : start + TOGETHER], **options))
         return joined(parts)
 
     def _predict(self, asked: Asked, ids: Any, tokens: Any, ablated: tuple[int, ...], stopped: Stopped) -> None:

@@ -66,7 +66,7 @@ class Probes(ProbesWork):
             features_or_grid: What `saekit.probes.search` returned, or an extraction to search.
             features: The extraction that a finished grid was made from: a cell then shows its features.
             model: With ``sae``, brings the box for your own text to life; spells contexts.
-            sae: The SAE, or all of the extraction, in the form in which `saekit.probes.extract` took them.
+            sae: The SAE, or all of the extraction, in the form in which `saekit.probes.extract_features` took them.
             index: Feature indexes of some of the SAEs: features then show their contexts there, else those in the
                 labelled texts.
             cell: Name of the cell that is selected at first; by default the best in validation.

@@ -26,7 +26,7 @@ def grid_and_features(
     from saekit.probes import Grid, TextFeatures, check_grid
 
     if features is not None and not isinstance(features, TextFeatures):
-        raise ProbeError(f"features must be what sk.extract returns, got {type(features).__name__}")
+        raise ProbeError(f"features must be what sk.extract_features returns, got {type(features).__name__}")
     if isinstance(given, Grid):
         if options:
             raise ProbeError(
@@ -95,7 +95,7 @@ def saes_by_site(
         if len(of) != 1:
             raise ProbeError(
                 f"{name!r} is {'one of several sites' if of else 'none of the sites'}: {', '.join(sites)}. Pass SAEs "
-                "by the names of their sites, as to sk.extract: sae={name: sae}"
+                "by the names of their sites, as to sk.extract_features: sae={name: sae}"
             )
         if features is not None and features.site(of[0]).d_sae != sae.cfg.d_sae:
             raise ProbeError(
