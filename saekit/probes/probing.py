@@ -90,7 +90,8 @@ def baselines(
         site: The SAE beside which they stand: its hook point is where hidden states are read.
         names: Among ``"majority"``, ``"length"``, ``"bag-of-words"``, ``"tfidf-word"``, ``"tfidf-char"``,
             ``"hidden-last"``, ``"hidden-mean"``, ``"pca-K"``, ``"attention"`` (if `extract_features` kept the
-            states), and ``"random"`` and ``"permuted"`` (if it made these controls). All that can be run if None, with pca-32.
+            states), and ``"random"`` and ``"permuted"`` (if it made these controls). All that can be run if
+            None, with pca-32.
         pooling: Of the controls; as in the probe.
         binarise: Of the controls; as in the probe.
         classifier: Of all of them, but majority and attention, which are their own.
