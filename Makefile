@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+JAVASCRIPT := widgets tests/widgets
+
 # JupyterLab asks on its first start whether it may fetch news: a lecture need not begin with that.
 LAB_SETTINGS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
@@ -44,7 +46,11 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/oxlint --quiet $(JAVASCRIPT)
+	@$(BIN)/oxfmt --check $(JAVASCRIPT)
 
 format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/oxlint --quiet --fix $(JAVASCRIPT)
+	@$(BIN)/oxfmt $(JAVASCRIPT)

@@ -46,7 +46,9 @@ export function decadeTicks(low, high, most = 6) {
   const first = Math.floor(Math.log10(low) + 1e-9);
   const last = Math.max(first + 1, Math.ceil(Math.log10(high) - 1e-9));
   const apart = Math.ceil((last - first) / (most - 1));
-  return Array.from({ length: Math.ceil((last - first) / apart) + 1 }, (_, i) => Number((10 ** (first + i * apart)).toPrecision(12)));
+  return Array.from({ length: Math.ceil((last - first) / apart) + 1 }, (_, i) =>
+    Number((10 ** (first + i * apart)).toPrecision(12)),
+  );
 }
 
 /**
@@ -59,7 +61,14 @@ export function axisFor(values, { scale = "auto", most = 4, tight = false } = {}
   const low = known.reduce((a, b) => Math.min(a, b), Infinity);
   const high = known.reduce((a, b) => Math.max(a, b), -Infinity);
   const log = known.length > 0 && low > 0 && (scale === "log" || (scale === "auto" && high > 8 * low));
-  if (tight && high > 0) return { log: false, low: 0, high, ticks: linearTicks(high, most).filter((tick) => tick <= high), at: (v) => v / high };
+  if (tight && high > 0)
+    return {
+      log: false,
+      low: 0,
+      high,
+      ticks: linearTicks(high, most).filter((tick) => tick <= high),
+      at: (v) => v / high,
+    };
   const ticks = log ? decadeTicks(low, high) : linearTicks(high, most);
   const [first, last] = [ticks[0], ticks.at(-1)];
   const at = log ? (v) => Math.log(v / first) / Math.log(last / first) : (v) => (v - first) / (last - first);
@@ -82,7 +91,7 @@ export function linePath(xs, ys, x, y) {
 
 /** Move labels apart: each at least `gap` from the next, all within low…high where they fit, order kept. */
 export function dodge(wanted, gap, low, high) {
-  const order = wanted.map((_, i) => i).sort((a, b) => wanted[a] - wanted[b] || a - b);
+  const order = wanted.map((_, i) => i).toSorted((a, b) => wanted[a] - wanted[b] || a - b);
   const placed = [];
   let floor = low;
   for (const i of order) {
@@ -99,7 +108,7 @@ export function dodge(wanted, gap, low, high) {
 
 /** Heights of the labels at line ends: only those of lines that end within `near` of each other make room. */
 export function endPlaces(across, heights, near, [low, high]) {
-  const order = across.map((_, i) => i).sort((a, b) => across[a] - across[b]);
+  const order = across.map((_, i) => i).toSorted((a, b) => across[a] - across[b]);
   const groups = [];
   for (const i of order) {
     const last = groups.at(-1);
@@ -107,7 +116,13 @@ export function endPlaces(across, heights, near, [low, high]) {
     else groups.push([i]);
   }
   const placed = [];
-  for (const group of groups) dodge(group.map((i) => heights[i]), 12, low, high).forEach((place, n) => (placed[group[n]] = place));
+  for (const group of groups)
+    dodge(
+      group.map((i) => heights[i]),
+      12,
+      low,
+      high,
+    ).forEach((place, n) => (placed[group[n]] = place));
   return placed;
 }
 
@@ -135,23 +150,45 @@ export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ti
   const { width, height, left, right, top, bottom } = LINE_BOX;
   const drawn = series.filter(({ xs }) => xs.length);
   const across = axisFor([xHigh, ...drawn.map(({ xs }) => xs.at(-1))], { most: 3, tight: true });
-  const up = axisFor(drawn.flatMap(({ ys }) => Array.from(ys)), { scale });
+  const up = axisFor(
+    drawn.flatMap(({ ys }) => Array.from(ys)),
+    { scale },
+  );
   const x = (value) => left + across.at(value) * (width - left - right);
   const y = (value) => height - bottom - up.at(value) * (height - top - bottom);
   const ends = drawn.map(({ ys }) => y(Array.from(ys).findLast((v) => Number.isFinite(v) && (!up.log || v > 0))));
-  const places = endPlaces(drawn.map(({ xs }) => x(xs.at(-1))), ends.map((end) => (Number.isFinite(end) ? end : height - bottom)), right, [top + 3, height - bottom]);
+  const places = endPlaces(
+    drawn.map(({ xs }) => x(xs.at(-1))),
+    ends.map((end) => (Number.isFinite(end) ? end : height - bottom)),
+    right,
+    [top + 3, height - bottom],
+  );
   return svg(
     "svg",
     { class: "saekit-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
     ...up.ticks.map((tick) =>
-      svg("g", {}, svg("line", { class: "saekit-rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
-        svg("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, drawn.length ? ticksAs(tick) : "")),
+      svg(
+        "g",
+        {},
+        svg("line", { class: "saekit-rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
+        svg("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, drawn.length ? ticksAs(tick) : ""),
+      ),
     ),
     ...across.ticks.map((tick, i) =>
-      svg("text", { x: x(tick), y: height - bottom + 13, "text-anchor": i ? "middle" : "start" }, drawn.length ? short(tick) : ""),
+      svg(
+        "text",
+        { x: x(tick), y: height - bottom + 13, "text-anchor": i ? "middle" : "start" },
+        drawn.length ? short(tick) : "",
+      ),
     ),
-    svg("text", { class: "saekit-axis-name", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel),
-    mark === null ? null : svg("line", { class: "saekit-chart-mark", x1: x(mark), x2: x(mark), y1: top, y2: height - bottom }),
+    svg(
+      "text",
+      { class: "saekit-axis-name", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" },
+      xLabel,
+    ),
+    mark === null
+      ? null
+      : svg("line", { class: "saekit-chart-mark", x1: x(mark), x2: x(mark), y1: top, y2: height - bottom }),
     up.log ? svg("text", { x: width - right, y: top + 11, "text-anchor": "end" }, "log scale") : null,
     ...drawn.map(({ name, number, xs, ys }, i) => {
       const { colour, dash } = lineLook(number);
@@ -162,7 +199,10 @@ export function lineChart({ series, words, xLabel, xHigh = 0, scale = "auto", ti
         { class: `saekit-hue-${colour}` },
         svg("path", { class: "saekit-line", d: linePath(xs, ys, x, y), "stroke-dasharray": dash || null }),
         Number.isFinite(ends[i]) ? svg("circle", { class: "saekit-end", cx: end, cy: ends[i], r: 2.6 }) : null,
-        svg("path", { class: "saekit-leader", d: `M${end + 3} ${Number.isFinite(ends[i]) ? ends[i] : places[i]}L${end + 8} ${places[i]}` }),
+        svg("path", {
+          class: "saekit-leader",
+          d: `M${end + 3} ${Number.isFinite(ends[i]) ? ends[i] : places[i]}L${end + 8} ${places[i]}`,
+        }),
         svg("text", { class: "saekit-label", x: end + 10, y: places[i] + 3.5 }, svg("title", {}, name), cut),
       );
     }),
@@ -187,13 +227,27 @@ export function barChart({ counts, apart, number, words, ticks, xLabel }) {
     "svg",
     { class: "saekit-chart saekit-chart-of-bars", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
     ...up.ticks.map((tick) =>
-      svg("g", {}, svg("line", { class: "saekit-rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
-        svg("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, short(tick))),
+      svg(
+        "g",
+        {},
+        svg("line", { class: "saekit-rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
+        svg("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, short(tick)),
+      ),
     ),
     svg("g", { class: "saekit-bars saekit-apart" }, bar(left + 6, 16, apart.count)),
     svg("text", { x: left + 14, y: height - bottom + 13, "text-anchor": "middle" }, apart.label),
-    svg("g", { class: `saekit-bars saekit-hue-${lineLook(number).colour}` }, ...counts.map((count, i) => bar(start + i * slot, Math.max(1, slot - 0.75), count))),
-    ...ticks.map(({ at, label }) => svg("text", { x: start + at * slot * counts.length, y: height - bottom + 13, "text-anchor": "middle" }, label)),
-    svg("text", { class: "saekit-axis-name", x: (start + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel),
+    svg(
+      "g",
+      { class: `saekit-bars saekit-hue-${lineLook(number).colour}` },
+      ...counts.map((count, i) => bar(start + i * slot, Math.max(1, slot - 0.75), count)),
+    ),
+    ...ticks.map(({ at, label }) =>
+      svg("text", { x: start + at * slot * counts.length, y: height - bottom + 13, "text-anchor": "middle" }, label),
+    ),
+    svg(
+      "text",
+      { class: "saekit-axis-name", x: (start + width - right) / 2, y: height - 4, "text-anchor": "middle" },
+      xLabel,
+    ),
   );
 }

@@ -13,7 +13,10 @@ const KEY_HELP = [
   ["?", "these keys"],
 ];
 
-/** Returns {node, draw, drawHits, press}; `go(feature)` navigates. Views without text have no search and keys of their own. */
+/**
+ * Returns {node, draw, drawHits, press}; `go(feature)` navigates.
+ * Views without text have no search and keys of their own.
+ */
 export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {}) {
   const facts = () => model.get("_facts");
   const walk = () => float32(model.get("_walk"));
@@ -30,7 +33,14 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
     if (live.length) go(live[Math.floor(Math.random() * live.length)]);
   };
 
-  const field = h("input", { type: "number", min: 0, max: facts().d_sae - 1, step: 1, inputmode: "numeric", "aria-label": "Feature number" });
+  const field = h("input", {
+    type: "number",
+    min: 0,
+    max: facts().d_sae - 1,
+    step: 1,
+    inputmode: "numeric",
+    "aria-label": "Feature number",
+  });
   const wrong = h("span", { class: "saekit-wrong", role: "alert" });
   const enter = () => {
     const feature = parseFeature(field.value, facts().d_sae);
@@ -49,7 +59,13 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
   );
   const paths = { previous: "M10 3 5 8l5 5", next: "m6 3 5 5-5 5" };
   const arrow = (title, by, key, which) => {
-    const button = h("button", { type: "button", class: "saekit-icon", title: `${title} (${key})`, "aria-label": title, onclick: () => move(by) });
+    const button = h("button", {
+      type: "button",
+      class: "saekit-icon",
+      title: `${title} (${key})`,
+      "aria-label": title,
+      onclick: () => move(by),
+    });
     const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     icon.setAttribute("viewBox", "0 0 16 16");
     icon.setAttribute("aria-hidden", "true");
@@ -60,7 +76,12 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
     return button;
   };
 
-  const mode = h("select", { "aria-label": "Search in" }, h("option", { value: "token" }, "tokens"), h("option", { value: "text" }, "contexts"));
+  const mode = h(
+    "select",
+    { "aria-label": "Search in" },
+    h("option", { value: "token" }, "tokens"),
+    h("option", { value: "text" }, "contexts"),
+  );
   const words = h("input", { type: "search", placeholder: "Search", "aria-label": "Search features" });
   const search = h(
     "form",
@@ -76,7 +97,12 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
   });
   // The line stays in the page while results come and go: only then do screen readers announce its text.
   const said = h("span", { role: "status" });
-  const head = h("p", { class: "saekit-hits-head", hidden: true }, said, h("button", { type: "button", onclick: () => push("_query", {}) }, "Close"));
+  const head = h(
+    "p",
+    { class: "saekit-hits-head", hidden: true },
+    said,
+    h("button", { type: "button", onclick: () => push("_query", {}) }, "Close"),
+  );
   const list = h("ol");
   const hits = h("div", { class: "saekit-hits" }, head, list);
   const keys = h(
@@ -92,8 +118,14 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
     h(
       "div",
       { class: "saekit-controls" },
-      h("div", { class: "saekit-walk" }, arrow("Previous feature", -1, "p", "previous"), field, arrow("Next feature", 1, "n", "next"),
-        h("button", { type: "button", title: "A random live feature (r)", onclick: random }, "Random")),
+      h(
+        "div",
+        { class: "saekit-walk" },
+        arrow("Previous feature", -1, "p", "previous"),
+        field,
+        arrow("Next feature", 1, "n", "next"),
+        h("button", { type: "button", title: "A random live feature (r)", onclick: random }, "Random"),
+      ),
       h("label", { class: "saekit-order" }, h("span", { class: "saekit-quiet" }, "by"), order),
       where,
       searches && facts().own_text !== "page" ? search : null,
@@ -111,7 +143,8 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
     const live = walk();
     const at = live.indexOf(model.get("value"));
     const kind = facts().own_text === "page" ? "in this page" : "live";
-    where.textContent = at < 0 ? `outside the ${grouped(live.length)} ${kind}` : `${grouped(at + 1)} of ${grouped(live.length)} ${kind}`;
+    where.textContent =
+      at < 0 ? `outside the ${grouped(live.length)} ${kind}` : `${grouped(at + 1)} of ${grouped(live.length)} ${kind}`;
   }
 
   function drawHits() {
@@ -124,18 +157,34 @@ export function chooser(model, go, { searches = true, keyHelp = KEY_HELP } = {})
     said.textContent = "";
     if (!found.found) return;
     const kind = found.mode === "token" ? "tokens" : "contexts";
-    said.textContent = `${found.found.length || "No"} feature${found.found.length === 1 ? "" : "s"} for ${JSON.stringify(found.text)} in ${kind}`;
+    const count = `${found.found.length || "No"} feature${found.found.length === 1 ? "" : "s"}`;
+    said.textContent = `${count} for ${JSON.stringify(found.text)} in ${kind}`;
   }
 
   function hitLine({ feature, name, score, row }, all) {
     const cells = mergePieces(row.tokens, all.subarray(row.at, row.at + row.tokens.length));
     const { before, peak, after } = around(cells, row.peak, 5);
-    const strip = h("span", { class: "saekit-hit-text", dir: "ltr", "aria-hidden": "true" }, ...[...before, ...peak, ...after].map((cell) => plainCell(cell, row.value)));
+    const strip = h(
+      "span",
+      { class: "saekit-hit-text", dir: "ltr", "aria-hidden": "true" },
+      ...[...before, ...peak, ...after].map((cell) => plainCell(cell, row.value)),
+    );
     return h(
       "li",
       {},
-      h("button", { type: "button", class: "saekit-hit", "aria-label": `Feature ${feature}${name ? `, ${name}` : ""}, score ${sig(score)}`, onclick: () => go(feature) },
-        h("b", {}, String(feature)), name ? h("span", { class: "saekit-name" }, name) : null, strip, h("span", { class: "saekit-score" }, sig(score))),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "saekit-hit",
+          "aria-label": `Feature ${feature}${name ? `, ${name}` : ""}, score ${sig(score)}`,
+          onclick: () => go(feature),
+        },
+        h("b", {}, String(feature)),
+        name ? h("span", { class: "saekit-name" }, name) : null,
+        strip,
+        h("span", { class: "saekit-score" }, sig(score)),
+      ),
     );
   }
 

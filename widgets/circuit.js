@@ -1,6 +1,18 @@
 // The circuit view: the picture with its slider, the card of a node, faithfulness, exports.
 import { grouped } from "./lib.js";
-import { accountedWords, circuitRecord, curvePoints, keptEdges, keptNumbers, measuredWords, nextNode, nodeOfValue, pointOf, shareText, valueOfNode } from "./circuit_picture.js";
+import {
+  accountedWords,
+  circuitRecord,
+  curvePoints,
+  keptEdges,
+  keptNumbers,
+  measuredWords,
+  nextNode,
+  nodeOfValue,
+  pointOf,
+  shareText,
+  valueOfNode,
+} from "./circuit_picture.js";
 import { download, guardKeys, h } from "./dom.js";
 import { circuitCurve, circuitPicture, curveTable, nodeCard, nodeTable, standalonePicture } from "./circuit_draw.js";
 
@@ -10,11 +22,34 @@ function render({ model, el }) {
     model.save_changes();
   };
   const press = (counter) => put(counter, model.get(counter) + 1);
-  const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Features kept", oninput: () => put("size", Number(slider.value)) });
+  const slider = h("input", {
+    type: "range",
+    min: 0,
+    step: 1,
+    "aria-label": "Features kept",
+    oninput: () => put("size", Number(slider.value)),
+  });
   const count = h("output", {});
-  const errors = h("select", { onchange: () => put("errors", errors.value) }, h("option", { value: "kept" }, "kept"), h("option", { value: "ablated" }, "ablated"));
-  const go = h("button", { type: "button", class: "saekit-go", onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts") });
-  const more = h("button", { type: "button", title: "Measure circuits of 0, 1, 3, 10, 30, 100, 300 and 1000 features", onclick: () => !model.get("busy") && press("_curves") }, "Measure the curve");
+  const errors = h(
+    "select",
+    { onchange: () => put("errors", errors.value) },
+    h("option", { value: "kept" }, "kept"),
+    h("option", { value: "ablated" }, "ablated"),
+  );
+  const go = h("button", {
+    type: "button",
+    class: "saekit-go",
+    onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"),
+  });
+  const more = h(
+    "button",
+    {
+      type: "button",
+      title: "Measure circuits of 0, 1, 3, 10, 30, 100, 300 and 1000 features",
+      onclick: () => !model.get("busy") && press("_curves"),
+    },
+    "Measure the curve",
+  );
   const shares = ["faithfulness", "completeness"].map((name) => ({ name, value: h("dd", {}) }));
   const doing = h("p", { class: "saekit-faint saekit-doing" });
   const alert = h("p", { class: "saekit-alert", role: "alert" });
@@ -22,21 +57,58 @@ function render({ model, el }) {
   const frame = h("div", { class: "saekit-picture-frame" });
   const card = h("div", { class: "saekit-card", role: "region", "aria-label": "Node" });
   const curve = h("div", { class: "saekit-curve-side" });
-  const table = h("details", {}, h("summary", {}, "Nodes as a table"), h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Nodes" }));
+  const table = h(
+    "details",
+    {},
+    h("summary", {}, "Nodes as a table"),
+    h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Nodes" }),
+  );
   const note = h("p", { class: "saekit-faint" });
   const root = h(
     "section",
     { class: "saekit-panel saekit-circuit", "aria-label": "Circuit" },
-    h("div", { class: "saekit-circuit-head" }, h("h2", {}, "Circuit"), h("p", { class: "saekit-faint" }, model.get("_facts").task), go, more,
-      h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => picture && download("circuit.svg", "image/svg+xml", standalonePicture(picture.node)) }, "Save SVG"),
-        h("button", { type: "button", onclick: () => download("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)) }, "Save JSON"))),
-    h("div", { class: "saekit-circuit-controls" },
+    h(
+      "div",
+      { class: "saekit-circuit-head" },
+      h("h2", {}, "Circuit"),
+      h("p", { class: "saekit-faint" }, model.get("_facts").task),
+      go,
+      more,
+      h(
+        "span",
+        { class: "saekit-exports" },
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () => picture && download("circuit.svg", "image/svg+xml", standalonePicture(picture.node)),
+          },
+          "Save SVG",
+        ),
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () =>
+              download("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)),
+          },
+          "Save JSON",
+        ),
+      ),
+    ),
+    h(
+      "div",
+      { class: "saekit-circuit-controls" },
       h("label", { class: "saekit-threshold" }, h("span", {}, "features kept"), slider, count),
       h("label", {}, "reconstruction errors ", errors),
-      h("dl", { class: "saekit-shares" }, ...shares.map(({ name, value }) => h("div", {}, h("dt", {}, name), value)))),
-    doing, alert, status,
+      h("dl", { class: "saekit-shares" }, ...shares.map(({ name, value }) => h("div", {}, h("dt", {}, name), value))),
+    ),
+    doing,
+    alert,
+    status,
     h("div", { class: "saekit-circuit-body" }, frame, h("div", { class: "saekit-circuit-side" }, card, curve)),
-    table, note,
+    table,
+    note,
   );
   guardKeys(root);
   el.append(root);
@@ -47,8 +119,12 @@ function render({ model, el }) {
   let spoken = "";
 
   const state = () => ({
-    facts: model.get("_facts"), nodes: model.get("_nodes"), edges: model.get("_edges"), measured: model.get("_measured"),
-    size: model.get("size"), errors: model.get("errors"),
+    facts: model.get("_facts"),
+    nodes: model.get("_nodes"),
+    edges: model.get("_edges"),
+    measured: model.get("_measured"),
+    size: model.get("size"),
+    errors: model.get("errors"),
   });
   const numbers = () => keptNumbers(model.get("_nodes"), model.get("size"), model.get("errors"));
   const chosen = () => nodeOfValue(model.get("value"), model.get("_nodes"), model.get("_facts"));
@@ -72,10 +148,16 @@ function render({ model, el }) {
     go.setAttribute("aria-disabled", String(!kind));
     more.setAttribute("aria-disabled", String(busy || !nodes.length));
     go.hidden = more.hidden = !model.get("_has_kernel");
-    const missing = !point && !model.get("_has_kernel") ? "This size was not measured: open the view in a notebook to measure it." : "";
+    const missing =
+      !point && !model.get("_has_kernel")
+        ? "This size was not measured: open the view in a notebook to measure it."
+        : "";
     doing.textContent = busy ? `${model.get("_doing") || "at work"} …` : missing;
     alert.textContent = model.get("error");
-    const says = point ? `${size} features, errors ${mode}: faithfulness ${shareText(point.faithfulness)}, completeness ${shareText(point.completeness)}` : "";
+    const says = point
+      ? `${size} features, errors ${mode}: faithfulness ${shareText(point.faithfulness)}, ` +
+        `completeness ${shareText(point.completeness)}`
+      : "";
     if (says && says !== spoken) status.textContent = says;
     spoken = says;
     note.textContent = `${measuredWords(facts, model.get("_levels"))} ${accountedWords(facts)}`;
@@ -88,7 +170,14 @@ function render({ model, el }) {
     const open = curve.querySelector("details")?.open ?? false;
     curve.replaceChildren(
       h("h3", {}, `Measured so far, errors ${mode}`),
-      h("p", { class: "saekit-curve-keys" }, h("span", { class: "saekit-key saekit-key-faithfulness" }), "faithfulness ", h("span", { class: "saekit-key saekit-key-completeness" }), "completeness"),
+      h(
+        "p",
+        { class: "saekit-curve-keys" },
+        h("span", { class: "saekit-key saekit-key-faithfulness" }),
+        "faithfulness ",
+        h("span", { class: "saekit-key saekit-key-completeness" }),
+        "completeness",
+      ),
       circuitCurve(points, size, mode),
       h("details", { open }, h("summary", {}, "Values"), curveTable(points, size)),
     );
@@ -102,8 +191,15 @@ function render({ model, el }) {
       picture = null;
       frame.replaceChildren(h("p", { class: "saekit-nothing" }, "No circuit yet."));
     } else {
-      const words = `Circuit: ${kept.length} nodes, ${facts.positions.length} positions across, ${facts.hooks.length} layers upwards`;
-      picture = circuitPicture({ nodes, edges: keptEdges(edges, nodes, kept, facts.hooks.length), numbers: kept, facts, words });
+      const places = `${facts.positions.length} positions across, ${facts.hooks.length} layers upwards`;
+      const words = `Circuit: ${kept.length} nodes, ${places}`;
+      picture = circuitPicture({
+        nodes,
+        edges: keptEdges(edges, nodes, kept, facts.hooks.length),
+        numbers: kept,
+        facts,
+        words,
+      });
       frame.replaceChildren(kept.length ? picture.node : h("p", { class: "saekit-nothing" }, "Nothing is kept."));
     }
     table.querySelector("div").replaceChildren(nodeTable(nodes, kept, facts));
@@ -133,14 +229,38 @@ function render({ model, el }) {
     const { facts, nodes, edges } = state();
     const number = [hovered, focused, chosen()].find((found) => found !== null && found >= 0);
     for (const edge of picture?.node.querySelectorAll(".saekit-edge") ?? [])
-      edge.classList.toggle("saekit-edge-near", number !== undefined && [edge.dataset.source, edge.dataset.target].includes(String(number)));
+      edge.classList.toggle(
+        "saekit-edge-near",
+        number !== undefined && [edge.dataset.source, edge.dataset.target].includes(String(number)),
+      );
     if (number === undefined || !nodes[number]) {
       const value = model.get("value");
-      const outside = value && nodes.length ? `Feature ${value[2]} of ${value[0]} at ${value[1]} is not among the nodes of this picture.` : "";
-      return card.replaceChildren(h("p", { class: "saekit-faint" }, outside || "Point at a node, or walk over them with the arrow keys, to read what it is; click or press Enter to select it."));
+      const outside =
+        value && nodes.length
+          ? `Feature ${value[2]} of ${value[0]} at ${value[1]} is not among the nodes of this picture.`
+          : "";
+      return card.replaceChildren(
+        h(
+          "p",
+          { class: "saekit-faint" },
+          outside ||
+            "Point at a node, or walk over them with the arrow keys, to read what it is; " +
+              "click or press Enter to select it.",
+        ),
+      );
     }
     const shown = keptEdges(edges, nodes, [...nodes.keys()], facts.hooks.length);
-    card.replaceChildren(...nodeCard({ node: nodes[number], number, nodes, edges: shown, facts, contexts: model.get("_contexts"), kept: numbers().includes(number) }));
+    card.replaceChildren(
+      ...nodeCard({
+        node: nodes[number],
+        number,
+        nodes,
+        edges: shown,
+        facts,
+        contexts: model.get("_contexts"),
+        kept: numbers().includes(number),
+      }),
+    );
   }
 
   const numberAt = (event) => event.target.closest?.("[role=option]")?.saekitNumber ?? null;
@@ -179,7 +299,12 @@ function render({ model, el }) {
     const kept = numbers();
     if (event.key === "Enter" || event.key === " ") select(at);
     else {
-      const next = nextNode(event.key, kept.indexOf(at), kept.map((i) => model.get("_nodes")[i]), picture.places);
+      const next = nextNode(
+        event.key,
+        kept.indexOf(at),
+        kept.map((i) => model.get("_nodes")[i]),
+        picture.places,
+      );
       if (next === null) return;
       picture.options[next].focus();
     }

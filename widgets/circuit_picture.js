@@ -38,7 +38,14 @@ export function layoutCircuit(kept, layers, positions) {
       nodes[number] = [x, from + tall / 2 + (down - (rows - 1) / 2) * row];
     });
   }
-  return { width: left + wide * positions + gap, height: y + foot, nodes, bands, columns, output: [left + (wide * positions) / 2, top / 2] };
+  return {
+    width: left + wide * positions + gap,
+    height: y + foot,
+    nodes,
+    bands,
+    columns,
+    output: [left + (wide * positions) / 2, top / 2],
+  };
 }
 
 /** Numbers of the nodes in a circuit of `size` features, with the error nodes where they are kept. */
@@ -53,7 +60,7 @@ export function keptEdges(edges, nodes, numbers, layers) {
   const kept = new Set(numbers);
   const inner = edges.filter(([source, target]) => kept.has(source) && kept.has(target));
   const last = numbers.filter((i) => nodes[i].layer === layers - 1).map((i) => [i, null, nodes[i].effect]);
-  return [...inner, ...last].sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
+  return [...inner, ...last].toSorted((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
 }
 
 /** The area of a node follows its effect. */
@@ -89,8 +96,13 @@ export function shortHook(hook) {
  * up and down to the nearest node of the next layer that has any, Home and End to the ends of the layer.
  */
 export function nextNode(key, at, kept, places) {
-  const inLayer = (layer) => kept.map((_, i) => i).filter((i) => kept[i].layer === layer)
-    .sort((a, b) => kept[a].position - kept[b].position || places[a][1] - places[b][1] || places[a][0] - places[b][0]);
+  const inLayer = (layer) =>
+    kept
+      .map((_, i) => i)
+      .filter((i) => kept[i].layer === layer)
+      .toSorted(
+        (a, b) => kept[a].position - kept[b].position || places[a][1] - places[b][1] || places[a][0] - places[b][0],
+      );
   if (!kept[at]) return null;
   const here = inLayer(kept[at].layer);
   const along = here.indexOf(at);
@@ -117,23 +129,38 @@ export function shareText(value) {
 
 /** What faithfulness refers to, in a sentence. */
 export function measuredWords(facts, levels) {
-  const on = `Measured on ${grouped(facts.prompts)} prompts${facts.same_prompts ? ", those by which the circuit was found" : ""}`;
+  const same = facts.same_prompts ? ", those by which the circuit was found" : "";
+  const on = `Measured on ${grouped(facts.prompts)} prompts${same}`;
   if (levels?.model === undefined) return `${on}.`;
-  return `${on}: logit difference ${signed(levels.model)} of the model (1), ${signed(levels.nothing)} with nothing kept (0).`;
+  const ends = `${signed(levels.model)} of the model (1), ${signed(levels.nothing)} with nothing kept (0)`;
+  return `${on}: logit difference ${ends}.`;
 }
 
 /** How much of the gap the effects of each layer account for. */
 export function accountedWords(facts) {
   if (!facts.accounted) return "";
-  const shares = facts.hooks.map((hook, i) => `${shortHook(hook)} ${facts.accounted[i] === null ? "–" : `${Math.round(100 * facts.accounted[i])} %`}`);
-  return `Effects are first-order estimates, mean of ${grouped(facts.pairs)} pairs; errors and other positions included they account for ${shares.join(", ")} of the gap of ${signed(facts.gap)} logits between clean and corrupted prompts.`;
+  const shares = facts.hooks.map(
+    (hook, i) =>
+      `${shortHook(hook)} ${facts.accounted[i] === null ? "–" : `${Math.round(100 * facts.accounted[i])} %`}`,
+  );
+  return (
+    `Effects are first-order estimates, mean of ${grouped(facts.pairs)} pairs; ` +
+    `errors and other positions included they account for ${shares.join(", ")} ` +
+    `of the gap of ${signed(facts.gap)} logits between clean and corrupted prompts.`
+  );
 }
 
 /** The strongest edges at a node: {from: [[number, weight]], to: [[number, weight]]}; a target null is the output. */
 export function edgesAt(edges, number, most = 4) {
   return {
-    from: edges.filter(([, target]) => target === number).slice(0, most).map(([source, , weight]) => [source, weight]),
-    to: edges.filter(([source]) => source === number).slice(0, most).map(([, target, weight]) => [target, weight]),
+    from: edges
+      .filter(([, target]) => target === number)
+      .slice(0, most)
+      .map(([source, , weight]) => [source, weight]),
+    to: edges
+      .filter(([source]) => source === number)
+      .slice(0, most)
+      .map(([, target, weight]) => [target, weight]),
   };
 }
 
@@ -141,7 +168,10 @@ export function edgesAt(edges, number, most = 4) {
 export function nodeOfValue(value, nodes, facts) {
   if (!value) return -1;
   const [hook, position, feature] = value;
-  return nodes.findIndex((node) => facts.hooks[node.layer] === hook && facts.positions[node.position] === position && node.feature === feature);
+  return nodes.findIndex(
+    (node) =>
+      facts.hooks[node.layer] === hook && facts.positions[node.position] === position && node.feature === feature,
+  );
 }
 
 /** The value that names a node. */
@@ -151,12 +181,17 @@ export function valueOfNode(node, facts) {
 
 /** Points of the curve of one kind of errors, by size. */
 export function curvePoints(measured, errors) {
-  return measured.filter((point) => point.errors === errors && point.faithfulness !== null).sort((a, b) => a.size - b.size);
+  return measured
+    .filter((point) => point.errors === errors && point.faithfulness !== null)
+    .toSorted((a, b) => a.size - b.size);
 }
 
 /** The curve in a sentence, for those who do not see it. */
 export function curveText(points, errors) {
-  const said = points.map(({ size, faithfulness, completeness }) => `${grouped(size)} features ${shareText(faithfulness)} and ${shareText(completeness)}`);
+  const said = points.map(
+    ({ size, faithfulness, completeness }) =>
+      `${grouped(size)} features ${shareText(faithfulness)} and ${shareText(completeness)}`,
+  );
   return `Faithfulness and completeness by number of features, errors ${errors}: ${said.join("; ")}`;
 }
 
@@ -175,7 +210,8 @@ export function circuitRecord({ facts, nodes, edges, size, errors, measured }) {
     faithfulness: point?.faithfulness ?? null,
     completeness: point?.completeness ?? null,
     nodes: kept.map((i) => ({ node: named(i), effect: nodes[i].effect })),
-    edges: edges.filter(([source, target]) => kept.includes(source) && kept.includes(target))
+    edges: edges
+      .filter(([source, target]) => kept.includes(source) && kept.includes(target))
       .map(([source, target, weight]) => ({ source: named(source), target: named(target), weight })),
   };
 }

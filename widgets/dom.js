@@ -29,10 +29,14 @@ export function guardKeys(node) {
   });
 }
 
-/** One token: shade by value / scale, exact token and value in the tooltip and for screen readers; a dim one is not shaded. */
+/**
+ * One token: shade by value / scale, exact token and value in the tooltip and for screen readers.
+ * A dim one is not shaded.
+ */
 export function tokenCell(cell, scale, { dim = false } = {}) {
   const shade = scale > 0 && !dim ? Math.min(1, Math.max(0, cell.value / scale)) : 0;
   const pieces = cell.to - cell.from > 1 ? `, ${cell.to - cell.from} pieces` : "";
+  const leftOut = dim ? ", left out of the statistics" : "";
   const node = h(
     "span",
     {
@@ -41,7 +45,7 @@ export function tokenCell(cell, scale, { dim = false } = {}) {
       dir: "auto",
       tabindex: -1,
       "aria-selected": "false",
-      "aria-label": `${spoken(cell.text)}, activation ${sig(cell.value)}${pieces}${dim ? ", left out of the statistics" : ""}`,
+      "aria-label": `${spoken(cell.text)}, activation ${sig(cell.value)}${pieces}${leftOut}`,
       title: `${JSON.stringify(cell.text)}  ${sig(cell.value, 4)}${pieces}`,
     },
     visible(cell.text),
@@ -56,7 +60,11 @@ export function tokenCell(cell, scale, { dim = false } = {}) {
  * `onselect(cell, node)` hears of every choice. Cells may stand in nested elements.
  */
 export function tokenStrip(label, content, { onselect, tabbable = true }) {
-  const list = h("div", { class: "saekit-strip", role: "listbox", "aria-orientation": "horizontal", "aria-label": label, dir: "ltr" }, ...content);
+  const list = h(
+    "div",
+    { class: "saekit-strip", role: "listbox", "aria-orientation": "horizontal", "aria-label": label, dir: "ltr" },
+    ...content,
+  );
   const options = () => [...list.querySelectorAll("[role=option]")];
   const first = () => list.querySelector("[data-saekit-first]") ?? list.querySelector("[role=option]");
   const choose = (node, quietly) => {
@@ -104,10 +112,16 @@ export function histogramFigure(histogram, total) {
         "g",
         {},
         svg("line", { class: "saekit-grid", x1: left, x2: width, y1: y, y2: y }),
-        svg("text", { x: left - 6, y: y + 3.5, "text-anchor": "end" }, count >= 1000 ? `${count / 1000}k` : String(count)),
+        svg(
+          "text",
+          { x: left - 6, y: y + 3.5, "text-anchor": "end" },
+          count >= 1000 ? `${count / 1000}k` : String(count),
+        ),
       ),
     ),
-    ...bars.map((bar) => svg("rect", { class: "saekit-bar", x: left + bar.x, y: bar.y, width: bar.width, height: bar.height })),
+    ...bars.map((bar) =>
+      svg("rect", { class: "saekit-bar", x: left + bar.x, y: bar.y, width: bar.width, height: bar.height }),
+    ),
     svg("line", { class: "saekit-axis", x1: left, x2: width, y1: height, y2: height }),
     svg("text", { x: left, y: height + 14 }, sig(histogram.edges[0])),
     svg("text", { x: width, y: height + 14, "text-anchor": "end" }, sig(histogram.edges.at(-1))),
@@ -121,7 +135,11 @@ export function logitTable(caption, rows, scale, kind) {
     "table",
     { class: `saekit-logits saekit-${kind}` },
     h("caption", {}, caption),
-    h("thead", { class: "saekit-unseen" }, h("tr", {}, h("th", { scope: "col" }, "token"), h("th", { scope: "col" }, "logit"))),
+    h(
+      "thead",
+      { class: "saekit-unseen" },
+      h("tr", {}, h("th", { scope: "col" }, "token"), h("th", { scope: "col" }, "logit")),
+    ),
     h(
       "tbody",
       {},

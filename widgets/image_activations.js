@@ -25,7 +25,13 @@ function render({ model, el }) {
     drawChoice(); // a feature that was refused (an exported page) leaves number and slider as they were
   };
   const choose = chooser(model, go, { searches: false, keyHelp: IMAGE_KEYS });
-  const slider = h("input", { type: "range", class: "saekit-slide", min: 0, step: 1, "aria-label": "Place of the feature in the walk" });
+  const slider = h("input", {
+    type: "range",
+    class: "saekit-slide",
+    min: 0,
+    step: 1,
+    "aria-label": "Place of the feature in the walk",
+  });
   slider.addEventListener("input", () => go(float32(model.get("_walk"))[slider.value]));
   const alertLine = h("p", { class: "saekit-error", role: "alert" });
   const head = h("header", { class: "saekit-head" });
@@ -38,7 +44,14 @@ function render({ model, el }) {
   root.append(choose.node, slider, alertLine, head, status, h("div", { class: "saekit-columns" }, main, side));
   guardKeys(root);
   root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select") || !choose.press(event.key)) return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.target.closest("input, select") ||
+      !choose.press(event.key)
+    )
+      return;
     event.preventDefault();
   });
   el.append(root);
@@ -69,7 +82,8 @@ function render({ model, el }) {
     drawChoice();
     drawImage();
     // A focus that falls to the page would hand the next key to JupyterLab's command mode.
-    if (within) (main.querySelector("[role=option][tabindex='0']") ?? head.querySelector("h2")).focus({ preventScroll: true });
+    if (within)
+      (main.querySelector("[role=option][tabindex='0']") ?? head.querySelector("h2")).focus({ preventScroll: true });
   }
 
   /** With the card that is drawn: a card and its image come in one message, the image's event sometimes first. */
@@ -114,7 +128,11 @@ function header(card, facts) {
       "dl",
       { class: "saekit-facts" },
       fact("density", percent(card.density), `active on ${grouped(card.count)} of ${grouped(facts.n_patches)} patches`),
-      fact("images", `${grouped(card.images)} of ${grouped(facts.n_images)}`, "images with the feature active on some patch"),
+      fact(
+        "images",
+        `${grouped(card.images)} of ${grouped(facts.n_images)}`,
+        "images with the feature active on some patch",
+      ),
       fact("active patches", grouped(card.count)),
       fact("mean active", sig(card.mean), "mean activation where it is active"),
       fact("max", sig(card.max)),
@@ -125,7 +143,8 @@ function header(card, facts) {
 }
 
 function nothing(facts) {
-  const words = `This feature is dead: it was never active on ${grouped(facts.n_patches)} patches of ${grouped(facts.n_images)} images, so there are no examples.`;
+  const seen = `${grouped(facts.n_patches)} patches of ${grouped(facts.n_images)} images`;
+  const words = `This feature is dead: it was never active on ${seen}, so there are no examples.`;
   return h("p", { class: "saekit-nothing" }, words);
 }
 
@@ -136,9 +155,16 @@ function gallery(card, facts, onselect) {
     if (!group.rows.length) continue;
     const title = groupTitle(group, card.max);
     list.append(
-      h("div", { role: "group", "aria-label": title, class: "saekit-group" },
+      h(
+        "div",
+        { role: "group", "aria-label": title, class: "saekit-group" },
         h("h4", { "aria-hidden": "true" }, title),
-        h("div", { class: `saekit-gallery saekit-gallery-${group.kind}`, role: "presentation" }, ...group.rows.map((row) => thumbnail(card, facts, row)))),
+        h(
+          "div",
+          { class: `saekit-gallery saekit-gallery-${group.kind}`, role: "presentation" },
+          ...group.rows.map((row) => thumbnail(card, facts, row)),
+        ),
+      ),
     );
   }
   const options = [...list.querySelectorAll("[role=option]")];
@@ -155,7 +181,10 @@ function gallery(card, facts, onselect) {
   list.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = options.indexOf(event.target);
-    const next = event.key === "ArrowUp" || event.key === "ArrowDown" ? lineOn(options, at, event.key === "ArrowDown" ? 1 : -1) : step(event.key, at, options.length);
+    const next =
+      event.key === "ArrowUp" || event.key === "ArrowDown"
+        ? lineOn(options, at, event.key === "ArrowDown" ? 1 : -1)
+        : step(event.key, at, options.length);
     if (at < 0 || next === null) return;
     event.preventDefault();
     enter(options[next]);
@@ -163,8 +192,18 @@ function gallery(card, facts, onselect) {
   return h(
     "section",
     { class: "saekit-examples", "aria-label": "Examples" },
-    h("div", { class: "saekit-heading" }, h("h3", {}, "Images"),
-      h("p", { class: "saekit-quiet saekit-scale" }, h("span", { class: "saekit-ramp", "aria-hidden": "true" }), `shade = activation / ${sig(card.max)}, this feature's maximum; below each image ${card.classes.length ? "its strongest activation and its class" : "its strongest activation"}`)),
+    h(
+      "div",
+      { class: "saekit-heading" },
+      h("h3", {}, "Images"),
+      h(
+        "p",
+        { class: "saekit-quiet saekit-scale" },
+        h("span", { class: "saekit-ramp", "aria-hidden": "true" }),
+        `shade = activation / ${sig(card.max)}, this feature's maximum; ` +
+          `below each image its strongest activation${card.classes.length ? " and its class" : ""}`,
+      ),
+    ),
     list,
   );
 }
@@ -172,7 +211,9 @@ function gallery(card, facts, onselect) {
 /** The option nearest in the line above or below, by where they are drawn. */
 function lineOn(options, at, by) {
   const boxes = options.map((option) => option.getBoundingClientRect());
-  const beyond = boxes.map((box, i) => ({ i, away: by * (box.top - boxes[at].top), aside: Math.abs(box.left - boxes[at].left) })).filter(({ away }) => away > 1);
+  const beyond = boxes
+    .map((box, i) => ({ i, away: by * (box.top - boxes[at].top), aside: Math.abs(box.left - boxes[at].left) }))
+    .filter(({ away }) => away > 1);
   if (!beyond.length) return at;
   const nearest = Math.min(...beyond.map(({ away }) => away));
   return beyond.filter(({ away }) => away < nearest + 1).reduce((best, one) => (one.aside < best.aside ? one : best)).i;
@@ -191,7 +232,12 @@ function thumbnail(card, facts, row) {
     "div",
     { class: "saekit-thumbnail", role: "option", tabindex: -1, "aria-selected": "false", "aria-label": words },
     picture(arrays, facts, card.max),
-    h("span", { class: "saekit-below" }, h("span", { class: "saekit-value" }, aligned(row.value, card.max)), row.label ? h("span", { class: "saekit-class", dir: "auto", title: row.label }, row.label) : null),
+    h(
+      "span",
+      { class: "saekit-below" },
+      h("span", { class: "saekit-value" }, aligned(row.value, card.max)),
+      row.label ? h("span", { class: "saekit-class", dir: "auto", title: row.label }, row.label) : null,
+    ),
   );
   node.saekitRow = row;
   return node;
@@ -203,8 +249,18 @@ function large(card, facts, row) {
   const at = strongestPatch(arrays.values);
   return [
     h("h3", {}, `Image ${row.image}`),
-    h("p", { class: "saekit-quiet" }, row.label ? h("bdi", {}, row.label) : null, `${row.label ? " · " : ""}strongest ${sig(row.value, 4)} at ${placeOf(at, columns)}`),
-    h("div", { class: "saekit-large" }, picture(arrays, facts, card.max), columns <= MOST_COLUMNS ? patchTable("activation of each patch", arrays.values, columns, card.max) : null),
+    h(
+      "p",
+      { class: "saekit-quiet" },
+      row.label ? h("bdi", {}, row.label) : null,
+      `${row.label ? " · " : ""}strongest ${sig(row.value, 4)} at ${placeOf(at, columns)}`,
+    ),
+    h(
+      "div",
+      { class: "saekit-large" },
+      picture(arrays, facts, card.max),
+      columns <= MOST_COLUMNS ? patchTable("activation of each patch", arrays.values, columns, card.max) : null,
+    ),
   ];
 }
 
@@ -213,19 +269,43 @@ function panels(card, facts) {
   const made = [];
   if (card.classes.length)
     made.push(
-      h("section", { "aria-label": "Classes" }, h("h3", {}, "Classes"), h("p", { class: "saekit-quiet" }, "share of each class's images on which it is active"),
-        h("table", { class: "saekit-classes" }, h("tbody", {}, ...card.classes.map(([label, active, images]) => classRow(label, active, images))))),
+      h(
+        "section",
+        { "aria-label": "Classes" },
+        h("h3", {}, "Classes"),
+        h("p", { class: "saekit-quiet" }, "share of each class's images on which it is active"),
+        h(
+          "table",
+          { class: "saekit-classes" },
+          h("tbody", {}, ...card.classes.map(([label, active, images]) => classRow(label, active, images))),
+        ),
+      ),
     );
   const places = float32(card.places);
   if (facts.grid[1] <= MOST_COLUMNS)
     made.push(
-      h("section", { "aria-label": "Places" }, h("h3", {}, "Places"),
-        patchTable("share of all images on which each patch is active", places, facts.grid[1], Math.max(...places), percent)),
+      h(
+        "section",
+        { "aria-label": "Places" },
+        h("h3", {}, "Places"),
+        patchTable(
+          "share of all images on which each patch is active",
+          places,
+          facts.grid[1],
+          Math.max(...places),
+          percent,
+        ),
+      ),
     );
   if (card.histogram)
     made.push(
-      h("section", { "aria-label": "Histogram of activations" }, h("h3", {}, "Activations"), h("p", { class: "saekit-quiet" }, "how often each value occurs, log count"),
-        histogramFigure(card.histogram, card.count)),
+      h(
+        "section",
+        { "aria-label": "Histogram of activations" },
+        h("h3", {}, "Activations"),
+        h("p", { class: "saekit-quiet" }, "how often each value occurs, log count"),
+        histogramFigure(card.histogram, card.count),
+      ),
     );
   return made;
 }

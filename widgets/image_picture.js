@@ -26,7 +26,12 @@ export function strongestPatch(values) {
 /** Grey values as RGBA: light by value, or dark by value where they are ink on paper. */
 export function greys(pixels, ink) {
   const rgba = new Uint8ClampedArray(4 * pixels.length);
-  pixels.forEach((value, i) => rgba.set([0, 1, 2, 3].map((c) => (c === 3 ? 255 : ink ? 255 - value : value)), 4 * i));
+  pixels.forEach((value, i) =>
+    rgba.set(
+      [0, 1, 2, 3].map((c) => (c === 3 ? 255 : ink ? 255 - value : value)),
+      4 * i,
+    ),
+  );
   return rgba;
 }
 
@@ -35,14 +40,21 @@ export function picture({ values, pixels }, facts, scale) {
   const [rows, columns] = facts.pixels;
   const canvas = h("canvas", { width: columns, height: rows, "aria-hidden": "true" });
   canvas.getContext("2d").putImageData(new ImageData(greys(pixels, facts.ink), columns, rows), 0, 0);
-  const patches = h("span", { class: "saekit-patches", "aria-hidden": "true" }, ...shades(values, facts.grid[1], scale));
+  const patches = h(
+    "span",
+    { class: "saekit-patches", "aria-hidden": "true" },
+    ...shades(values, facts.grid[1], scale),
+  );
   patches.style.gridTemplate = `repeat(${facts.grid[0]}, 1fr) / repeat(${facts.grid[1]}, 1fr)`;
   return h("span", { class: "saekit-picture" }, canvas, patches);
 }
 
 function shades(values, columns, scale) {
   return Array.from(values, (value, i) => {
-    const patch = h("span", { class: value > 0 ? "saekit-patch saekit-patch-on" : "saekit-patch", title: `${placeOf(i, columns)}: ${sig(value, 4)}` });
+    const patch = h("span", {
+      class: value > 0 ? "saekit-patch saekit-patch-on" : "saekit-patch",
+      title: `${placeOf(i, columns)}: ${sig(value, 4)}`,
+    });
     patch.style.setProperty("--saekit-shade", shadeOf(value, scale));
     return patch;
   });
@@ -57,11 +69,15 @@ export function patchTable(caption, values, columns, scale, write = (value) => a
   const rows = [];
   for (let start = 0; start < values.length; start += columns)
     rows.push(
-      h("tr", {}, ...Array.from(values.slice(start, start + columns), (value) => {
-        const cell = h("td", { class: value > 0 ? "saekit-patch-on" : "" }, value > 0 ? write(value) : "0");
-        cell.style.setProperty("--saekit-shade", shadeOf(value, scale));
-        return cell;
-      })),
+      h(
+        "tr",
+        {},
+        ...Array.from(values.slice(start, start + columns), (value) => {
+          const cell = h("td", { class: value > 0 ? "saekit-patch-on" : "" }, value > 0 ? write(value) : "0");
+          cell.style.setProperty("--saekit-shade", shadeOf(value, scale));
+          return cell;
+        }),
+      ),
     );
   return h("table", { class: "saekit-patch-table" }, h("caption", {}, caption), h("tbody", {}, ...rows));
 }

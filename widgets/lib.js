@@ -76,7 +76,11 @@ export function mergePieces(tokens, values) {
 export function around(cells, peak, side) {
   const found = cells.findIndex((cell) => cell.from <= peak && peak < cell.to);
   const at = Math.max(0, found);
-  return { before: cells.slice(Math.max(0, at - side), at), peak: cells.slice(at, at + 1), after: cells.slice(at + 1, at + 1 + side) };
+  return {
+    before: cells.slice(Math.max(0, at - side), at),
+    peak: cells.slice(at, at + 1),
+    after: cells.slice(at + 1, at + 1 + side),
+  };
 }
 
 /** Next index for an arrow, Home or End key, or null when the key is not ours. */
@@ -100,7 +104,10 @@ export function strongest(features, strengths, k, from, to) {
   const best = new Map();
   for (let i = from * k; i < Math.min(to * k, features.length); i++)
     if (strengths[i] > 0) best.set(features[i], Math.max(strengths[i], best.get(features[i]) ?? 0));
-  return [...best].map(([feature, value]) => ({ feature, value })).sort((a, b) => b.value - a.value || a.feature - b.feature).slice(0, k);
+  return [...best]
+    .map(([feature, value]) => ({ feature, value }))
+    .toSorted((a, b) => b.value - a.value || a.feature - b.feature)
+    .slice(0, k);
 }
 
 /** Bars of a histogram with a logarithmic count axis, in a box of width × height: {x, width, y, height, count}. */
@@ -123,7 +130,8 @@ export function logTop(most) {
 export function logTicks(counts, height) {
   const most = Math.max(1, ...counts);
   const ticks = [];
-  for (let count = 1; count <= most; count *= 10) ticks.push({ count, y: height - (height * Math.log10(1 + count)) / logTop(most) });
+  for (let count = 1; count <= most; count *= 10)
+    ticks.push({ count, y: height - (height * Math.log10(1 + count)) / logTop(most) });
   return ticks;
 }
 

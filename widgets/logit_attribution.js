@@ -1,8 +1,23 @@
-// The logit attribution view: the question on top, then what the model says, the bars, the item pointed at, the picture.
+// The logit attribution view: the question on top, then what the model says, the bars, the item in focus, the picture.
 import { float32, signed, visible } from "./lib.js";
 import { download, guardKeys, h } from "./dom.js";
 import { shortHook } from "./circuit_picture.js";
-import { METHOD_WORDS, SLOW_METHODS, agreementWords, attributionRecord, barsCsv, baselineWords, isCurrent, nextCell, pictureWords, promptHint, readingName, selectedItem, staleWords, toggled } from "./logit_attribution_data.js";
+import {
+  METHOD_WORDS,
+  SLOW_METHODS,
+  agreementWords,
+  attributionRecord,
+  barsCsv,
+  baselineWords,
+  isCurrent,
+  nextCell,
+  pictureWords,
+  promptHint,
+  readingName,
+  selectedItem,
+  staleWords,
+  toggled,
+} from "./logit_attribution_data.js";
 import { attributionGrid, barTable, itemCard, predictionTable } from "./logit_attribution_draw.js";
 
 const PAUSE = 250; // ms without a key before a text is sent
@@ -15,11 +30,28 @@ function render({ model, el }) {
   };
   const live = model.get("_has_kernel");
   const fields = Object.fromEntries(FIELDS.map((name) => [name, textField(name)]));
-  const chooser = (name, label, options) => h("select", { "aria-label": label, disabled: !live && name !== "method", onchange: (event) => put(name, event.target.value) }, ...options.map(([value, words]) => h("option", { value }, words)));
+  const chooser = (name, label, options) =>
+    h(
+      "select",
+      { "aria-label": label, disabled: !live && name !== "method", onchange: (event) => put(name, event.target.value) },
+      ...options.map(([value, words]) => h("option", { value }, words)),
+    );
   const method = chooser("method", "Method", Object.entries(METHOD_WORDS));
-  const baseline = chooser("baseline", "Compared with", [["zero", "all features at zero"], ["mean", "their means over the prompt"], ["corrupted", "another prompt"]]);
-  const hook = chooser("hook", "Layer", model.get("_facts").hooks.map((name) => [name, shortHook(name)]));
-  const go = h("button", { type: "button", class: "saekit-go", onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts") });
+  const baseline = chooser("baseline", "Compared with", [
+    ["zero", "all features at zero"],
+    ["mean", "their means over the prompt"],
+    ["corrupted", "another prompt"],
+  ]);
+  const hook = chooser(
+    "hook",
+    "Layer",
+    model.get("_facts").hooks.map((name) => [name, shortHook(name)]),
+  );
+  const go = h("button", {
+    type: "button",
+    class: "saekit-go",
+    onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"),
+  });
   const press = (counter) => put(counter, model.get(counter) + 1);
   const compared = h("label", {}, h("span", {}, "compared with "), baseline);
   const doing = h("span", { class: "saekit-faint", role: "status" });
@@ -34,12 +66,54 @@ function render({ model, el }) {
   const root = h(
     "section",
     { class: "saekit-panel saekit-attribution", "aria-label": "Logit attribution" },
-    h("div", { class: "saekit-attribution-head" }, h("h2", {}, "Logit attribution"), h("p", { class: "saekit-faint" }, model.get("_facts").model),
-      h("span", { class: "saekit-exports" }, h("button", { type: "button", onclick: () => download("attribution.csv", "text/csv", barsCsv(model.get("_shown"))) }, "Save CSV"),
-        h("button", { type: "button", onclick: () => download("attribution.json", "application/json", JSON.stringify(attributionRecord(model.get("_shown"), values(), model.get("_outcome")), null, 1)) }, "Save JSON"))),
-    h("div", { class: "saekit-question" }, fields.prompt.node, h("div", { class: "saekit-tokens" }, fields.answer.node, fields.foil.node)),
-    h("div", { class: "saekit-choices" }, h("label", {}, "method ", method), model.get("_facts").hooks.length > 1 ? h("label", {}, "layer ", hook) : null, compared, go, doing),
-    fields.corrupted.node, alert, stale, status, body,
+    h(
+      "div",
+      { class: "saekit-attribution-head" },
+      h("h2", {}, "Logit attribution"),
+      h("p", { class: "saekit-faint" }, model.get("_facts").model),
+      h(
+        "span",
+        { class: "saekit-exports" },
+        h(
+          "button",
+          { type: "button", onclick: () => download("attribution.csv", "text/csv", barsCsv(model.get("_shown"))) },
+          "Save CSV",
+        ),
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () =>
+              download(
+                "attribution.json",
+                "application/json",
+                JSON.stringify(attributionRecord(model.get("_shown"), values(), model.get("_outcome")), null, 1),
+              ),
+          },
+          "Save JSON",
+        ),
+      ),
+    ),
+    h(
+      "div",
+      { class: "saekit-question" },
+      fields.prompt.node,
+      h("div", { class: "saekit-tokens" }, fields.answer.node, fields.foil.node),
+    ),
+    h(
+      "div",
+      { class: "saekit-choices" },
+      h("label", {}, "method ", method),
+      model.get("_facts").hooks.length > 1 ? h("label", {}, "layer ", hook) : null,
+      compared,
+      go,
+      doing,
+    ),
+    fields.corrupted.node,
+    alert,
+    stale,
+    status,
+    body,
   );
   guardKeys(root);
   el.append(root);
@@ -47,12 +121,25 @@ function render({ model, el }) {
 
   /** A text box that is sent once the typing pauses, with its own place for what is wrong with it. */
   function textField(name) {
-    const words = { prompt: "prompt", answer: "answer", foil: "foil (empty: none)", corrupted: "prompt to compare with" }[name];
+    const words = {
+      prompt: "prompt",
+      answer: "answer",
+      foil: "foil (empty: none)",
+      corrupted: "prompt to compare with",
+    }[name];
     const long = name === "prompt" || name === "corrupted";
     const id = `saekit-${Math.random().toString(36).slice(2)}`;
     const wrong = h("p", { class: "saekit-alert", id, role: "alert" });
     const read = h("span", { class: "saekit-faint saekit-read", "aria-hidden": "true" });
-    const box = h(long ? "textarea" : "input", { rows: long ? 2 : null, type: long ? null : "text", spellcheck: "false", autocomplete: "off", dir: "auto", "aria-label": words, readonly: !live });
+    const box = h(long ? "textarea" : "input", {
+      rows: long ? 2 : null,
+      type: long ? null : "text",
+      spellcheck: "false",
+      autocomplete: "off",
+      dir: "auto",
+      "aria-label": words,
+      readonly: !live,
+    });
     let timer = null;
     const send = () => {
       clearTimeout(timer);
@@ -70,7 +157,13 @@ function render({ model, el }) {
       read.textContent = long ? "" : visible(box.value);
       hint.textContent = long ? promptHint(box.value) : "";
     };
-    const node = h("div", { class: `saekit-field saekit-field-${name}` }, h("label", {}, h("span", {}, words), read, box), hint, wrong);
+    const node = h(
+      "div",
+      { class: `saekit-field saekit-field-${name}` },
+      h("label", {}, h("span", {}, words), read, box),
+      hint,
+      wrong,
+    );
     const draw = () => {
       if (timer === null && box.value !== model.get(name)) box.value = model.get(name);
       tell();
@@ -85,7 +178,10 @@ function render({ model, el }) {
   }
 
   const values = () => float32(model.get("_shown").picture);
-  const asked = () => Object.fromEntries(["prompt", "answer", "foil", "baseline", "corrupted", "hook"].map((name) => [name, model.get(name)]));
+  const asked = () =>
+    Object.fromEntries(
+      ["prompt", "answer", "foil", "baseline", "corrupted", "hook"].map((name) => [name, model.get(name)]),
+    );
   const chosen = () => selectedItem(model.get("value"), model.get("_shown").asked?.hook);
   const select = ({ feature, position }) => put("value", [model.get("_shown").asked.hook, position, feature]);
   const tick = live ? (feature) => put("ablated", toggled(model.get("ablated"), feature)) : null;
@@ -116,7 +212,8 @@ function render({ model, el }) {
     // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
     go.setAttribute("aria-disabled", String(!kind));
     go.hidden = !live;
-    doing.textContent = busy && SLOW_METHODS.includes(model.get("method")) ? `${model.get("_doing") || "at work"} …` : "";
+    doing.textContent =
+      busy && SLOW_METHODS.includes(model.get("method")) ? `${model.get("_doing") || "at work"} …` : "";
   }
 
   function drawSays() {
@@ -140,9 +237,18 @@ function render({ model, el }) {
       bars,
       [
         h("h3", {}, h("bdi", {}, readingName(shown.asked)), ` = ${signed(shown.reading)}`),
-        h("p", { class: "saekit-faint" }, `${what}, by ${METHOD_WORDS[shown.method]}: ${baselineWords(shown.asked, shown.method)}`),
+        h(
+          "p",
+          { class: "saekit-faint" },
+          `${what}, by ${METHOD_WORDS[shown.method]}: ${baselineWords(shown.asked, shown.method)}`,
+        ),
         h("div", { class: "saekit-table-frame" }, barTable(shown, { ticked: model.get("ablated"), tick, select })),
-        h("p", { class: "saekit-check" }, h("span", { class: "saekit-verdict", "aria-hidden": "true" }, shown.exact ? "✓" : "≠"), ` ${shown.check}`),
+        h(
+          "p",
+          { class: "saekit-check" },
+          h("span", { class: "saekit-verdict", "aria-hidden": "true" }, shown.exact ? "✓" : "≠"),
+          ` ${shown.check}`,
+        ),
         h("p", { class: "saekit-faint saekit-agreement" }, agreementWords(shown.method, model.get("_agreement"))),
       ],
       sameAgain,
@@ -154,7 +260,8 @@ function render({ model, el }) {
   function sameAgain(focused) {
     const row = focused.closest("tr");
     const { feature, position, kind } = row?.dataset ?? {};
-    return `tr[data-feature="${feature}"][data-position="${position}"][data-kind="${kind}"] ${focused.matches("input") ? "input" : "button"}`;
+    const control = focused.matches("input") ? "input" : "button";
+    return `tr[data-feature="${feature}"][data-position="${position}"][data-kind="${kind}"] ${control}`;
   }
 
   function drawPicture() {
@@ -163,7 +270,15 @@ function render({ model, el }) {
     const words = pictureWords(shown.method);
     const made = attributionGrid(shown, values(), model.get("_contexts"), words);
     cells = made.cells;
-    redraw(grid, [h("h3", {}, "Where in the prompt"), h("p", { class: "saekit-faint" }, words), h("div", { class: "saekit-table-frame" }, made.node)], () => "[aria-selected=true]");
+    redraw(
+      grid,
+      [
+        h("h3", {}, "Where in the prompt"),
+        h("p", { class: "saekit-faint" }, words),
+        h("div", { class: "saekit-table-frame" }, made.node),
+      ],
+      () => "[aria-selected=true]",
+    );
     drawSelection();
   }
 
@@ -171,7 +286,10 @@ function render({ model, el }) {
     const item = chosen();
     const same = (one) => item !== null && one.feature === item.feature && one.position === item.position;
     const buttons = [...bars.querySelectorAll(".saekit-item")];
-    const at = buttons.map((button) => ({ feature: Number(button.closest("tr").dataset.feature), position: Number(button.closest("tr").dataset.position) }));
+    const at = buttons.map((button) => ({
+      feature: Number(button.closest("tr").dataset.feature),
+      position: Number(button.closest("tr").dataset.position),
+    }));
     const here = at.findIndex(same);
     buttons.forEach((button, i) => {
       button.setAttribute("aria-pressed", String(i === here));
@@ -192,19 +310,42 @@ function render({ model, el }) {
 
   function drawTicks() {
     const ticked = model.get("ablated");
-    for (const box of root.querySelectorAll("input[type=checkbox]")) box.checked = ticked.includes(Number(box.dataset.feature));
+    for (const box of root.querySelectorAll("input[type=checkbox]"))
+      box.checked = ticked.includes(Number(box.dataset.feature));
   }
 
   function drawCard() {
     const shown = model.get("_shown");
     if (!shown.asked) return card.replaceChildren();
     const item = chosen();
-    if (!item) return redraw(card, [h("p", { class: "saekit-faint" }, "Choose a bar or a cell of the picture to read what that feature is.")], () => "p");
-    const row = shown.bars.find((one) => one.feature === item.feature && one.position === item.position && ["feature", "error"].includes(one.kind));
+    if (!item)
+      return redraw(
+        card,
+        [h("p", { class: "saekit-faint" }, "Choose a bar or a cell of the picture to read what that feature is.")],
+        () => "p",
+      );
+    const row = shown.bars.find(
+      (one) =>
+        one.feature === item.feature && one.position === item.position && ["feature", "error"].includes(one.kind),
+    );
     const line = [...shown.features, -1].indexOf(item.feature);
-    const value = row ? row.effect : line < 0 || shown.tokens[item.position] === undefined ? null : values()[line * shown.tokens.length + item.position];
+    const value = row
+      ? row.effect
+      : line < 0 || shown.tokens[item.position] === undefined
+        ? null
+        : values()[line * shown.tokens.length + item.position];
     const indexed = model.get("_facts").indexed.length > 0 && live;
-    redraw(card, itemCard(item, shown, value, { row, contexts: model.get("_contexts"), indexed, ticked: model.get("ablated"), tick }), () => "input");
+    redraw(
+      card,
+      itemCard(item, shown, value, {
+        row,
+        contexts: model.get("_contexts"),
+        indexed,
+        ticked: model.get("ablated"),
+        tick,
+      }),
+      () => "input",
+    );
   }
 
   bars.addEventListener("keydown", (event) => {
@@ -241,7 +382,8 @@ function render({ model, el }) {
     "change:ablated": [drawTicks],
     "change:value": [drawSelection],
   };
-  for (const name of [...FIELDS, "baseline", "hook", "method", "_wrong", "error"]) draws[`change:${name}`] = [drawQuestion];
+  for (const name of [...FIELDS, "baseline", "hook", "method", "_wrong", "error"])
+    draws[`change:${name}`] = [drawQuestion];
   for (const name of ["busy", "_doing"]) draws[`change:${name}`] = [drawState];
   const wired = Object.entries(draws).flatMap(([event, all]) => all.map((draw) => [event, draw]));
   wired.forEach(([event, draw]) => model.on(event, draw));

@@ -1,7 +1,12 @@
 // Of the logit attribution view, what needs no page: words, scales, moves over the picture, what is exported.
-import { grouped, percent, signed, visible } from "./lib.js";
+import { grouped, percent, visible } from "./lib.js";
 
-export const METHOD_WORDS = { direct: "direct", patching: "attribution patching", "integrated gradients": "integrated gradients", exact: "exact patching" };
+export const METHOD_WORDS = {
+  direct: "direct",
+  patching: "attribution patching",
+  "integrated gradients": "integrated gradients",
+  exact: "exact patching",
+};
 export const SLOW_METHODS = ["integrated gradients", "exact"];
 const CSV_COLUMNS = ["kind", "feature", "position", "token", "items", "activation", "effect", "running"];
 const FACTIONAL = ["activation", "effect", "running"];
@@ -13,7 +18,10 @@ export function readingName({ answer, foil }) {
 
 /** What is odd about a prompt that can still be read. */
 export function promptHint(prompt) {
-  return /\S\s+$/.test(prompt) ? "The prompt ends with a space or a line break: most words bring a space of their own, so the next token is an odd one." : "";
+  return /\S\s+$/.test(prompt)
+    ? "The prompt ends with a space or a line break: " +
+        "most words bring a space of their own, so the next token is an odd one."
+    : "";
 }
 
 /** What a bar is. */
@@ -31,13 +39,15 @@ export function barName(row) {
 
 /** What a bar that is no feature stands for. */
 export function barHelp(row) {
-  return {
-    others: "the features that are not listed, together",
-    error: "what the SAE misses",
-    bias: "what the SAE gives without any feature",
-    rest: "all that later heads and MLPs write; they compute it from the features too",
-    output_bias: "of the final norm and the unembedding",
-  }[row.kind] ?? null;
+  return (
+    {
+      others: "the features that are not listed, together",
+      error: "what the SAE misses",
+      bias: "what the SAE gives without any feature",
+      rest: "all that later heads and MLPs write; they compute it from the features too",
+      output_bias: "of the final norm and the unembedding",
+    }[row.kind] ?? null
+  );
 }
 
 /** Where the bars' zero lies and how long a logit is, both in shares of the width. */
@@ -50,8 +60,13 @@ export function barScale(bars) {
 
 /** What the effects are measured against. */
 export function baselineWords(asked, method) {
-  if (method === "direct") return "what each feature writes towards the answer, through the final norm with its scale frozen";
-  return { zero: "against all features at zero", mean: "against their means over the prompt", corrupted: `against “${asked.corrupted}”` }[asked.baseline];
+  if (method === "direct")
+    return "what each feature writes towards the answer, through the final norm with its scale frozen";
+  return {
+    zero: "against all features at zero",
+    mean: "against their means over the prompt",
+    corrupted: `against “${asked.corrupted}”`,
+  }[asked.baseline];
 }
 
 /** How well the methods computed so far agree. */
@@ -59,7 +74,8 @@ export function agreementWords(method, rows) {
   const said = rows.map(({ method: other, correlation, same_sign, items }) =>
     correlation === null
       ? `${other}: ${items} shared items, too flat to compare`
-      : `${other}: r = ${correlation.toFixed(2).replace("-", "−")}, ${percent(same_sign)} of the effect with the same sign`,
+      : `${other}: r = ${correlation.toFixed(2).replace("-", "−")}, ` +
+        `${percent(same_sign)} of the effect with the same sign`,
   );
   return said.length ? `Agreement of ${method} with ${said.join("; ")}.` : "";
 }
@@ -67,7 +83,8 @@ export function agreementWords(method, rows) {
 /** What the picture's cells are. */
 export function pictureWords(method) {
   return method === "direct"
-    ? "Strongest features at every token, in logits towards each token's own prediction; the last one's is explained above."
+    ? "Strongest features at every token, in logits towards each token's own prediction; " +
+        "the last one's is explained above."
     : "Strongest features at every token, in logits: what each does there to the last token's prediction.";
 }
 
@@ -84,14 +101,22 @@ export function staleWords({ shown, asked, method, busy, error }) {
   if (!shown.asked) return busy ? "Computing …" : "Nothing is computed yet.";
   if (error) return "The picture below answers the last question that could be read.";
   if (busy) return "The picture below answers the question before; computing …";
-  if (SLOW_METHODS.includes(method)) return `The picture below answers an earlier question: ${METHOD_WORDS[method]} takes seconds and waits for Compute.`;
-  return "The picture below answers an earlier question.";
+  const earlier = "The picture below answers an earlier question";
+  if (SLOW_METHODS.includes(method)) return `${earlier}: ${METHOD_WORDS[method]} takes seconds and waits for Compute.`;
+  return `${earlier}.`;
 }
 
 /** The cell to which a key moves in a grid of rows × columns, null when the key is not ours. */
 export function nextCell(key, row, column, rows, columns) {
   const inside = (value, count) => Math.min(count - 1, Math.max(0, value));
-  const moves = { ArrowRight: [row, column + 1], ArrowLeft: [row, column - 1], ArrowDown: [row + 1, column], ArrowUp: [row - 1, column], Home: [row, 0], End: [row, columns - 1] };
+  const moves = {
+    ArrowRight: [row, column + 1],
+    ArrowLeft: [row, column - 1],
+    ArrowDown: [row + 1, column],
+    ArrowUp: [row - 1, column],
+    Home: [row, 0],
+    End: [row, columns - 1],
+  };
   return key in moves ? [inside(moves[key][0], rows), inside(moves[key][1], columns)] : null;
 }
 
@@ -114,7 +139,9 @@ export function barsCsv(shown) {
     if (row[name] === null || row[name] === undefined) return "";
     return FACTIONAL.includes(name) ? row[name].toFixed(6) : field(String(row[name]));
   };
-  return [CSV_COLUMNS, ...(shown.bars ?? []).map((row) => CSV_COLUMNS.map((name) => cell(row, name)))].map((line) => `${line.join(",")}\n`).join("");
+  return [CSV_COLUMNS, ...(shown.bars ?? []).map((row) => CSV_COLUMNS.map((name) => cell(row, name)))]
+    .map((line) => `${line.join(",")}\n`)
+    .join("");
 }
 
 /** All that is shown: the same as `LogitAttribution.to_json`. */
@@ -122,7 +149,9 @@ export function attributionRecord(shown, values, outcome) {
   if (!shown.asked) return {};
   const kept = ["asked", "method", "tokens", "reading", "total", "sum", "exact", "check", "bars", "features"];
   const width = shown.tokens.length;
-  const rows = Array.from({ length: values.length / width }, (_, i) => Array.from(values.subarray(i * width, (i + 1) * width)));
+  const rows = Array.from({ length: values.length / width }, (_, i) =>
+    Array.from(values.subarray(i * width, (i + 1) * width)),
+  );
   return {
     ...Object.fromEntries(kept.map((name) => [name, shown[name]])),
     picture: rows,
@@ -144,11 +173,18 @@ export function predictionWords(row) {
 export function ablationWords(outcome) {
   const n = outcome.ablated?.length;
   if (!n) return "";
-  const control = outcome.control.length ? `; with ${outcome.control.length} random active feature${outcome.control.length > 1 ? "s" : ""}: KL ${outcome.kl_control.toFixed(2)}` : "";
-  return `${n} feature${n > 1 ? "s" : ""} ablated at every token, error kept: KL ${outcome.kl.toFixed(2)} nats from the original${control}.`;
+  const counted = (count, what) => `${count} ${what}${count > 1 ? "s" : ""}`;
+  const { control, kl, kl_control } = outcome;
+  const beside = control.length
+    ? `; with ${counted(control.length, "random active feature")}: KL ${kl_control.toFixed(2)}`
+    : "";
+  const ablated = `${counted(n, "feature")} ablated at every token, error kept`;
+  return `${ablated}: KL ${kl.toFixed(2)} nats from the original${beside}.`;
 }
 
 /** Ticks after one was changed, in order. */
 export function toggled(ticked, feature) {
-  return ticked.includes(feature) ? ticked.filter((one) => one !== feature) : [...ticked, feature].sort((a, b) => a - b);
+  return ticked.includes(feature)
+    ? ticked.filter((one) => one !== feature)
+    : [...ticked, feature].toSorted((a, b) => a - b);
 }

@@ -16,14 +16,24 @@ export function intervalText([value, low, high], signs = false) {
   return `${write(value)} [${write(low)}, ${write(high)}]`;
 }
 
-/** The values of no colour and of full colour, at least as far apart as a usual interval is wide; see `scale_of` in Python. */
+/**
+ * The values of no colour and of full colour, at least as far apart as a usual interval is wide.
+ * See `scale_of` in Python.
+ */
 export function probeScale(figures, nCells) {
   const known = figures.slice(0, nCells).filter(([value]) => value !== null);
   if (!known.length) return [0, 1];
   const high = Math.max(...figures.map(([value]) => value).filter((value) => value !== null));
-  const widths = known.filter(([, low, top]) => low !== null && top !== null).map(([, low, top]) => top - low).sort((a, b) => a - b);
+  const widths = known
+    .filter(([, low, top]) => low !== null && top !== null)
+    .map(([, low, top]) => top - low)
+    .toSorted((a, b) => a - b);
   const half = widths.length / 2;
-  const usual = !widths.length ? 0 : widths.length % 2 ? widths[Math.floor(half)] : (widths[half - 1] + widths[half]) / 2;
+  const usual = !widths.length
+    ? 0
+    : widths.length % 2
+      ? widths[Math.floor(half)]
+      : (widths[half - 1] + widths[half]) / 2;
   const low = Math.min(...known.map(([value]) => value), high - usual);
   return high > low ? [low, high] : [low - 0.5, high];
 }
@@ -41,7 +51,8 @@ export function probeMark(row, number, best) {
 
 /** Say how a cell stands to the best one; verdicts only where the interval of the difference excludes 0. */
 export function standingWords(row, number, facts) {
-  if (number === facts.best) return "Best in validation by macro F1: chosen as the best of many, so its figure there flatters it.";
+  if (number === facts.best)
+    return "Best in validation by macro F1: chosen as the best of many, so its figure there flatters it.";
   const gap = `best cell minus this one: ${intervalText(row.behind, true)} macro F1`;
   const [, low, high] = row.behind;
   if (low > 0) return `Worse than the best cell (${gap}).`;
@@ -60,7 +71,14 @@ export function overBaselineWords(gap, name) {
 
 /** Where an arrow, Home or End key leads in a table of rows × columns; null when the key is not ours. */
 export function gridStep(key, [row, column], rows, columns) {
-  const moves = { ArrowRight: [row, column + 1], ArrowLeft: [row, column - 1], ArrowDown: [row + 1, column], ArrowUp: [row - 1, column], Home: [row, 0], End: [row, columns - 1] };
+  const moves = {
+    ArrowRight: [row, column + 1],
+    ArrowLeft: [row, column - 1],
+    ArrowDown: [row + 1, column],
+    ArrowUp: [row - 1, column],
+    Home: [row, 0],
+    End: [row, columns - 1],
+  };
   if (!(key in moves)) return null;
   const [y, x] = moves[key];
   return [Math.min(rows - 1, Math.max(0, y)), Math.min(columns - 1, Math.max(0, x))];
@@ -69,7 +87,9 @@ export function gridStep(key, [row, column], rows, columns) {
 /** Numbers of cells as the heat map lays them out: rows pooling × binarising, columns site × classifier. */
 export function heatRows(cells, axes) {
   const [nBinarise, nClassifiers] = [axes.binarise.length, axes.classifier.length];
-  const rows = Array.from({ length: axes.pooling.length * nBinarise }, () => Array(axes.site.length * nClassifiers).fill(null));
+  const rows = Array.from({ length: axes.pooling.length * nBinarise }, () =>
+    Array(axes.site.length * nClassifiers).fill(null),
+  );
   cells.forEach(({ at }, number) => {
     if (!at) return;
     const [site, pooling, binarise, classifier] = at;
@@ -81,13 +101,13 @@ export function heatRows(cells, axes) {
 /** The largest entries off the diagonal of a confusion matrix: [true, predicted, count]. */
 export function largestConfusions(matrix) {
   const off = matrix.flatMap((row, t) => row.map((n, p) => [t, p, n])).filter(([t, p, n]) => n && t !== p);
-  return off.sort((a, b) => b[2] - a[2]).slice(0, CONFUSED_CLASSES);
+  return off.toSorted((a, b) => b[2] - a[2]).slice(0, CONFUSED_CLASSES);
 }
 
 /** Say the class of a text, with its probability where the classifier has one. */
 export function resultText(result) {
   if (result.probabilities) return `${result.label}, probability ${twoPlaces(result.probabilities[result.class])}`;
-  const [first, second] = [...result.scores].sort((a, b) => b - a);
+  const [first, second] = result.scores.toSorted((a, b) => b - a);
   return `${result.label}, by ${twoPlaces(first - second)} in score: this classifier gives no probability`;
 }
 
@@ -104,7 +124,15 @@ export function probesCsv(facts, cells, figures) {
   };
   const axes = Object.entries(facts.axes);
   const names = Object.keys(figures);
-  const head = ["kind", "name", ...axes.map(([axis]) => axis), ...names.flatMap((f) => [f, `${f}_low`, `${f}_high`]), "behind_best", "behind_best_low", "behind_best_high"];
+  const head = [
+    "kind",
+    "name",
+    ...axes.map(([axis]) => axis),
+    ...names.flatMap((f) => [f, `${f}_low`, `${f}_high`]),
+    "behind_best",
+    "behind_best_low",
+    "behind_best_high",
+  ];
   const rows = cells.map(({ name, at, behind }, i) => {
     const levels = axes.map(([, all], k) => (at ? all[at[k]] : ""));
     return [at ? "cell" : "baseline", name, ...levels, ...names.flatMap((f) => figures[f][i]), ...behind];

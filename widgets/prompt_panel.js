@@ -14,8 +14,18 @@ export function promptPanel(model, featureButton) {
   const said = h("p", { class: "saekit-quiet", "aria-live": "polite" });
   const found = h("div", { class: "saekit-at-token" });
   const node = h("section", { class: "saekit-own", "aria-label": "Your own text" }, h("h3", {}, "Try your own text"));
-  const box = h("textarea", { rows: 2, spellcheck: "false", dir: "auto", "aria-label": "Your own text", placeholder: "Type or paste a sentence" });
-  const halt = h("button", { type: "button", class: "saekit-stop", hidden: true, onclick: () => push("_stops", model.get("_stops") + 1) }, "Stop");
+  const box = h("textarea", {
+    rows: 2,
+    spellcheck: "false",
+    dir: "auto",
+    "aria-label": "Your own text",
+    placeholder: "Type or paste a sentence",
+  });
+  const halt = h(
+    "button",
+    { type: "button", class: "saekit-stop", hidden: true, onclick: () => push("_stops", model.get("_stops") + 1) },
+    "Stop",
+  );
   if (mode === "live") node.append(h("div", { class: "saekit-own-input" }, box, halt));
   else node.append(h("p", { class: "saekit-quiet" }, PROMPT_HELP[mode]));
   node.append(result, said, found);
@@ -62,7 +72,8 @@ export function promptPanel(model, featureButton) {
     result.append(strip.node);
     said.textContent =
       most > 0
-        ? `Feature ${card.feature}: strongest ${sig(most)}; shade = activation / ${sig(scale)}. Choose a token to list its strongest features.`
+        ? `Feature ${card.feature}: strongest ${sig(most)}; shade = activation / ${sig(scale)}. ` +
+          "Choose a token to list its strongest features."
         : `Feature ${card.feature} is not active on this text. Choose a token to list its strongest features.`;
     drawToken();
     if (inside) (result.querySelector("[tabindex='0']") ?? box).focus({ preventScroll: true });
@@ -73,16 +84,28 @@ export function promptPanel(model, featureButton) {
     const shown = model.get("_result");
     const token = model.get("token");
     if (!strip) return;
-    const chosen = strip.options().find(({ saekitCell: c }) => token !== null && c.from <= token && token < c.to) ?? null;
+    const chosen =
+      strip.options().find(({ saekitCell: c }) => token !== null && c.from <= token && token < c.to) ?? null;
     strip.choose(chosen, true);
     if (!chosen || !shown.features) return;
     const cell = chosen.saekitCell;
     const best = strongest(float32(shown.features), float32(shown.strengths), shown.k, cell.from, cell.to);
-    const left = (shown.excluded ?? []).includes(cell.from) ? " This position is left out of the index's statistics." : "";
+    const left = (shown.excluded ?? []).includes(cell.from)
+      ? " This position is left out of the index's statistics."
+      : "";
     found.append(
-      h("p", { class: "saekit-readout", "aria-live": "polite" }, ...quoted(cell.text), ` · this feature ${sig(cell.value, 4)}.${left}`),
+      h(
+        "p",
+        { class: "saekit-readout", "aria-live": "polite" },
+        ...quoted(cell.text),
+        ` · this feature ${sig(cell.value, 4)}.${left}`,
+      ),
       h("h4", {}, best.length ? "Strongest features here" : "No feature is active here"),
-      h("ol", { class: "saekit-features" }, ...best.map(({ feature, value }) => h("li", {}, featureButton(feature, "", aligned(value, best[0].value))))),
+      h(
+        "ol",
+        { class: "saekit-features" },
+        ...best.map(({ feature, value }) => h("li", {}, featureButton(feature, "", aligned(value, best[0].value)))),
+      ),
     );
   }
 

@@ -35,35 +35,136 @@ function render({ model, el }) {
 
   const controls = steeringControls(model, draft, wish, say);
   const go = h("button", { type: "button", class: "saekit-go", onclick: () => press("run") }, "Run");
-  const halt = h("button", { type: "button", class: "saekit-stop", onclick: () => model.get("busy") && put("_stops", model.get("_stops") + 1) }, "Stop");
+  const halt = h(
+    "button",
+    {
+      type: "button",
+      class: "saekit-stop",
+      onclick: () => model.get("busy") && put("_stops", model.get("_stops") + 1),
+    },
+    "Stop",
+  );
   const doing = h("span", { class: "saekit-quiet saekit-doing" });
   const status = h("p", { class: "saekit-unseen", role: "status" });
   const alert = h("p", { class: "saekit-error", role: "alert" });
   const older = h("p", { class: "saekit-quiet saekit-older" });
   const texts = h("div", { class: "saekit-texts" });
-  const key = h("p", { class: "saekit-quiet saekit-shade-key" }, "shade: how much steering changed a token’s probability, ",
-    h("span", { class: "saekit-written saekit-likelier" }, "more likely"), " ", h("span", { class: "saekit-written saekit-rarer" }, "less likely"), "; choose a token for the figures");
-  const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "Setting file", onchange: () => load(file.files[0]) });
-  const exports = h("span", { class: "saekit-exports" },
-    h("button", { type: "button", onclick: () => download("steering.json", "application/json", JSON.stringify(draft(), null, 1)) }, "Save setting"),
-    live ? h("button", { type: "button", onclick: () => file.click() }, "Load setting") : null, file);
+  const key = h(
+    "p",
+    { class: "saekit-quiet saekit-shade-key" },
+    "shade: how much steering changed a token’s probability, ",
+    h("span", { class: "saekit-written saekit-likelier" }, "more likely"),
+    " ",
+    h("span", { class: "saekit-written saekit-rarer" }, "less likely"),
+    "; choose a token for the figures",
+  );
+  const file = h("input", {
+    type: "file",
+    accept: ".json,application/json",
+    hidden: true,
+    "aria-label": "Setting file",
+    onchange: () => load(file.files[0]),
+  });
+  const exports = h(
+    "span",
+    { class: "saekit-exports" },
+    h(
+      "button",
+      {
+        type: "button",
+        onclick: () => download("steering.json", "application/json", JSON.stringify(draft(), null, 1)),
+      },
+      "Save setting",
+    ),
+    live ? h("button", { type: "button", onclick: () => file.click() }, "Load setting") : null,
+    file,
+  );
   const word = (name, label, placeholder, title) =>
-    h("label", { class: "saekit-option", title }, h("span", { class: "saekit-quiet" }, label), h("input", { type: "text", "data-name": name, placeholder, oninput: (event) => wish({ ...draft(), [name]: event.target.value }) }));
-  const words = [word("topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"),
-    word("concept", "words that count as it", "e.g. sea|ship|wave", "a regular expression; the next run counts such words")];
-  const compare = h("div", { class: "saekit-compare", role: "group", "aria-label": "Baselines" }, h("span", { class: "saekit-quiet" }, "compare with"),
-    ...BASELINES.map(([name, help]) => h("button", { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) }, name)), ...words);
+    h(
+      "label",
+      { class: "saekit-option", title },
+      h("span", { class: "saekit-quiet" }, label),
+      h("input", {
+        type: "text",
+        "data-name": name,
+        placeholder,
+        oninput: (event) => wish({ ...draft(), [name]: event.target.value }),
+      }),
+    );
+  const words = [
+    word("topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"),
+    word(
+      "concept",
+      "words that count as it",
+      "e.g. sea|ship|wave",
+      "a regular expression; the next run counts such words",
+    ),
+  ];
+  const compare = h(
+    "div",
+    { class: "saekit-compare", role: "group", "aria-label": "Baselines" },
+    h("span", { class: "saekit-quiet" }, "compare with"),
+    ...BASELINES.map(([name, help]) =>
+      h(
+        "button",
+        { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) },
+        name,
+      ),
+    ),
+    ...words,
+  );
   const sweep = h("section", { class: "saekit-sweep", "aria-label": "Strength sweep" });
   const figures = h("div");
-  sweep.append(h("div", { class: "saekit-compare" }, h("h3", {}, "Strength sweep"),
-    live ? h("button", { type: "button", title: "a quarter, a half, one, two and four times the strengths that are set", onclick: () => press("sweep") }, "Sweep") : null,
-    live ? h("button", { type: "button", title: "and the baselines, their edits as long: about four times the work", onclick: () => press("sweep with baselines") }, "Sweep with baselines") : null), figures);
+  sweep.append(
+    h(
+      "div",
+      { class: "saekit-compare" },
+      h("h3", {}, "Strength sweep"),
+      live
+        ? h(
+            "button",
+            {
+              type: "button",
+              title: "a quarter, a half, one, two and four times the strengths that are set",
+              onclick: () => press("sweep"),
+            },
+            "Sweep",
+          )
+        : null,
+      live
+        ? h(
+            "button",
+            {
+              type: "button",
+              title: "and the baselines, their edits as long: about four times the work",
+              onclick: () => press("sweep with baselines"),
+            },
+            "Sweep with baselines",
+          )
+        : null,
+    ),
+    figures,
+  );
   if (!live) compare.hidden = true;
-  const root = h("section", { class: "saekit-panel saekit-view saekit-steering", "aria-label": "Steering" },
-    h("div", { class: "saekit-steering-head" }, h("h2", {}, "Steering"), h("p", { class: "saekit-quiet" }, `${facts.model} · ${facts.hook}`), exports),
+  const root = h(
+    "section",
+    { class: "saekit-panel saekit-view saekit-steering", "aria-label": "Steering" },
+    h(
+      "div",
+      { class: "saekit-steering-head" },
+      h("h2", {}, "Steering"),
+      h("p", { class: "saekit-quiet" }, `${facts.model} · ${facts.hook}`),
+      exports,
+    ),
     controls.node,
     h("div", { class: "saekit-run" }, ...(live ? [go, halt] : []), doing, older),
-    alert, status, texts, key, compare, sweep);
+    alert,
+    status,
+    texts,
+    key,
+    compare,
+    sweep,
+  );
   guardKeys(root);
   el.append(root);
 
@@ -110,7 +211,9 @@ function render({ model, el }) {
 
   function drawSweep() {
     const shown = model.get("_sweep");
-    const pick = live ? (factor) => wish(timesFactor({ ...draft(), unit: shown.unit, features: shown.features }, factor)) : null;
+    const pick = live
+      ? (factor) => wish(timesFactor({ ...draft(), unit: shown.unit, features: shown.features }, factor))
+      : null;
     figures.replaceChildren(...(shown.lines ? sweepFigures(shown, pick) : []));
     sweep.hidden = !live && !shown.lines;
   }

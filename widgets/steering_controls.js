@@ -2,7 +2,16 @@
 import { parseFeature } from "./lib.js";
 import { h } from "./dom.js";
 import { chooser } from "./chooser.js";
-import { MODES, UNIT_NAMES, amountWords, inUnit, isOff, sliderRange, startValue, typedNumber } from "./steering_state.js";
+import {
+  MODES,
+  UNIT_NAMES,
+  amountWords,
+  inUnit,
+  isOff,
+  sliderRange,
+  startValue,
+  typedNumber,
+} from "./steering_state.js";
 
 /**
  * Returns {node, draw, drawCards, drawWalk, drawHits, say}. `draft()` is the setting as it is shown, `send(setting)`
@@ -11,57 +20,165 @@ import { MODES, UNIT_NAMES, amountWords, inUnit, isOff, sliderRange, startValue,
 export function steeringControls(model, draft, send, say) {
   const live = model.get("_has_kernel");
   const change = (changes) => send({ ...draft(), ...changes });
-  const changeRow = (at, changes) => change({ features: draft().features.map((row, i) => (i === at ? { ...row, ...changes } : row)) });
-  const prompt = h("textarea", { rows: 2, dir: "auto", spellcheck: "false", "aria-label": "Prompt", placeholder: "Type what the model is asked, or what it goes on with", readonly: !live, oninput: () => change({ prompt: prompt.value }) });
+  const changeRow = (at, changes) =>
+    change({ features: draft().features.map((row, i) => (i === at ? { ...row, ...changes } : row)) });
+  const prompt = h("textarea", {
+    rows: 2,
+    dir: "auto",
+    spellcheck: "false",
+    "aria-label": "Prompt",
+    placeholder: "Type what the model is asked, or what it goes on with",
+    readonly: !live,
+    oninput: () => change({ prompt: prompt.value }),
+  });
   const list = h("div", { class: "saekit-steered", role: "group", "aria-label": "Steered features" });
   const add = adder(model, (feature) => {
-    if (draft().features.some((row) => row.feature === feature)) return void say(`Feature ${feature} is in the list already: one intervention a feature. Move its slider instead.`);
+    if (draft().features.some((row) => row.feature === feature))
+      return void say(
+        `Feature ${feature} is in the list already: one intervention a feature. Move its slider instead.`,
+      );
     const maximum = model.get("_cards")[String(feature)]?.max || null;
-    change({ features: [...draft().features, { feature, mode: "add", value: startValue({ mode: "add", maximum }, draft().unit) }] });
+    change({
+      features: [
+        ...draft().features,
+        { feature, mode: "add", value: startValue({ mode: "add", maximum }, draft().unit) },
+      ],
+    });
   });
 
   const number = (label, name, attributes, read = (value) => value) =>
-    h("input", { type: "number", class: "saekit-short", "aria-label": label, ...attributes, onchange: (event) => {
-      const value = typedNumber(event.target.value);
-      if (value === null) say(`${label}: expected a number.`);
-      else change(read(value));
-    } });
+    h("input", {
+      type: "number",
+      class: "saekit-short",
+      "aria-label": label,
+      ...attributes,
+      onchange: (event) => {
+        const value = typedNumber(event.target.value);
+        if (value === null) say(`${label}: expected a number.`);
+        else change(read(value));
+      },
+    });
   const choice = (label, options, onchange) =>
-    h("select", { "aria-label": label, onchange: (event) => onchange(event.target.value) }, ...options.map(([value, name]) => h("option", { value }, name)));
+    h(
+      "select",
+      { "aria-label": label, onchange: (event) => onchange(event.target.value) },
+      ...options.map(([value, name]) => h("option", { value }, name)),
+    );
   const unit = choice("Unit of strength", Object.entries(UNIT_NAMES), (value) => send(inUnit(draft(), value)));
-  const positions = choice("Positions", [["all", "all tokens"], ["generated", "generated tokens"], ["span", "a span"]], (value) => change({ positions: value === "span" ? [1, 10] : value }));
-  const span = [0, 1].map((end) => number(end ? "End of the span" : "Start of the span", "", { min: 0, step: 1 }, (value) => ({ positions: draft().positions.map((old, i) => (i === end ? value : old)) })));
-  const sampling = choice("Choice of tokens", [["greedy", "greedy"], ["sampled", "sampled"]], (value) => change({ temperature: value === "greedy" ? 0 : 0.8 }));
+  const positions = choice(
+    "Positions",
+    [
+      ["all", "all tokens"],
+      ["generated", "generated tokens"],
+      ["span", "a span"],
+    ],
+    (value) => change({ positions: value === "span" ? [1, 10] : value }),
+  );
+  const span = [0, 1].map((end) =>
+    number(end ? "End of the span" : "Start of the span", "", { min: 0, step: 1 }, (value) => ({
+      positions: draft().positions.map((old, i) => (i === end ? value : old)),
+    })),
+  );
+  const sampling = choice(
+    "Choice of tokens",
+    [
+      ["greedy", "greedy"],
+      ["sampled", "sampled"],
+    ],
+    (value) => change({ temperature: value === "greedy" ? 0 : 0.8 }),
+  );
   const temperature = number("Temperature", "", { min: 0, step: 0.1 }, (value) => ({ temperature: value }));
   const seed = number("Seed", "", { min: 0, step: 1 }, (value) => ({ seed: value }));
   const length = number("Length in tokens", "", { min: 1, step: 1 }, (value) => ({ max_new_tokens: value }));
   const chat = h("input", { type: "checkbox", onchange: () => change({ chat: chat.checked }) });
-  const named = (name, ...parts) => h("label", { class: "saekit-option" }, h("span", { class: "saekit-quiet" }, name), ...parts);
+  const named = (name, ...parts) =>
+    h("label", { class: "saekit-option" }, h("span", { class: "saekit-quiet" }, name), ...parts);
   const spanBox = h("span", { class: "saekit-option" }, span[0], h("span", { class: "saekit-quiet" }, "to"), span[1]);
   const temperatureBox = named("temperature", temperature);
   const seedBox = named("seed", seed);
-  const options = h("div", { class: "saekit-options" },
-    named("strength in", unit), named("at", positions), spanBox, named("tokens", sampling), temperatureBox, seedBox, named("length", length),
-    model.get("_facts").has_chat ? h("label", { class: "saekit-option" }, chat, h("span", { class: "saekit-quiet" }, "as a chat message")) : null);
-  const node = h("fieldset", { class: "saekit-setting", disabled: !live }, h("legend", { class: "saekit-unseen" }, "Setting"), prompt, list, add.node, options);
+  const options = h(
+    "div",
+    { class: "saekit-options" },
+    named("strength in", unit),
+    named("at", positions),
+    spanBox,
+    named("tokens", sampling),
+    temperatureBox,
+    seedBox,
+    named("length", length),
+    model.get("_facts").has_chat
+      ? h("label", { class: "saekit-option" }, chat, h("span", { class: "saekit-quiet" }, "as a chat message"))
+      : null,
+  );
+  const node = h(
+    "fieldset",
+    { class: "saekit-setting", disabled: !live },
+    h("legend", { class: "saekit-unseen" }, "Setting"),
+    prompt,
+    list,
+    add.node,
+    options,
+  );
   let rows = [];
 
   /** One feature: slider and number box for one value, and what the feature is. */
   function featureRow(at) {
     const { feature } = draft().features[at];
-    const slider = h("input", { type: "range", "aria-label": `Strength of feature ${feature}`, oninput: () => changeRow(at, { value: Number(slider.value) }) });
-    const box = h("input", { type: "number", class: "saekit-short", step: "any", "aria-label": `Strength of feature ${feature}, as a number`, onchange: () => {
-      const value = typedNumber(box.value);
-      if (value === null) say(`The strength of feature ${feature} must be a number.`);
-      else changeRow(at, { value });
-    } });
-    const mode = h("select", { "aria-label": `Mode of feature ${feature}`, onchange: () => changeRow(at, { mode: mode.value, value: mode.value === "scale" || draft().features[at].mode === "scale" ? startValue({ ...draft().features[at], mode: mode.value }, draft().unit) : draft().features[at].value }) },
-      ...MODES.map((name) => h("option", { value: name }, name)));
-    const away = h("button", { type: "button", class: "saekit-icon", title: `Take feature ${feature} out`, "aria-label": `Take feature ${feature} out`, onclick: () => change({ features: draft().features.filter((_, i) => i !== at) }) }, "✕");
+    const slider = h("input", {
+      type: "range",
+      "aria-label": `Strength of feature ${feature}`,
+      oninput: () => changeRow(at, { value: Number(slider.value) }),
+    });
+    const box = h("input", {
+      type: "number",
+      class: "saekit-short",
+      step: "any",
+      "aria-label": `Strength of feature ${feature}, as a number`,
+      onchange: () => {
+        const value = typedNumber(box.value);
+        if (value === null) say(`The strength of feature ${feature} must be a number.`);
+        else changeRow(at, { value });
+      },
+    });
+    const mode = h(
+      "select",
+      {
+        "aria-label": `Mode of feature ${feature}`,
+        onchange: () =>
+          changeRow(at, {
+            mode: mode.value,
+            value:
+              mode.value === "scale" || draft().features[at].mode === "scale"
+                ? startValue({ ...draft().features[at], mode: mode.value }, draft().unit)
+                : draft().features[at].value,
+          }),
+      },
+      ...MODES.map((name) => h("option", { value: name }, name)),
+    );
+    const away = h(
+      "button",
+      {
+        type: "button",
+        class: "saekit-icon",
+        title: `Take feature ${feature} out`,
+        "aria-label": `Take feature ${feature} out`,
+        onclick: () => change({ features: draft().features.filter((_, i) => i !== at) }),
+      },
+      "✕",
+    );
     const what = h("span", { class: "saekit-quiet saekit-what" });
     const units = h("span", { class: "saekit-quiet saekit-units" });
-    const row = h("div", { class: "saekit-steered-row", role: "group", "aria-label": `Feature ${feature}` },
-      h("b", {}, `Feature ${feature}`), mode, slider, box, units, away, what);
+    const row = h(
+      "div",
+      { class: "saekit-steered-row", role: "group", "aria-label": `Feature ${feature}` },
+      h("b", {}, `Feature ${feature}`),
+      mode,
+      slider,
+      box,
+      units,
+      away,
+      what,
+    );
     function show() {
       const data = draft().features[at];
       const { min, max, step } = sliderRange(data, draft().unit);
@@ -105,7 +222,13 @@ export function steeringControls(model, draft, send, say) {
   }
 
   draw();
-  return { node, draw, drawCards: () => (rows.forEach(({ show }) => show()), add.draw()), drawWalk: add.drawWalk, drawHits: add.drawHits };
+  return {
+    node,
+    draw,
+    drawCards: () => (rows.forEach(({ show }) => show()), add.draw()),
+    drawWalk: add.drawWalk,
+    drawHits: add.drawHits,
+  };
 }
 
 function fill(box, value) {
@@ -117,9 +240,20 @@ function cardWords(card) {
   if (!card?.known) return [];
   if (card.dead) return ["dead: it was never active on the texts of the index"];
   const [, before, peak, after] = card.rows[0] ?? [0, "", "", ""];
-  const tokens = card.promoted.slice(0, 4).map((token) => JSON.stringify(token.trim() || token)).join(" ");
+  const tokens = card.promoted
+    .slice(0, 4)
+    .map((token) => JSON.stringify(token.trim() || token))
+    .join(" ");
   return [
-    h("span", { class: "saekit-context", dir: "auto", title: `${before}${peak}${after}` }, "… ", h("bdi", {}, before.slice(-40)), h("mark", {}, peak), h("bdi", {}, after.slice(0, 30)), " …"),
+    h(
+      "span",
+      { class: "saekit-context", dir: "auto", title: `${before}${peak}${after}` },
+      "… ",
+      h("bdi", {}, before.slice(-40)),
+      h("mark", {}, peak),
+      h("bdi", {}, after.slice(0, 30)),
+      " …",
+    ),
     tokens ? h("span", { class: "saekit-promotes" }, `promotes ${tokens}`) : null,
   ].filter(Boolean);
 }
@@ -133,9 +267,23 @@ function adder(model, onadd) {
   };
   if (!model.get("_has_kernel")) return { node: h("span"), draw() {}, drawWalk() {}, drawHits() {} };
   if (!indexed) {
-    const field = h("input", { type: "number", min: 0, max: count - 1, step: 1, "aria-label": "Feature number", class: "saekit-short" });
+    const field = h("input", {
+      type: "number",
+      min: 0,
+      max: count - 1,
+      step: 1,
+      "aria-label": "Feature number",
+      class: "saekit-short",
+    });
     const wrong = h("span", { class: "saekit-wrong", role: "alert" });
-    const form = h("form", { class: "saekit-add", novalidate: true }, h("span", { class: "saekit-quiet" }, "add feature"), field, h("button", { type: "submit" }, "Add"), wrong);
+    const form = h(
+      "form",
+      { class: "saekit-add", novalidate: true },
+      h("span", { class: "saekit-quiet" }, "add feature"),
+      field,
+      h("button", { type: "submit" }, "Add"),
+      wrong,
+    );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const feature = parseFeature(field.value, count);
@@ -154,10 +302,20 @@ function adder(model, onadd) {
     choose.draw();
   };
   const walk = () => model.get("_walk");
-  const seenModel = { get: (name) => (name === "value" ? (seen ?? 0) : model.get(name)), set: (name, value) => model.set(name, value), save_changes: () => model.save_changes() };
+  const seenModel = {
+    get: (name) => (name === "value" ? (seen ?? 0) : model.get(name)),
+    set: (name, value) => model.set(name, value),
+    save_changes: () => model.save_changes(),
+  };
   const choose = chooser(seenModel, look);
   const found = h("p", { class: "saekit-found", hidden: true }, button, what);
-  const node = h("details", { class: "saekit-add" }, h("summary", {}, "Add a feature: by number, along the list, at random, or by searching tokens and contexts"), choose.node, found);
+  const node = h(
+    "details",
+    { class: "saekit-add" },
+    h("summary", {}, "Add a feature: by number, along the list, at random, or by searching tokens and contexts"),
+    choose.node,
+    found,
+  );
   function draw() {
     found.hidden = seen === null;
     button.textContent = `Steer with feature ${seen}`;

@@ -63,7 +63,9 @@ function render({ model, el }) {
     own.drawResult();
     // A focus that falls to the page would hand the next key to JupyterLab's command mode.
     if (within && !root.contains(document.activeElement))
-      ((within === main && main.querySelector("[role=option][tabindex='0']")) || head.querySelector("h2")).focus({ preventScroll: true });
+      ((within === main && main.querySelector("[role=option][tabindex='0']")) || head.querySelector("h2")).focus({
+        preventScroll: true,
+      });
   }
 
   const draws = {
@@ -93,7 +95,15 @@ function header(card, facts) {
   const excluded = Object.entries(facts.excluded).filter(([, count]) => count);
   const left = excluded.reduce((sum, [, count]) => sum + count, 0);
   const link = facts.neuronpedia
-    ? h("a", { href: `https://www.neuronpedia.org/${facts.neuronpedia}/${card.feature}`, target: "_blank", rel: "noopener noreferrer" }, "Neuronpedia ↗")
+    ? h(
+        "a",
+        {
+          href: `https://www.neuronpedia.org/${facts.neuronpedia}/${card.feature}`,
+          target: "_blank",
+          rel: "noopener noreferrer",
+        },
+        "Neuronpedia ↗",
+      )
     : null;
   return [
     h(
@@ -113,14 +123,19 @@ function header(card, facts) {
       fact("max", sig(card.max)),
       fact("L0 of the SAE", `${sig(facts.l0)} of ${grouped(facts.d_sae)}`, "mean number of active features on a token"),
       fact("tokens", grouped(facts.n_tokens)),
-      fact("left out", left ? excluded.map(([kind, count]) => `${grouped(count)} ${kind}`).join(", ") : "none", "positions excluded from every statistic"),
+      fact(
+        "left out",
+        left ? excluded.map(([kind, count]) => `${grouped(count)} ${kind}`).join(", ") : "none",
+        "positions excluded from every statistic",
+      ),
     ),
     h("p", { class: "saekit-quiet saekit-source" }, `${facts.model} · ${facts.hook}`),
   ];
 }
 
 function nothing(facts) {
-  const words = `This feature is dead: it was never active on ${grouped(facts.n_tokens)} tokens, so there are no examples.`;
+  const seen = `${grouped(facts.n_tokens)} tokens`;
+  const words = `This feature is dead: it was never active on ${seen}, so there are no examples.`;
   return h("p", { class: "saekit-nothing" }, words);
 }
 
@@ -145,7 +160,11 @@ function examples(card) {
     rows.push(...drawn);
     node.append(h("h4", {}, ...groupTitle(group, card.max)), list);
     if (hidden.length) {
-      const more = h("button", { type: "button", class: "saekit-more", "aria-expanded": "false" }, `Show ${hidden.length} more`);
+      const more = h(
+        "button",
+        { type: "button", class: "saekit-more", "aria-expanded": "false" },
+        `Show ${hidden.length} more`,
+      );
       more.addEventListener("click", () => {
         const open = more.getAttribute("aria-expanded") === "true";
         for (const row of hidden) {
@@ -166,7 +185,10 @@ function examples(card) {
 function groupTitle(group, max) {
   if (group.kind === "top") return ["Top"];
   const range = `${aligned(group.low, max)} – ${aligned(group.high, max)}`;
-  return [h("span", { class: "saekit-range" }, range), h("span", { class: "saekit-quiet" }, ` ${percent(group.share)} of its activations`)];
+  return [
+    h("span", { class: "saekit-range" }, range),
+    h("span", { class: "saekit-quiet" }, ` ${percent(group.share)} of its activations`),
+  ];
 }
 
 function scaleKey(max) {
@@ -184,8 +206,17 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
   const cells = mergePieces(data.tokens, activations);
   const node = h("div", { class: "saekit-row" });
   const value = h("span", { class: "saekit-value" }, aligned(data.value, card.max));
-  const again = h("span", { class: "saekit-again", title: "identical windows, folded into this one" }, data.duplicates ? `×${data.duplicates + 1}` : "");
-  const toggle = h("button", { type: "button", class: "saekit-icon saekit-toggle", "aria-expanded": "false", tabindex: -1 });
+  const again = h(
+    "span",
+    { class: "saekit-again", title: "identical windows, folded into this one" },
+    data.duplicates ? `×${data.duplicates + 1}` : "",
+  );
+  const toggle = h("button", {
+    type: "button",
+    class: "saekit-icon saekit-toggle",
+    "aria-expanded": "false",
+    tabindex: -1,
+  });
   const self = { node, show, enter, leave };
   let strip = null;
   let open = false;
@@ -262,7 +293,9 @@ function exampleRow({ data, values, card, readout, rows, rank }) {
     event.preventDefault();
   });
   // Clipped context scrolls into sight under the keyboard; give it back its place afterwards.
-  node.addEventListener("focusout", () => node.querySelectorAll(".saekit-before, .saekit-after").forEach((half) => (half.scrollLeft = 0)));
+  node.addEventListener("focusout", () =>
+    node.querySelectorAll(".saekit-before, .saekit-after").forEach((half) => (half.scrollLeft = 0)),
+  );
   return self;
 }
 
@@ -270,26 +303,58 @@ function panels(card, featureButton) {
   const made = [];
   if (card.histogram && card.histogram.counts.some(Boolean))
     made.push(
-      h("section", { "aria-label": "Histogram of activations" }, h("h3", {}, "Activations"),
-        h("p", { class: "saekit-quiet" }, "how often each value occurs, log count"), histogramFigure(card.histogram, card.count)),
+      h(
+        "section",
+        { "aria-label": "Histogram of activations" },
+        h("h3", {}, "Activations"),
+        h("p", { class: "saekit-quiet" }, "how often each value occurs, log count"),
+        histogramFigure(card.histogram, card.count),
+      ),
     );
   const { promoted, suppressed } = card.logits;
   if (promoted.length + suppressed.length) {
     const scale = Math.max(...[...promoted, ...suppressed].map(([, , value]) => Math.abs(value)));
     made.push(
-      h("section", { class: "saekit-logit-panel", "aria-label": "Effect on the output" }, h("h3", {}, "Output"),
+      h(
+        "section",
+        { class: "saekit-logit-panel", "aria-label": "Effect on the output" },
+        h("h3", {}, "Output"),
         h("p", { class: "saekit-quiet" }, "logits per unit of activation, through the final norm"),
-        h("div", { class: "saekit-pair" }, logitTable("Promotes", promoted, scale, "promoted"), logitTable("Suppresses", suppressed, scale, "suppressed"))),
+        h(
+          "div",
+          { class: "saekit-pair" },
+          logitTable("Promotes", promoted, scale, "promoted"),
+          logitTable("Suppresses", suppressed, scale, "suppressed"),
+        ),
+      ),
     );
   }
   const list = (title, unit, found) =>
-    h("div", {}, h("h4", {}, title), h("p", { class: "saekit-quiet" }, found.length ? unit : `${unit}: none above 0`),
-      h("ol", { class: "saekit-features" }, ...found.map((n) => h("li", {}, featureButton(n.feature, n.name, n.score.toFixed(2))))));
+    h(
+      "div",
+      {},
+      h("h4", {}, title),
+      h("p", { class: "saekit-quiet" }, found.length ? unit : `${unit}: none above 0`),
+      h(
+        "ol",
+        { class: "saekit-features" },
+        ...found.map((n) => h("li", {}, featureButton(n.feature, n.name, n.score.toFixed(2)))),
+      ),
+    );
   const { decoder, coactivation } = card.neighbours;
   if (decoder.length + coactivation.length)
     made.push(
-      h("section", { "aria-label": "Neighbours" }, h("h3", {}, "Neighbours"),
-        h("div", { class: "saekit-pair" }, list("Same direction", "decoder cosine", decoder), list("Same tokens", "co-activation, Jaccard", coactivation))),
+      h(
+        "section",
+        { "aria-label": "Neighbours" },
+        h("h3", {}, "Neighbours"),
+        h(
+          "div",
+          { class: "saekit-pair" },
+          list("Same direction", "decoder cosine", decoder),
+          list("Same tokens", "co-activation, Jaccard", coactivation),
+        ),
+      ),
     );
   return made;
 }

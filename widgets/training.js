@@ -1,6 +1,16 @@
 // The training view: curves of all runs side by side, feature densities of one, Start and Stop.
 import { grouped, percent, sig } from "./lib.js";
-import { LOWEST, curveRows, curveWords, densityWords, mergeRuns, nextAction, paceWords, summary, valueWords } from "./training_runs.js";
+import {
+  LOWEST,
+  curveRows,
+  curveWords,
+  densityWords,
+  mergeRuns,
+  nextAction,
+  paceWords,
+  summary,
+  valueWords,
+} from "./training_runs.js";
 import { guardKeys, h } from "./dom.js";
 import { barChart, lineChart, lineSample, powerOfTen, short } from "./chart.js";
 
@@ -17,13 +27,31 @@ function render({ model, el }) {
     model.set(counter, model.get(counter) + 1);
     model.save_changes();
   };
-  const go = h("button", { type: "button", class: "saekit-go", onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts") });
+  const go = h("button", {
+    type: "button",
+    class: "saekit-go",
+    onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"),
+  });
   const filled = h("span");
-  const bar = h("div", { class: "saekit-pace-bar", role: "progressbar", "aria-label": "Progress of all runs", "aria-valuemin": 0, "aria-valuemax": 100 }, filled);
+  const bar = h(
+    "div",
+    {
+      class: "saekit-pace-bar",
+      role: "progressbar",
+      "aria-label": "Progress of all runs",
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
+    },
+    filled,
+  );
   const words = h("p", { class: "saekit-pace-words" });
   const alert = h("p", { class: "saekit-alert", role: "alert" });
   const status = h("p", { class: "saekit-silent", role: "status" });
-  const legend = h("div", { class: "saekit-legend", role: "group", "aria-label": "Runs: switch their curves on and off" });
+  const legend = h("div", {
+    class: "saekit-legend",
+    role: "group",
+    "aria-label": "Runs: switch their curves on and off",
+  });
   const figures = PANELS.map(() => h("div"));
   const chosen = h("select", { "aria-label": "Run whose densities are shown", onchange: () => select(chosen.value) });
   const densities = h("div");
@@ -36,14 +64,22 @@ function render({ model, el }) {
     alert,
     status,
     legend,
-    h("div", { class: "saekit-panels" }, ...PANELS.map(({ title, about }, i) =>
-      h("div", {}, h("h3", {}, title, h("span", { class: "saekit-faint" }, ` ${about}`)), figures[i]))),
+    h(
+      "div",
+      { class: "saekit-panels" },
+      ...PANELS.map(({ title, about }, i) =>
+        h("div", {}, h("h3", {}, title, h("span", { class: "saekit-faint" }, ` ${about}`)), figures[i]),
+      ),
+    ),
     h(
       "div",
       { class: "saekit-below" },
       h("div", {}, h("div", { class: "saekit-density-head" }, h("h3", {}, "Feature density"), chosen), densities),
-      h("div", { class: "saekit-values-frame", tabindex: 0, role: "region", "aria-label": "Last values" },
-        h("table", { class: "saekit-values" }, h("caption", {}, "Last values"), tableHead(), rows)),
+      h(
+        "div",
+        { class: "saekit-values-frame", tabindex: 0, role: "region", "aria-label": "Last values" },
+        h("table", { class: "saekit-values" }, h("caption", {}, "Last values"), tableHead(), rows),
+      ),
     ),
   );
   guardKeys(root);
@@ -62,7 +98,12 @@ function render({ model, el }) {
 
   const buttons = model.get("_runs").map((run, number) => {
     const title = `${run.name}${run.settings ? `: ${run.settings}` : ""}`;
-    return h("button", { type: "button", title, onclick: () => toggle(run.name) }, lineSample(number), h("span", {}, h("bdi", {}, run.name)));
+    return h(
+      "button",
+      { type: "button", title, onclick: () => toggle(run.name) },
+      lineSample(number),
+      h("span", {}, h("bdi", {}, run.name)),
+    );
   });
   legend.append(...buttons);
   chosen.append(...model.get("_runs").map((run) => h("option", { value: run.name }, run.name)));
@@ -76,7 +117,9 @@ function render({ model, el }) {
     if (spokenStates && (states !== spokenStates || due)) {
       spokenAt = Date.now();
       const said = runs.filter((run) => run.last && run.state !== "waiting");
-      status.textContent = said.map((run) => `${run.name} ${run.state}, FVU ${sig(run.last.fvu, 2)}, L0 ${sig(run.last.l0, 2)}`).join("; ");
+      status.textContent = said
+        .map((run) => `${run.name} ${run.state}, FVU ${sig(run.last.fvu, 2)}, L0 ${sig(run.last.l0, 2)}`)
+        .join("; ");
     }
     spokenStates = states;
   }
@@ -91,7 +134,12 @@ function render({ model, el }) {
     // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
     go.setAttribute("aria-disabled", String(!kind));
     go.hidden = !model.get("_has_kernel");
-    const done = runs.reduce((sum, run) => sum + (run.state === "done" ? 1 : run.state === "training" && run.last ? run.last.samples / run.last.all_samples : 0), 0);
+    const done = runs.reduce(
+      (sum, run) =>
+        sum +
+        (run.state === "done" ? 1 : run.state === "training" && run.last ? run.last.samples / run.last.all_samples : 0),
+      0,
+    );
     const share = done / runs.length;
     filled.style.setProperty("--saekit-share", share.toFixed(3));
     bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
@@ -109,7 +157,9 @@ function render({ model, el }) {
     const xHigh = Math.max(0, ...shown.map((run) => (run.state === "training" ? (run.last?.all_samples ?? 0) : 0)));
     PANELS.forEach(({ key, title, row, ticksAs = short, scale = "auto" }, i) => {
       const series = shown.map((run) => ({ name: run.name, number: run.number, xs: run.rows[0], ys: run.rows[row] }));
-      figures[i].replaceChildren(lineChart({ series, words: curveWords(title, key, shown), xLabel: "samples", xHigh, scale, ticksAs }));
+      figures[i].replaceChildren(
+        lineChart({ series, words: curveWords(title, key, shown), xLabel: "samples", xHigh, scale, ticksAs }),
+      );
     });
     rows.replaceChildren(...runs.map(tableRow));
   }
@@ -125,12 +175,17 @@ function render({ model, el }) {
     const run = runs.find(({ name }) => name === model.get("value"));
     chosen.value = model.get("value");
     chosen.hidden = runs.length < 2;
-    if (!run?.density) return densities.replaceChildren(h("p", { class: "saekit-faint" }, "how often each feature fires: nothing yet"));
+    if (!run?.density)
+      return densities.replaceChildren(h("p", { class: "saekit-faint" }, "how often each feature fires: nothing yet"));
     const { counts, never } = run.density;
     densities.replaceChildren(
       barChart({
-        counts, number: run.number, words: densityWords(run.name, run.density), apart: { count: never, label: "never" },
-        ticks: [0, 2, 4, 6].map((i) => ({ at: i / -LOWEST, label: LOWEST + i ? powerOfTen(LOWEST + i) : "1" })), xLabel: "share of tokens on which a feature fired",
+        counts,
+        number: run.number,
+        words: densityWords(run.name, run.density),
+        apart: { count: never, label: "never" },
+        ticks: [0, 2, 4, 6].map((i) => ({ at: i / -LOWEST, label: LOWEST + i ? powerOfTen(LOWEST + i) : "1" })),
+        xLabel: "share of tokens on which a feature fired",
       }),
     );
   }
@@ -152,7 +207,15 @@ function render({ model, el }) {
 
 function tableHead() {
   const titles = [["run", true], ["state", true], ["samples", false], ...PANELS.map(({ title }) => [title, false])];
-  return h("thead", {}, h("tr", {}, ...titles.map(([title, text]) => h("th", { scope: "col", class: text ? "saekit-as-text" : null }, title))));
+  return h(
+    "thead",
+    {},
+    h(
+      "tr",
+      {},
+      ...titles.map(([title, text]) => h("th", { scope: "col", class: text ? "saekit-as-text" : null }, title)),
+    ),
+  );
 }
 
 function tableRow(run) {
@@ -160,7 +223,14 @@ function tableRow(run) {
   return h(
     "tr",
     {},
-    h("th", { scope: "row" }, lineSample(run.number), " ", h("b", {}, h("bdi", {}, run.name)), h("span", { class: "saekit-faint" }, run.settings ? ` ${run.settings}` : "")),
+    h(
+      "th",
+      { scope: "row" },
+      lineSample(run.number),
+      " ",
+      h("b", {}, h("bdi", {}, run.name)),
+      h("span", { class: "saekit-faint" }, run.settings ? ` ${run.settings}` : ""),
+    ),
     h("td", { class: "saekit-as-text" }, state),
     h("td", {}, run.last ? grouped(run.last.samples) : "–"),
     ...PANELS.map(({ key }) => h("td", {}, run.last ? valueWords(key, run.last[key]) : "–")),

@@ -19,10 +19,17 @@ export function curveRows(run) {
 export function nextAction(runs, busy, stopping) {
   if (busy) return stopping ? { text: "Stopping …", kind: "" } : { text: "Stop", kind: "stop" };
   const waiting = runs.filter((run) => run.state === "waiting").length;
-  if (waiting) return { text: waiting === runs.length ? "Start" : `Start the other ${waiting === 1 ? "run" : `${waiting} runs`}`, kind: "start" };
+  if (waiting)
+    return {
+      text: waiting === runs.length ? "Start" : `Start the other ${waiting === 1 ? "run" : `${waiting} runs`}`,
+      kind: "start",
+    };
   const again = runs.filter((run) => run.state === "stopped" || run.state === "failed");
   if (!again.length) return { text: "Done", kind: "" };
-  return { text: again.length === 1 && runs.length > 1 ? `Train again: ${again[0].name}` : "Train again", kind: "start" };
+  return {
+    text: again.length === 1 && runs.length > 1 ? `Train again: ${again[0].name}` : "Train again",
+    kind: "start",
+  };
 }
 
 /** A time as people say it; null where it is not known. */
@@ -55,7 +62,9 @@ export function valueWords(key, value) {
 
 /** A chart in a sentence, for those who do not see it. */
 export function curveWords(title, key, runs) {
-  const said = runs.filter((run) => run.last).map((run) => `${run.name} ${valueWords(key, run.last[key])} after ${grouped(run.last.samples)} samples`);
+  const said = runs
+    .filter((run) => run.last)
+    .map((run) => `${run.name} ${valueWords(key, run.last[key])} after ${grouped(run.last.samples)} samples`);
   return `${title}: ${said.join("; ") || "nothing yet"}`;
 }
 
@@ -72,6 +81,14 @@ export function densityWords(name, { counts, never, features }) {
 export function summary(runs) {
   const count = (state) => runs.filter((run) => run.state === state).length;
   if (count("waiting") === runs.length) return `${runs.length} run${runs.length > 1 ? "s" : ""} to train`;
-  const said = [["done", "done"], ["stopped", "stopped, its result kept"], ["failed", "failed"], ["waiting", "not trained"]];
-  return said.filter(([state]) => count(state)).map(([state, text]) => `${count(state)} ${text}`).join(" · ");
+  const said = [
+    ["done", "done"],
+    ["stopped", "stopped, its result kept"],
+    ["failed", "failed"],
+    ["waiting", "not trained"],
+  ];
+  return said
+    .filter(([state]) => count(state))
+    .map(([state, text]) => `${count(state)} ${text}`)
+    .join(" · ");
 }

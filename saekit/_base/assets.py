@@ -13,7 +13,7 @@ ROOT = next(
 )
 
 _IMPORT_STYLE = re.compile(r'^@import "\./([\w-]+)\.css";\n', re.MULTILINE)
-_IMPORT = re.compile(r'^import \{[^}\n]*\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+)\.js";\n', re.MULTILINE)
 
 
 @cache
@@ -21,7 +21,8 @@ def module(name: str) -> str:
     """Return the source of view ``name`` with its ``./*.js`` imports inlined, ready for ``_esm``.
 
     anywidget loads ``_esm`` from a blob: URL, where a relative import cannot resolve. Linking is by text, so
-    imports are one-line named imports without ``as``, and top-level names are unique over all linked files.
+    imports are named imports without ``as``, on one line or several, and top-level names are unique over all linked
+    files.
     """
     return "\n".join([*(_without_exports(dep) for dep in dependencies(name)), _without_imports(name)])
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +15,33 @@ VIEWS = [
 ROOTS = re.compile(r"\.saekit-(?:panel|view|images|top|steering|circuit|attribution|probes|training)(?![\w-])")
 STYLES = sorted(path.stem for path in _assets.ROOT.glob("*.css"))
 FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
+WRITTEN = sorted([*_assets.ROOT.iterdir(), *(Path(__file__).parent / "widgets").iterdir()])
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_imports_are_one_line_named_imports_of_siblings(name):
-    lines = [line for line in _assets.source(name).splitlines() if re.match(r"\s*import\b", line)]
-    odd = [line for line in lines if not re.fullmatch(r'import \{ [\w, ]+ \} from "\./[\w-]+\.js";', line)]
-    assert odd == []
-    assert not re.search(r"\bimport\(|\bas\b .* from", _assets.source(name))
+def test_imports_are_named_imports_of_siblings_and_stand_first(name):
+    source = re.sub(r"\A(?://.*\n)*", "", _assets.source(name))
+    named = re.compile(r'import \{\s[\w,\s]+?\s\} from "\./([\w-]+)\.js";\n')
+    while match := named.match(source):
+        assert match[1] in FILES
+        assert not re.search(r"\bas\b", match[0])
+        source = source[match.end() :]
+    assert re.findall(r"^\s*import\b.*|\bimport\(.*|^export .* from .*", source, re.MULTILINE) == []
+
+
+def test_an_import_over_several_lines_is_linked_too(tmp_path, monkeypatch):
+    (tmp_path / "of_parts.js").write_text('import {\n  first,\n  second,\n} from "./part.js";\n\nfirst(second);\n')
+    (tmp_path / "part.js").write_text("export const second = 2;\n\nexport function first() {}\n")
+    monkeypatch.setattr(_assets, "ROOT", tmp_path)
+    linked = _assets.module("of_parts")
+    assert linked.split() == "const second = 2; function first() {} first(second);".split()
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_no_line_is_longer_than_120_characters(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [(number, line) for number, line in enumerate(lines, 1) if len(line) > 120] == []
 
 
 @pytest.mark.parametrize("view", VIEWS)

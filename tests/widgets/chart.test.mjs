@@ -1,9 +1,30 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { LINE_COLOURS, LINE_DASHES, axisFor, decadeTicks, dodge, endPlaces, linePath, lineLook, linearTicks, powerOfTen, short } from "../../widgets/chart.js";
+import {
+  LINE_COLOURS,
+  LINE_DASHES,
+  axisFor,
+  decadeTicks,
+  dodge,
+  endPlaces,
+  linePath,
+  lineLook,
+  linearTicks,
+  powerOfTen,
+  short,
+} from "../../widgets/chart.js";
 
 test("numbers on an axis are short", () => {
-  assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), ["0", "0.05", "46", "1.5k", "12k", "250k", "1.5M", "2G"]);
+  assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), [
+    "0",
+    "0.05",
+    "46",
+    "1.5k",
+    "12k",
+    "250k",
+    "1.5M",
+    "2G",
+  ]);
   assert.equal(short(NaN), "–");
   assert.deepEqual([-4, 0, -10].map(powerOfTen), ["10⁻⁴", "10⁰", "10⁻¹⁰"]);
 });
@@ -28,9 +49,15 @@ test("logarithmic ticks enclose the values and stay few", () => {
   for (let low = 1e-8; low < 1e4; low *= 2.3)
     for (const ratio of [1, 3, 9, 80, 1e5, 1e12]) {
       const ticks = decadeTicks(low, low * ratio);
-      assert.ok(ticks[0] <= low * (1 + 1e-6) && ticks.at(-1) >= low * ratio * (1 - 1e-6), `${low} × ${ratio}: ${ticks}`);
+      assert.ok(
+        ticks[0] <= low * (1 + 1e-6) && ticks.at(-1) >= low * ratio * (1 - 1e-6),
+        `${low} × ${ratio}: ${ticks}`,
+      );
       assert.ok(ticks.length >= 2 && ticks.length <= 7, `${low} × ${ratio}: ${ticks}`);
-      assert.deepEqual([...new Set(ticks)].toSorted((a, b) => a - b), ticks);
+      assert.deepEqual(
+        [...new Set(ticks)].toSorted((a, b) => a - b),
+        ticks,
+      );
     }
 });
 

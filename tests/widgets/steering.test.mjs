@@ -1,15 +1,46 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  amountWords, askedWords, breaksWords, changeShade, changeWords, effectWords, inUnit, isOff, sameTexts, sliderRange, startValue, strengthWords,
-  sweepSeries, sweepWords, timesFactor, typedNumber,
+  amountWords,
+  askedWords,
+  breaksWords,
+  changeShade,
+  changeWords,
+  effectWords,
+  inUnit,
+  isOff,
+  sameTexts,
+  sliderRange,
+  startValue,
+  strengthWords,
+  sweepSeries,
+  sweepWords,
+  timesFactor,
+  typedNumber,
 } from "../../widgets/steering_state.js";
 
 const row = (mode, value, maximum = 50) => ({ feature: 7, mode, value, maximum });
-const setting = { prompt: "x", features: [row("add", 1)], unit: "max", positions: "all", temperature: 0, seed: 0, max_new_tokens: 8, chat: null, topic: "", concept: "" };
+const setting = {
+  prompt: "x",
+  features: [row("add", 1)],
+  unit: "max",
+  positions: "all",
+  temperature: 0,
+  seed: 0,
+  max_new_tokens: 8,
+  chat: null,
+  topic: "",
+  concept: "",
+};
 
 test("a feature is off when nothing is added, or scaled by one; clamped to zero it is ablated", () => {
-  assert.deepEqual([row("add", 0), row("scale", 1), row("clamp", 0), row("ablate", 0), row("add", 0.1)].map(isOff), [true, true, false, false, false]);
+  assert.deepEqual([row("add", 0), row("scale", 1), row("clamp", 0), row("ablate", 0), row("add", 0.1)].map(isOff), [
+    true,
+    true,
+    false,
+    false,
+    false,
+  ]);
 });
 
 test("words say what is done", () => {
@@ -18,7 +49,10 @@ test("words say what is done", () => {
   assert.equal(amountWords(row("ablate", 1), "norm"), "feature 7: ablate");
   assert.equal(changeWords(Math.log(0.5), Math.log(0.004)), "probability 0.4 % → 50 %");
   assert.equal(changeWords(-1, -1), "probability 37 %, as without steering");
-  assert.deepEqual(["kl", "perplexity", "repetition", "edit_norm"].map((name) => effectWords(name, 0.1234)), ["0.12", "0.12", "12 %", "0.12"]);
+  assert.deepEqual(
+    ["kl", "perplexity", "repetition", "edit_norm"].map((name) => effectWords(name, 0.1234)),
+    ["0.12", "0.12", "12 %", "0.12"],
+  );
   assert.equal(effectWords("kl", null), "–");
 });
 
@@ -55,25 +89,44 @@ test("numbers are read as people type them", () => {
 
 test("texts are of another setting once anything that writes them has changed", () => {
   assert.ok(sameTexts(setting, { ...setting, topic: "sea", concept: "sea" }));
-  for (const change of [{ prompt: "y" }, { features: [] }, { seed: 2 }, { positions: [1, 2] }]) assert.ok(!sameTexts(setting, { ...setting, ...change }));
+  for (const change of [{ prompt: "y" }, { features: [] }, { seed: 2 }, { positions: [1, 2] }])
+    assert.ok(!sameTexts(setting, { ...setting, ...change }));
 });
 
 test("a point of the sweep as a setting does what the point did", () => {
   // x gets s·v (add), clamps to s·v, x − s f (ablate), x + s (c − 1) f (scale): see Intervention.strength.
   const all = { ...setting, features: [row("add", 2), row("clamp", 3), row("ablate", 1), row("scale", 3)] };
   const by = timesFactor(all, 0.5).features;
-  assert.deepEqual(by.map(({ mode, value }) => [mode, value]), [["add", 1], ["clamp", 1.5], ["scale", 0.5], ["scale", 2]]);
+  assert.deepEqual(
+    by.map(({ mode, value }) => [mode, value]),
+    [
+      ["add", 1],
+      ["clamp", 1.5],
+      ["scale", 0.5],
+      ["scale", 2],
+    ],
+  );
 });
 
 test("the sweep says where fluency breaks", () => {
-  const points = [{ strength: 0, kl: 0 }, { strength: 0.5, kl: null }, { strength: 2, kl: 1.5 }];
+  const points = [
+    { strength: 0, kl: 0 },
+    { strength: 0.5, kl: null },
+    { strength: 2, kl: 1.5 },
+  ];
   const sweep = { lines: [{ name: "steered", points }], breaks_at: 2, value: -3, under_way: false };
-  assert.deepEqual([0, 0.5, 2].map((factor) => strengthWords(factor, sweep)), ["off", "−1.5", "−6"]);
+  assert.deepEqual(
+    [0, 0.5, 2].map((factor) => strengthWords(factor, sweep)),
+    ["off", "−1.5", "−6"],
+  );
   assert.equal(strengthWords(0.5, { value: null }), "0.5 ×");
   assert.equal(breaksWords(sweep), "Fluency falls below one half at strength −6.");
   assert.match(breaksWords({ ...sweep, breaks_at: null }), /stays above one half at every strength tried/);
   assert.equal(askedWords({ prompt: null }), "");
-  assert.equal(askedWords({ prompt: { concept_hit: 1, fluency: 0.456 } }), "Asked for in the prompt instead: concept in the text 100 %, fluency 46 %.");
+  assert.equal(
+    askedWords({ prompt: { concept_hit: 1, fluency: 0.456 } }),
+    "Asked for in the prompt instead: concept in the text 100 %, fluency 46 %.",
+  );
   const series = sweepSeries(sweep, "kl");
   assert.deepEqual(series, [{ name: "steered", number: 0, xs: [0, 6], ys: [0, 1.5] }]);
   assert.equal(sweepWords("KL", "kl", series), "KL by strength: steered 0 at 0, 1.5 at 6");
