@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import saekit.data.tokens as tokens
 from saekit import data
 from saekit.data import Tokens, list_corpora, load_corpus, tokens_from_texts
 from saekit.data.sources import natural, prose
@@ -82,8 +83,8 @@ def test_a_packaged_corpus_is_mixed_split_and_cached(model, monkeypatch, tmp_pat
 
         return read
 
-    sources = {n: replace(data.SOURCES[n], documents=documents(n)) for n in data.CORPORA["english-open"]}
-    monkeypatch.setattr(data, "SOURCES", {**data.SOURCES, **sources})
+    sources = {n: replace(tokens.SOURCES[n], documents=documents(n)) for n in tokens.CORPORA["english-open"]}
+    monkeypatch.setattr(tokens, "SOURCES", {**tokens.SOURCES, **sources})
     first = load_corpus("english-open", model=model, progress=False)
     again = load_corpus("english-open", model=model, progress=False)
     held = load_corpus("english-open", model=model, split="heldout", progress=False)

@@ -8,6 +8,7 @@ import torch
 import saekit.models.load as models
 from saekit._base.cache import PackageFile, atomic, package_file
 from saekit.errors import ChecksumError, DataError, ModelError, OfflineError
+from saekit.models import join_pieces
 from saekit.models.packaged import PACKAGED, _in_one_piece
 from saekit.models.vocabulary import from_sentencepiece
 from tests import tiny
@@ -95,15 +96,15 @@ def test_final_norm_centres_for_a_model_with_layer_norm(tmp_path, model_folder):
 def test_joined_pieces_are_the_text_whatever_the_script(model, text):
     ids = models.encode_text(model, text)[1:]
     pieces = models.token_bytes(model)
-    joined = models.join_pieces([pieces[i] for i in ids])
+    joined = join_pieces([pieces[i] for i in ids])
     assert "".join(joined) == text
     assert len(joined) == len(ids)
     assert "\ufffd" not in "".join(joined)
 
 
 def test_a_character_cut_in_two_is_shown_as_a_replacement_character():
-    assert models.join_pieces(["戦".encode()[:2]]) == ["\ufffd"]
-    assert models.join_pieces([b"a", "é".encode()[:1], "é".encode()[1:] + b"b"]) == ["a", "é", "b"]
+    assert join_pieces(["戦".encode()[:2]]) == ["\ufffd"]
+    assert join_pieces([b"a", "é".encode()[:1], "é".encode()[1:] + b"b"]) == ["a", "é", "b"]
 
 
 def test_sentencepiece_vocabularies_become_bytes_too():
