@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def logit_direction(
@@ -77,7 +77,7 @@ EXERCISES = {
         solve=logit_direction,
         cases=lambda: [
             (scale * r.standard_normal(6) + 1, r.standard_normal(6) + 2, r.standard_normal(6), 0.01)
-            for r, scale in _seeded(0.3, 3.0, 20.0)
+            for r, scale in seeded(0.3, 3.0, 20.0)
         ],
         hints=(
             "logit = unembedding · (weight * residual / scale). Which parts do not depend on the residual, once the "
@@ -113,7 +113,7 @@ EXERCISES = {
         solve=feature_contributions,
         cases=lambda: [
             (r.standard_normal(n).clip(0), 2 * r.standard_normal((n, 5)), r.standard_normal(5))
-            for r, n in _seeded(4, 7, 9)
+            for r, n in seeded(4, 7, 9)
         ],
         hints=(
             "A feature writes activation times decoder row. What is the dot product of that with v?",
@@ -136,7 +136,7 @@ EXERCISES = {
         solve=first_order_effect,
         cases=lambda: [
             (r.standard_normal(n).clip(0), r.standard_normal(n).clip(0), r.standard_normal(n))
-            for r, n in _seeded(5, 8, 11)
+            for r, n in seeded(5, 8, 11)
         ],
         hints=(
             "On a straight line, difference in height = slope times difference in place.",
@@ -156,7 +156,7 @@ EXERCISES = {
         solve=integrated_effect,
         cases=lambda: [
             (_slope_of(r.standard_normal((4, 4))), 3 * r.standard_normal(4), r.standard_normal(4), steps)
-            for r, steps in _seeded(3, 6, 10)
+            for r, steps in seeded(3, 6, 10)
         ],
         hints=(
             "It is the first-order effect with another gradient: not that of one end but the mean over the line.",
@@ -192,7 +192,7 @@ EXERCISES = {
         solve=matched_control,
         cases=lambda: [
             (r.standard_normal((n, 4)) * r.integers(0, 3, (n, 1)), 2 * r.standard_normal((n, 4)))
-            for r, n in _seeded(4, 6, 9)
+            for r, n in seeded(4, 6, 9)
         ],
         hints=(
             "Two questions a position: how long is the edit there, and which way does the other one point?",

@@ -14,23 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from saekit.exercises import attribution as _exercise_attribution
-from saekit.exercises import circuits as _exercise_circuits
-from saekit.exercises import exercise as _exercise_list
-from saekit.exercises import probes as _exercise_probes
-from saekit.exercises import steering as _exercise_steering
-from saekit.exercises import superposition as _exercise_superposition
-from saekit.exercises import training as _exercise_training
-from saekit.exercises import transfer as _exercise_transfer
+from saekit.exercises import attribution, circuits, probes, reading, steering, superposition, training, transfer
 from saekit.exercises.exercise import Exercise
 
-_OF_NOTEBOOKS = (
-    *(_exercise_superposition, _exercise_training, _exercise_attribution, _exercise_steering, _exercise_circuits),
-    *(_exercise_probes, _exercise_transfer),
-)
-EXERCISES = dict(_exercise_list.EXERCISES)
-for _module in _OF_NOTEBOOKS:
-    EXERCISES |= _module.EXERCISES
+_NOTEBOOKS = (reading, superposition, training, attribution, steering, circuits, probes, transfer)
+EXERCISES = {name: exercise for notebook in _NOTEBOOKS for name, exercise in notebook.EXERCISES.items()}
 RTOL, ATOL = 1e-4, 1e-5  # float32 answers pass; a wrong formula does not
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def restored(patched: Float[np.ndarray, "layer pos"], clean: float, corrupted: float) -> Float[np.ndarray, "layer pos"]:
@@ -14,7 +14,7 @@ def restored(patched: Float[np.ndarray, "layer pos"], clean: float, corrupted: f
 EXERCISES: dict[str, Exercise] = {
     "restored": Exercise(
         solve=restored,
-        cases=lambda: [(r.standard_normal((3, 2)), 2.0 + shift, shift - 1.5) for r, shift in _seeded(0.0, 1.0, -4.0)],
+        cases=lambda: [(r.standard_normal((3, 2)), 2.0 + shift, shift - 1.5) for r, shift in seeded(0.0, 1.0, -4.0)],
         hints=(
             "Check the two ends first: which value must the corrupted run get, and which the clean one?",
             "Measure from the corrupted run, in units of the gap: (patched - corrupted) / gap.",
@@ -54,7 +54,7 @@ EXERCISES["exchange_features"] = Exercise(
     solve=exchange_features,
     cases=lambda: [
         (*r.standard_normal((1, 5)), *np.abs(r.standard_normal((2, 8))), r.standard_normal((8, 5)), np.array(chosen))
-        for r, chosen in _seeded([0], [2, 5], [1, 3, 7])
+        for r, chosen in seeded([0], [2, 5], [1, 3, 7])
     ],
     hints=(
         "Do not rebuild the state from its features: what the SAE missed would be lost. Move the state instead.",
@@ -90,7 +90,7 @@ def _log_softmax(logits):
 
 EXERCISES["kl_to_target"] = Exercise(
     solve=kl_to_target,
-    cases=lambda: [(scale * r.standard_normal(9), r.standard_normal(9)) for r, scale in _seeded(1.0, 3.0, 0.2)],
+    cases=lambda: [(scale * r.standard_normal(9), r.standard_normal(9)) for r, scale in seeded(1.0, 3.0, 0.2)],
     hints=(
         "Turn both rows of logits into log-probabilities first: logits minus the log of the sum of their exponentials.",
         "Average log p - log q over tokens drawn from the patched run: weights are p, not q.",

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def pool_max(
@@ -79,7 +79,7 @@ def _unpaired(first, second, drawn):
 
 
 def _paired_cases():
-    for r, rate in _seeded(0.6, 0.75, 0.9):
+    for r, rate in seeded(0.6, 0.75, 0.9):
         first = r.random(60) < rate
         yield first, first ^ (r.random(60) < 0.15), r.integers(0, 60, (400, 60))
 
@@ -89,7 +89,7 @@ EXERCISES = {
         solve=pool_max,
         cases=lambda: [
             (r.standard_normal((5, 6, 4)).clip(0) + shift, r.random((5, 6)) < share)
-            for (r, share), shift in zip(_seeded(0.2, 0.5, 0.8), (0.0, 0.5, 1.0), strict=True)
+            for (r, share), shift in zip(seeded(0.2, 0.5, 0.8), (0.0, 0.5, 1.0), strict=True)
         ],
         hints=(
             "What may a token that does not count contribute? Nothing: make it 0 before anything else.",
@@ -107,7 +107,7 @@ EXERCISES = {
     ),
     "macro_f1": Exercise(
         solve=macro_f1,
-        cases=lambda: [(r.integers(1, 40, (n, n)) + 20 * np.eye(n, dtype=int),) for r, n in _seeded(2, 3, 5)],
+        cases=lambda: [(r.integers(1, 40, (n, n)) + 20 * np.eye(n, dtype=int),) for r, n in seeded(2, 3, 5)],
         hints=(
             "First one F1 for each class, then their mean: each class counts the same, however rare.",
             "np.diag(confusion) are the hits; sum(axis=1) how often a class is true, sum(axis=0) how often predicted.",
@@ -127,7 +127,7 @@ EXERCISES = {
     "leaked": Exercise(
         solve=leaked,
         cases=lambda: [
-            (r.integers(0, n, 40), (order := r.permutation(40))[:30], order[30:]) for r, n in _seeded(15, 40, 90)
+            (r.integers(0, n, 40), (order := r.permutation(40))[:30], order[30:]) for r, n in seeded(15, 40, 90)
         ],
         hints=(
             "group[train] are the groups that training has seen.",
@@ -154,7 +154,7 @@ EXERCISES = {
         solve=strongest_columns,
         cases=lambda: [
             (r.standard_normal((30, 12)) * np.arange(1, 13), r.permutation(30) % 2, np.sort(r.permutation(30)[:20]), k)
-            for r, k in _seeded(3, 5, 8)
+            for r, k in seeded(3, 5, 8)
         ],
         hints=(
             "Two means for each column: over the training rows of class 1, and over those of class 0.",

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def add_direction(
@@ -60,7 +60,7 @@ EXERCISES = {
     "add_direction": Exercise(
         solve=add_direction,
         cases=lambda: [
-            (r.standard_normal((5, 4)), 2 * r.standard_normal(4), amount) for r, amount in _seeded(1.5, -0.7, 30.0)
+            (r.standard_normal((5, 4)), 2 * r.standard_normal(4), amount) for r, amount in seeded(1.5, -0.7, 30.0)
         ],
         hints=(
             "Start from a copy: resid.copy() leaves the caller's array alone.",
@@ -84,7 +84,7 @@ EXERCISES = {
     "repetition": Exercise(
         solve=repetition,
         cases=lambda: [
-            *((r.integers(0, n, size=20),) for r, n in _seeded(2, 3, 4)),
+            *((r.integers(0, n, size=20),) for r, n in seeded(2, 3, 4)),
             (np.array([5, 6, 7, 8]),),
             (np.array([1, 1]),),
         ],
@@ -114,7 +114,7 @@ EXERCISES = {
     "steering_score": Exercise(
         solve=steering_score,
         cases=lambda: [
-            *((r.uniform(0.1, 1, size=n),) for r, n in _seeded(2, 3, 5)),
+            *((r.uniform(0.1, 1, size=n),) for r, n in seeded(2, 3, 5)),
             (np.array([1.0, 0.0, 0.8]),),
         ],
         hints=(
@@ -137,7 +137,7 @@ EXERCISES = {
         solve=clamp_feature,
         cases=lambda: [
             (r.standard_normal((6, 4)), r.standard_normal(6).clip(0), r.standard_normal(4), c)
-            for r, c in _seeded(2.0, 0.5, 0.0)
+            for r, c in seeded(2.0, 0.5, 0.0)
         ],
         hints=(
             "How much of the decoder row is in the state already, and how much should be?",
@@ -164,7 +164,7 @@ EXERCISES = {
     "matched_edit": Exercise(
         solve=matched_edit,
         cases=lambda: [
-            (5 * r.standard_normal((4, 6)), 3 * r.standard_normal(6), share) for r, share in _seeded(0.2, 0.35, 1.5)
+            (5 * r.standard_normal((4, 6)), 3 * r.standard_normal(6), share) for r, share in seeded(0.2, 0.35, 1.5)
         ],
         hints=(
             "Two lengths are needed: the direction's own, which must not matter, and the state's at each position.",

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def interference(W: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " n"]:
@@ -28,7 +28,7 @@ def _unit(W):
 
 
 def _matrices():
-    return [(scale * r.standard_normal((m, n)),) for r, (scale, m, n) in _seeded((1.0, 2, 5), (0.5, 3, 4), (2.0, 4, 9))]
+    return [(scale * r.standard_normal((m, n)),) for r, (scale, m, n) in seeded((1.0, 2, 5), (0.5, 3, 4), (2.0, 4, 9))]
 
 
 EXERCISES = {

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def mmcs(learned: Float[np.ndarray, "latent d"], true: Float[np.ndarray, "feature d"]) -> float:
@@ -52,7 +52,7 @@ def absorption_rate(
 EXERCISES = {
     "mmcs": Exercise(
         solve=mmcs,
-        cases=lambda: [(r.standard_normal((n, 5)) * 3, r.standard_normal((7, 5))) for r, n in _seeded(4, 9, 12)],
+        cases=lambda: [(r.standard_normal((n, 5)) * 3, r.standard_normal((7, 5))) for r, n in seeded(4, 9, 12)],
         hints=(
             "Which of the two may go unmatched? Every true feature looks for its best latent, not the other way round.",
             "Divide every row by its length; the product of the two matrices then holds all cosines.",
@@ -80,7 +80,7 @@ EXERCISES = {
         solve=fvu,
         cases=lambda: [
             (x := 3 * r.standard_normal((40, 4)) + shift, x + 0.5 * r.standard_normal((40, 4)))
-            for r, shift in _seeded(0.0, 10.0, -4.0)
+            for r, shift in seeded(0.0, 10.0, -4.0)
         ],
         hints=(
             "What would 1 mean? As bad as always answering with the mean activation.",
@@ -109,7 +109,7 @@ EXERCISES = {
         solve=topk_activation,
         cases=lambda: [
             (r.standard_normal((6, 8)) - shift, k)
-            for (r, shift), k in zip(_seeded(0.0, 0.5, 1.5), (1, 3, 5), strict=True)
+            for (r, shift), k in zip(seeded(0.0, 0.5, 1.5), (1, 3, 5), strict=True)
         ],
         hints=(
             "Work row by row: every token has a budget of its own.",
@@ -132,7 +132,7 @@ EXERCISES = {
         solve=absorption_rate,
         cases=lambda: [
             (r.standard_normal(60).clip(0), r.random(60) < share, r.random(60) < 0.5)
-            for r, share in _seeded(0.4, 0.6, 0.8)
+            for r, share in seeded(0.4, 0.6, 0.8)
         ],
         hints=(
             "Which samples could show absorption at all? Only those stand in the denominator.",

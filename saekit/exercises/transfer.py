@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saekit.exercises.exercise import Exercise, _seeded
+from saekit.exercises.exercise import Exercise, seeded
 
 
 def may_train(
@@ -45,7 +45,7 @@ EXERCISES = {
     "may_train": Exercise(
         solve=may_train,
         cases=lambda: [
-            *((r.integers(0, 8, 14), r.random(14) < share) for r, share in _seeded(0.2, 0.3, 0.1)),
+            *((r.integers(0, 8, 14), r.random(14) < share) for r, share in seeded(0.2, 0.3, 0.1)),
             (np.array([3, 3, 5, 1]), np.zeros(4, bool)),
         ],
         hints=(
@@ -63,7 +63,7 @@ EXERCISES = {
     ),
     "transfer_gap": Exercise(
         solve=transfer_gap,
-        cases=lambda: [(r.random((n, n)),) for r, n in _seeded(3, 4, 5)],
+        cases=lambda: [(r.random((n, n)),) for r, n in seeded(3, 4, 5)],
         hints=(
             "Rows are trained on, columns tested on: all figures of one column are about the same test sentences.",
             "In each column: the entry on the diagonal, less the mean of the others.",
@@ -84,7 +84,7 @@ EXERCISES = {
     ),
     "length_normalised": Exercise(
         solve=length_normalised,
-        cases=lambda: [_answers(r) for r, _ in _seeded(1, 2, 3)],
+        cases=lambda: [_answers(r) for r, _ in seeded(1, 2, 3)],
         hints=(
             "A sum of log-probabilities falls with every token, so a long answer starts behind.",
             "Divide by the number of tokens before you compare.",
@@ -100,7 +100,7 @@ EXERCISES = {
     ),
     "choice_confidence": Exercise(
         solve=choice_confidence,
-        cases=lambda: [(_answers(r)[0],) for r, _ in _seeded(1, 2)] + [(np.array([[-900.0, -901.0], [-3.0, -3.0]]),)],
+        cases=lambda: [(_answers(r)[0],) for r, _ in seeded(1, 2)] + [(np.array([[-900.0, -901.0], [-3.0, -3.0]]),)],
         hints=(
             "Turn log-probabilities into shares that add up to 1 over the choices.",
             "That is a softmax over each row; take its largest entry.",
