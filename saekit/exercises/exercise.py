@@ -5,6 +5,7 @@ Arrays in, arrays out, as a notebook asks for them; the other files of this room
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
