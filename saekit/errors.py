@@ -47,3 +47,7 @@ class OfflineError(SaekitError, OSError):
 
 class ChecksumError(SaekitError, OSError):
     """A downloaded file is not the file that saekit was tested with."""
+
+
+class Stopped(SaekitError):
+    """A computation that ended because its ``stop`` said so; there is no result."""
