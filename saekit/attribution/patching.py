@@ -14,13 +14,13 @@ from saekit.attribution.final import read_from
 from saekit.attribution.inputs import Answers, Direction, Prompts, SAEs, check_counts
 from saekit.attribution.result import Attribution, Contribution
 from saekit.errors import ModelError
+from saekit.models import AT_START, gauss_legendre, integrated_gradient
 from saekit.saes import changes, pulled_back
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
 Method = Literal["gradient", "integrated"]
-TOGETHER = 32  # runs with their gradients in one pass
 
 
 def attribution_patching(
@@ -205,24 +205,13 @@ def _estimate(
     model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, side: Sides, steps: int
 ) -> tuple[Float[Tensor, "batch pos d_sae"], Float[Tensor, "batch pos"], Float[Tensor, "batch"]]:
     """Return the effects of features and errors to first order, and the reading; 0 steps: the clean run's gradient."""
-    move = side.states_baseline - side.states
-    if steps:
-        points, weights = np.polynomial.legendre.leggauss(steps)
-        clean = _read(model, asked, hook, rows, ids, side.states)
-    else:
-        points, weights = np.array([-1.0]), np.array([2.0])
-    gradient = torch.zeros_like(side.states, dtype=torch.float64)
-    share = torch.from_numpy((points + 1) / 2).to(move)
-    weight = torch.from_numpy(weights / 2).to(gradient)
-    with torch.enable_grad():
-        for some in torch.arange(len(points)).split(max(1, TOGETHER // len(ids))):  # several points in one pass
-            states = side.states + share[some, None, None, None] * move
-            states = states.flatten(0, 1).detach().requires_grad_()
-            read = _read_graph(model, asked, hook, rows.repeat(len(some)), ids.repeat(len(some), 1), states)
-            (slope,) = torch.autograd.grad(read.sum(), states)
-            slope = slope.unflatten(0, (len(some), -1)).double()
-            gradient += (weight[some, None, None, None] * slope).sum(0)
-    clean = clean if steps else read.detach()
+    gradient, readings = integrated_gradient(
+        lambda states, prompt: _read_graph(model, asked, hook, rows[prompt], ids[prompt], states),
+        side.states,
+        side.states_baseline,
+        gauss_legendre(steps) if steps else AT_START,
+    )
+    clean = _read(model, asked, hook, rows, ids, side.states) if steps else readings[0]
     sae = asked.by_hook[hook]
     pulled = pulled_back(sae, side.features, gradient)
     features = (side.features - side.features_baseline) * pulled

@@ -201,7 +201,7 @@ def ablated(
         points = [check_hook(model, dictionary.hook_name) for dictionary in layers[1:]]
         with model.hooks(fwd_hooks=list(zip(points, edits[1:], strict=False))):
             logits = last_logits_from(model, torch.stack(part.ids), states, layers[0].hook_name)
-        total += (logits.gather(1, part.answers[:, None]) - logits.gather(1, part.foils[:, None])).sum().item()
+        total += part.logit_difference(logits).sum().item()
         prompts += len(part)
     return total / prompts
 

@@ -18,7 +18,16 @@ from torch import Tensor
 from saekit.circuits.pairs import Task
 from saekit.circuits.result import ERROR, Dictionaries, Edge, FeatureCircuit, Node, checked_circuit
 from saekit.errors import TaskError
-from saekit.models import check_hook, hidden_states, last_logits_from, stop_layer
+from saekit.models import (
+    AT_START,
+    Points,
+    check_hook,
+    hidden_states,
+    integrated_gradient,
+    last_logits_from,
+    midpoints,
+    stop_layer,
+)
 from saekit.saes import Dictionary, ordered, whole_number
 
 if TYPE_CHECKING:
@@ -51,6 +60,7 @@ def feature_circuit(
         TaskError: Clean and corrupted prompts have the same logit difference: there is nothing to account for.
     """
     steps = whole_number("steps", steps, 1)
+    points = midpoints(steps) if steps > 1 else AT_START
     layers = ordered(model, dictionaries)
     names = tuple(task.positions)
     features, errors, elsewhere = [], np.zeros((len(layers), len(names))), np.zeros(len(layers))
@@ -61,7 +71,7 @@ def feature_circuit(
         for _, part in task.batches(batch_size):
             ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
             clean, corrupted = hidden_states(model, ids, hook), hidden_states(model, other, hook)
-            gradient = _mean_gradient(model, part, ids, clean, corrupted, hook, steps)
+            gradient = _gradient(model, part, hook, clean, corrupted, points)
             with torch.no_grad():
                 change, missed = _change(dictionary, clean, corrupted)
                 effects = (gradient @ dictionary.rows.T.to(gradient.dtype)) * change  # [prompt, pos, feature]
@@ -145,27 +155,23 @@ def _gap(model: "SAETransformerBridge", hook: str, task: Task, batch_size: int) 
     gap = 0.0
     for _, part in task.batches(batch_size):
         for sign, ids in ((1, torch.stack(part.ids)), (-1, torch.stack(part.ids_corrupted))):
-            gap += sign * _metric(model, part, ids, hidden_states(model, ids, hook), hook).item() / len(task)
+            logits = last_logits_from(model, ids, hidden_states(model, ids, hook), hook)
+            gap += sign * part.logit_difference(logits).sum().item() / len(task)
     if abs(gap) < 1e-6:
         raise TaskError("clean and corrupted prompts have the same logit difference: there is no gap to account for")
     return gap
 
 
-def _metric(model: "SAETransformerBridge", part: Task, ids: Tensor, states: Tensor, hook: str) -> Float[Tensor, ""]:
-    """Logit difference at the end, summed over prompts."""
-    logits = last_logits_from(model, ids, states, hook)
-    return (logits.gather(1, part.answers[:, None]) - logits.gather(1, part.foils[:, None])).sum()
-
-
-def _mean_gradient(
-    model: "SAETransformerBridge", part: Task, ids: Tensor, clean: Tensor, corrupted: Tensor, hook: str, steps: int
+def _gradient(
+    model: "SAETransformerBridge", part: Task, hook: str, clean: Tensor, corrupted: Tensor, points: Points
 ) -> Float[Tensor, "prompt pos d_model"]:
-    along = [0.0] if steps == 1 else [(step + 0.5) / steps for step in range(steps)]
-    total = torch.zeros_like(clean)
-    for share in along:
-        states = (clean + share * (corrupted - clean)).requires_grad_()
-        total += torch.autograd.grad(_metric(model, part, ids, states, hook), states)[0]
-    return total / len(along)
+    """Gradient of the logit difference by the states at a hook point, in the dtype of the states."""
+    ids = torch.stack(part.ids)
+
+    def difference(states: Tensor, prompt: Tensor) -> Tensor:
+        return part.logit_difference(last_logits_from(model, ids[prompt], states, hook), prompt)
+
+    return integrated_gradient(difference, clean, corrupted, points)[0].to(clean.dtype)
 
 
 def _edges_of(
@@ -192,8 +198,8 @@ def _edges_of(
     hooks = [(check_hook(model, low), partial(put, new=start)), (check_hook(model, high), keep)]
     model.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=stop_layer(high), prepend_bos=False)
     reached = seen["high"]
-    at_high = reached.detach().requires_grad_()
-    (to_metric,) = torch.autograd.grad(_metric(model, part, ids, at_high, high), at_high)
+    at_high = reached.detach()
+    to_metric = _gradient(model, part, high, at_high, at_high, AT_START)
     active = upper.encode(reached)
     to_metric = to_metric * upper.scale(reached.detach())
     places = {which: (prompt, at) for which, prompt, at in named_positions(part)}

@@ -8,6 +8,7 @@ measured in the same way, for without them a small number means nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from saekit.circuits.pairs import Task
 from saekit.errors import SAEError, TaskError
-from saekit.models import hidden_states, last_logits_from
+from saekit.models import AT_START, hidden_states, integrated_gradient, last_logits_from, midpoints
 from saekit.saes import Directions, dictionary_of, whole_number
 
 if TYPE_CHECKING:
@@ -173,10 +174,12 @@ def _prepared(
     return parts, found.rows, found.name
 
 
-def _kl(model: "SAETransformerBridge", part: _Part, states: Tensor) -> Float[Tensor, "prompt"]:
+def _kl(
+    model: "SAETransformerBridge", part: _Part, states: Tensor, prompt: Int[Tensor, "run"] | slice = slice(None)
+) -> Float[Tensor, "run"]:
     """KL from the target's to this run's next-token distribution: sum of p log(p / wanted), p of this run."""
-    found = last_logits_from(model, part.ids, states, part.hook).log_softmax(-1)
-    return (found.exp() * (found - part.wanted)).sum(-1)
+    found = last_logits_from(model, part.ids[prompt], states, part.hook).log_softmax(-1)
+    return (found.exp() * (found - part.wanted[prompt])).sum(-1)
 
 
 @torch.no_grad()
@@ -208,13 +211,11 @@ def _effects(
 
     One step: by the gradient of the base run. More: by the mean gradient at as many points between the two runs.
     """
-    effects = []
+    points, effects = AT_START if steps == 1 else midpoints(steps), []
     for part in parts:
-        gradient = torch.zeros_like(part.base)
-        for share in [0.0] if steps == 1 else [(step + 0.5) / steps for step in range(steps)]:
-            states = (part.base + share * (part.target - part.base)).requires_grad_()
-            gradient += torch.autograd.grad(_kl(model, part, states).sum(), states)[0] / steps
-        effects.append((part.change * (gradient @ rows.T.to(gradient.dtype))).sum(1).double())
+        gradient, _ = integrated_gradient(partial(_kl, model, part), part.base, part.target, points)
+        along = gradient.to(part.base.dtype) @ rows.T.to(part.base.dtype)  # [prompt, pos, feature]
+        effects.append((part.change * along).sum(1).double())
     return effects
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit.errors import TaskError
@@ -69,6 +69,18 @@ class Task:
             ids=pick(self.ids),
             ids_corrupted=pick(self.ids_corrupted),
         )
+
+    def logit_difference(
+        self, logits: Float[Tensor, "run d_vocab"], prompt: Int[Tensor, "run"] | slice = slice(None)
+    ) -> Float[Tensor, "run"]:
+        """Return logit of the answer minus logit of the foil.
+
+        Args:
+            logits: Logits at the last position of each run.
+            prompt: Number of each run's prompt; by default there is one run per prompt.
+        """
+        answers, foils = (tokens[prompt, None].to(logits.device) for tokens in (self.answers, self.foils))
+        return (logits.gather(1, answers) - logits.gather(1, foils))[:, 0]
 
     def batches(self, size: int = 16) -> Iterator[tuple[Int[Tensor, "batch"], "Task"]]:
         """Yield parts whose prompts are of one length, so that they need no padding, with the numbers of their rows.

@@ -99,7 +99,7 @@ def task_performance(
     for rows, part in task.batches(batch_size):
         ids = torch.stack(part.ids_corrupted if corrupted else part.ids)
         logits = model(ids.to(model.cfg.device), prepend_bos=False)[:, -1].float().cpu()
-        difference[rows] = _difference(logits, part)
+        difference[rows] = part.logit_difference(logits)
         at_answer = part.answers[:, None]
         probability[rows] = logits.softmax(-1).gather(1, at_answer)[:, 0]
         top[rows] = logits.argmax(-1) == part.answers
@@ -156,12 +156,6 @@ def patch_residual(
                 states = target[hook][prompt]  # [changed, pos, d_model]
                 states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
                 logits = last_logits_from(model, ids[prompt], states, hook).float().cpu()
-                found[which, prompt] = _difference(logits, part.select(prompt.tolist()))
+                found[which, prompt] = part.logit_difference(logits, prompt)
             total[number] += found.sum(1).numpy()
     return Patched(task.name, layers, names, total / len(task), clean, corrupted, len(task))
-
-
-def _difference(logits: Float[Tensor, "prompt d_vocab"], task: Task) -> Float[Tensor, "prompt"]:
-    """Answer minus foil."""
-    pick = lambda tokens: logits.gather(1, tokens[:, None])[:, 0]  # noqa: E731
-    return pick(task.answers) - pick(task.foils)
