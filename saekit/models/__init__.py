@@ -22,9 +22,11 @@ from saekit.models.load import (
     token_bytes,
     unembedding,
 )
+from saekit.models.packaged import PACKAGED
 from saekit.models.vocabulary import join_pieces
 
 __all__ = [
+    "PACKAGED",
     "block_calls",
     "bos_token_id",
     "check_hook",
