@@ -107,6 +107,7 @@ _MODULES = (
     "steering",
     "index",
     "evaluation",
+    "fetch",
     "functional",
     "superposition",
     "training",

