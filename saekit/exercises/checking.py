@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from saekit.exercises import attribution as _exercise_attribution
-from saekit.exercises import circuits as _exercise_circuits
-from saekit.exercises import exercise as _exercise_list
-from saekit.exercises import probes as _exercise_probes
-from saekit.exercises import steering as _exercise_steering
-from saekit.exercises import superposition as _exercise_superposition
-from saekit.exercises import training as _exercise_training
-from saekit.exercises import transfer as _exercise_transfer
+from saekit.exercises import (
+    attribution as _exercise_attribution,
+    circuits as _exercise_circuits,
+    exercise as _exercise_list,
+    probes as _exercise_probes,
+    steering as _exercise_steering,
+    superposition as _exercise_superposition,
+    training as _exercise_training,
+    transfer as _exercise_transfer,
+)
 from saekit.exercises.exercise import Exercise
 
 _OF_NOTEBOOKS = (

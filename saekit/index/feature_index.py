@@ -18,8 +18,7 @@ import numpy as np
 
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.index import merge as merging
-from saekit.index import search as text_side
+from saekit.index import merge as merging, search as text_side
 from saekit.index.build import Pass, read_log, run_pass
 from saekit.index.collect import BINS, first_of_each, priority
 from saekit.index.read import Reader, interval_of

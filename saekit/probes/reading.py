@@ -11,8 +11,7 @@ from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
 from saekit.probes.extract import extract_features
 from saekit.probes.features import Site, TextFeatures
-from saekit.probes.pooling import Binariser, ranked_tokens
-from saekit.probes.pooling import pool as pool_site
+from saekit.probes.pooling import Binariser, pool as pool_site, ranked_tokens
 from saekit.probes.result import ProbeResult
 
 if TYPE_CHECKING:
