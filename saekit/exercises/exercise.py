@@ -307,6 +307,6 @@ EXERCISES["hypothesis_score"] = Exercise(
 )
 
 
-def _seeded(*settings: float) -> list[tuple[np.random.Generator, Any]]:
+def _seeded(*settings: Any) -> list[tuple[np.random.Generator, Any]]:
     """Return each setting with a generator of its own, seeded by its place."""
     return [(np.random.default_rng(seed), setting) for seed, setting in enumerate(settings)]

@@ -216,8 +216,7 @@ class FeatureIndex:
             raise FeatureIndexError(f"{path} is an unfinished build: call build again with the same arguments")
         index = cls(path, manifest, arrays)
         if owner is not None:
-            index._owner = owner  # the temporary folder lives as long as the index
-            weakref.finalize(index, owner.cleanup)
+            weakref.finalize(index, owner.cleanup)  # keeps the temporary folder as long as the index lives
         return index
 
     # --- ask it ------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saekit._base.cache import PackageFile, atomic, cache_dir, package_file
 from saekit.errors import ChecksumError, ModelError
@@ -89,7 +90,7 @@ def converted(model: PackagedModel, *, accept_licence: bool, progress: bool) -> 
 
 
 @contextmanager
-def _in_one_piece(parts: list[Path], sha256: str) -> Iterator[Path]:
+def _in_one_piece(parts: list[Path], sha256: str) -> Generator[Path]:
     if len(parts) == 1:
         yield parts[0]
         return
@@ -113,9 +114,9 @@ def _convert(gguf: Path, target: Path, name: str, *, progress: bool) -> None:
 
     bar = tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False)
     with bar, transformers_without_bars():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         bar.update()
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         bar.update()
         # Dequantised, but still treated as quantised by transformers unless told otherwise.
         del model.config.quantization_config
@@ -128,7 +129,7 @@ def _convert(gguf: Path, target: Path, name: str, *, progress: bool) -> None:
 
 
 @contextmanager
-def transformers_without_bars() -> Iterator[None]:
+def transformers_without_bars() -> Generator[None]:
     """Keep transformers from drawing bars of its own on stderr, which no argument switches off."""
     from transformers.utils import logging
 
