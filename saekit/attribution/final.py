@@ -1,6 +1,8 @@
 """The runs behind an attribution: what is read off the model, exactly, and the final norm with its scale frozen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,13 +89,13 @@ def final_run(
     def keep(name):
         return lambda activation, hook: seen.__setitem__(name, activation)
 
-    def keep_logits(logits, hook):
+    def keep_logits(logits, hook, *, tokens):
         seen["logits"] = logits.gather(-1, tokens[:, None].expand(-1, logits.shape[1], -1).to(logits.device))
 
-    points = [(check_hook(model, name), keep(name)) for name in hook_names]
+    points: list[tuple[str | Callable, Callable]] = [(check_hook(model, name), keep(name)) for name in hook_names]
     points += [("ln_final.hook_in", keep("residual")), ("ln_final.hook_out", keep("normed"))]
     if tokens is not None:
-        points.append(("unembed.hook_out", keep_logits))
+        points.append(("unembed.hook_out", partial(keep_logits, tokens=tokens)))
     model.run_with_hooks(ids.to(model.cfg.device), fwd_hooks=points, prepend_bos=False)
     logits = seen["logits"] if tokens is not None else None
     return FinalRun({name: seen[name] for name in hook_names}, seen["residual"], seen["normed"], logits)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from saekit.saes import check_pair, sae_hook
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-Prompts = str | Tensor | Sequence[str] | Sequence[Tensor]
+Prompts = str | Tensor | Sequence[str | Tensor]
 Answers = str | int | Tensor | Sequence[str] | Sequence[int]
 Direction = Tensor | np.ndarray | Sequence  # [d_model] or [prompt, d_model]
-SAEs = "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]"
+SAEs: TypeAlias = "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def readout_of(
     """
     if (answer is None) == (direction is None):
         raise ModelError("pass either answer= (and perhaps foil=) or direction=, the one thing to read off")
-    if direction is not None:
+    if answer is None:
         if foil is not None:
             raise ModelError("foil= goes with answer=; a direction may be a difference itself")
         d_model = model.cfg.d_model
@@ -233,7 +233,7 @@ def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:
     return by_hook
 
 
-def read_position(ids: Tensor, position: int) -> int:
+def read_position(ids: Tensor, position: int | str) -> int:
     """Return a position from the start of a prompt; -1 is its last."""
     if not isinstance(position, int):
         raise ModelError(

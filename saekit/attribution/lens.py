@@ -107,9 +107,9 @@ def logit_lens(
     at = torch.arange(len(ids)) if position == "each" else torch.tensor([read_position(ids, position)])
     hooks = ["blocks.0.hook_resid_pre"]
     hooks += [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
-    read = torch.zeros(1, 1, dtype=torch.long) if readout is None else readout.answers[:, None]
-    if readout is not None and readout.foils is not None:
-        read = torch.cat([read, readout.foils[:, None]], 1)
+    read = torch.zeros(1, 1, dtype=torch.long)
+    if readout is not None:
+        read = torch.stack([tokens for tokens in (readout.answers, readout.foils) if tokens is not None], 1)
     run = final_run(model, ids[None], hooks, read)
     norm = None if readout is None else frozen(model, run, readout.direction, readout.constant)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("reading", "accumulated", "probability", "rank")}
@@ -123,7 +123,7 @@ def logit_lens(
         top.append(best.indices.cpu().numpy())
         likely.append(best.values.double().cpu().numpy())
         last = _difference(before_cap[:, read[0]])
-        if readout is None:
+        if norm is None:
             nothing = np.full(len(at), np.nan)
             found = (nothing, nothing, nothing, np.full(len(at), -1))
         else:
@@ -136,6 +136,7 @@ def logit_lens(
             )
         for name, value in zip(rows, found, strict=True):
             rows[name].append(value)
+    assert run.logits is not None
     gap = (last - _difference(run.logits[0, at])).abs().max().item()
     return LogitLens(
         towards="" if readout is None else readout.towards[0],

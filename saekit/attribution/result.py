@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -322,8 +323,8 @@ class Items:
             }
         )
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return all items, ordered by reading, hook point, kind and position."""
+    def arrays(self) -> dict[str, Any]:
+        """Return all items, an array each, ordered by reading, hook point, kind and position."""
         if not self._parts:
             self.add(at_read=0, at_hook=0, position=0, kind=0, activation=0, effect=np.zeros(0))
         joined = {name: np.concatenate([part[name] for part in self._parts]) for name in ITEM_ARRAYS}

@@ -192,11 +192,12 @@ def ablated(
     """
     total, prompts = 0.0, 0
     for part, states in runs:
-        edits = [
-            partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
-            for layer, dictionary in enumerate(layers if kept is not None else [])
-        ]
-        if edits:
+        edits = []
+        if kept is not None:
+            edits = [
+                partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
+                for layer, dictionary in enumerate(layers)
+            ]
             states = edits[0](states)
         points = [check_hook(model, dictionary.hook_name) for dictionary in layers[1:]]
         with model.hooks(fwd_hooks=list(zip(points, edits[1:], strict=False))):

@@ -6,7 +6,7 @@ the node takes its value from the corrupted run; an edge's weight is the part of
 next layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -195,6 +195,7 @@ def _edges_of(
     def keep(state, hook):
         seen["high"] = state
 
+    hooks: list[tuple[str | Callable, Callable]]
     hooks = [(check_hook(model, low), partial(put, new=start)), (check_hook(model, high), keep)]
     model.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=stop_layer(high), prepend_bos=False)
     reached = seen["high"]

@@ -224,9 +224,9 @@ def _by_elimination(
 ) -> Int[Tensor, "candidate"]:
     """Candidates in the reverse of the order in which they can best be spared."""
     spared: list[int] = []
-    left = left.tolist()
-    while len(left) > 1:
-        subsets = [torch.tensor([left[:i] + left[i + 1 :]]) for i in range(len(left))]
+    remaining: list[int] = left.tolist()
+    while len(remaining) > 1:
+        subsets = [torch.tensor([remaining[:i] + remaining[i + 1 :]]) for i in range(len(remaining))]
         without = [_patched(model, parts, rows, subset)[0] for subset in subsets]
-        spared.append(left.pop(int(np.argmin(without))))
-    return torch.tensor(left + spared[::-1])
+        spared.append(remaining.pop(int(np.argmin(without))))
+    return torch.tensor(remaining + spared[::-1])

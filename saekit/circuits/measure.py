@@ -111,11 +111,11 @@ class Measure:
         if errors == "kept":
             places = range(len(self._circuit.positions))
             kept |= {Node(layer, place, ERROR) for layer in range(len(self._layers)) for place in places}
-        inside, outside = self._run(stopped, kept), self._run(stopped, kept, inside=False)
-        return Point(size, errors, self._share(inside), self._share(outside))
+        inside, outside = (
+            share_kept(self._run(stopped, kept, inside=side), self.model, self.nothing) for side in (True, False)
+        )
+        return Point(size, errors, inside, outside)
 
     def _run(self, stopped: Callable[[], bool], kept: set[Node] | None, *, inside: bool = True) -> float:
+        assert self._runs is not None and self._means is not None
         return ablated(self._bridge, self._layers, _until(stopped, self._runs), self._means, kept, inside=inside)
-
-    def _share(self, value: float) -> float:
-        return share_kept(value, self.model, self.nothing)

@@ -1,7 +1,8 @@
 """A feature circuit: nodes with their effects, edges with their weights, and which dictionaries it is of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -11,9 +12,11 @@ from saekit.errors import SAEError
 from saekit.saes import Dictionary, ordered
 
 if TYPE_CHECKING:
-    from sae_lens import SAETransformerBridge
+    from sae_lens import SAE, SAETransformerBridge
 
-Dictionaries = "Sequence[SAE[Any] | Directions] | SAE[Any] | Directions"
+    from saekit.saes import Directions
+
+Dictionaries: TypeAlias = "Sequence[SAE[Any] | Directions | Dictionary] | SAE[Any] | Directions | Dictionary"
 ERROR = -1  # the number of an error node
 
 

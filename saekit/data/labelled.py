@@ -205,7 +205,7 @@ def _missing(value: Any) -> bool:
     return isinstance(value, float | np.floating) and not math.isfinite(value)
 
 
-def _plain(labels: Sequence[Any]) -> list[int | float | str | None]:
+def _plain(labels: Sequence[Any]) -> list[Any]:
     """Return labels that can be sorted: all of them numbers, or all of them words; None where there is none.
 
     A file has words alone, a data frame numbers, and with a gap 1.0 for 1: all of these become the same classes.

@@ -34,7 +34,8 @@ class Inputs:
         """Add up batches of states ``[batch, pos, d_in]`` where ``kept [batch, pos]`` says so, in float64."""
         count = sum(int(keep.sum()) for keep in kept)
         pairs = list(zip(states, kept, strict=True))
-        mean = (sum(x[keep].double().sum(0) for x, keep in pairs) / count).float()
+        zero = torch.zeros((), dtype=torch.float64)
+        mean = (sum((x[keep].double().sum(0) for x, keep in pairs), zero) / count).float()
         norm = sum(x[keep].double().norm(dim=-1).sum().item() for x, keep in pairs) / count
         variance = sum((x[keep] - mean).double().square().sum().item() for x, keep in pairs)
         return cls(mean, count, norm, variance)

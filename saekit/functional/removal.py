@@ -199,6 +199,7 @@ def _evened(
 def _learned(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
     """Return direction and offset of a logistic probe of two classes."""
     fitted = next(fit("logistic", states, labels, 2, _STRENGTH))
+    assert fitted.weights is not None and fitted.intercept is not None
     return fitted.weights[1] - fitted.weights[0], float(fitted.intercept[1] - fitted.intercept[0])
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -257,7 +257,7 @@ def read_log(folder: Path, state: Pass, d_sae: int) -> dict[str, np.ndarray]:
 def _unmap(array: np.ndarray) -> None:
     """Let go of a mapped file's pages: they would count as this process's memory, and the file keeps them."""
     if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array._mmap.madvise(mmap.MADV_DONTNEED)
+        cast(Any, array)._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def by_feature(

@@ -35,7 +35,7 @@ class Held:
     """
 
     def __init__(self):
-        self._buffers = {"place": np.zeros(0, np.int64), "length": np.zeros(0, np.int64)}
+        self._buffers: dict[str, np.ndarray] = {"place": np.zeros(0, np.int64), "length": np.zeros(0, np.int64)}
         self._buffers |= {"feature": np.zeros(0, np.int32), "value": np.zeros(0, np.float32)}
         self.clear()
 

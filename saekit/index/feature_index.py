@@ -18,8 +18,7 @@ import numpy as np
 
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.index import merge as merging
-from saekit.index import search as text_side
+from saekit.index import merge as merging, search as text_side
 from saekit.index.build import Pass, read_log, run_pass
 from saekit.index.collect import BINS, first_of_each, priority
 from saekit.index.read import Reader, interval_of
@@ -217,8 +216,7 @@ class FeatureIndex:
             raise FeatureIndexError(f"{path} is an unfinished build: call build again with the same arguments")
         index = cls(path, manifest, arrays)
         if owner is not None:
-            index._owner = owner  # the temporary folder lives as long as the index
-            weakref.finalize(index, owner.cleanup)
+            weakref.finalize(index, owner.cleanup)  # keeps the temporary folder as long as the index lives
         return index
 
     # --- ask it ------------------------------------------------------------------------------------------------

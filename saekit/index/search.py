@@ -145,7 +145,7 @@ def search(index: "FeatureIndex", token: str | None, text: str | None, k: int) -
 
 def rows_with_text(index: "FeatureIndex", query: str) -> np.ndarray:
     """Return the top examples whose window contains a text."""
-    arrays = index._arrays
+    arrays: dict[str, Any] = index._arrays
     if "_joined" not in arrays:
         pieces = [_lower(index._read.bytes(i)) for i in range(len(arrays["vocabulary_start"]) - 1)]
         flat = np.asarray(arrays["tokens"]).ravel()

@@ -7,7 +7,7 @@ with them from then on. Whether that is right for a model is not assumed but tri
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ def _taken_down(model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"]) ->
 
 
 @contextmanager
-def _without_hooks(model: "SAETransformerBridge") -> Iterator[None]:
+def _without_hooks(model: "SAETransformerBridge") -> Generator[None]:
     """Let no hook of the caller see the made-up sequences: a patch has the shape of the caller's batch."""
     held = [(point, point._forward_hooks) for point in set(model.hook_dict.values())]
     try:
@@ -145,6 +145,6 @@ def twin(model: "SAETransformerBridge") -> "SAETransformerBridge":
     made = deepcopy(model, {id(thing): thing for thing in shared if thing is not None})
     for part in made.modules():
         # Blocks hook themselves at their first forward pass, by functions that would still write into the original.
-        if hasattr(part, "_teardown_capture_hooks"):
-            part._teardown_capture_hooks()
+        if teardown := getattr(part, "_teardown_capture_hooks", None):
+            teardown()
     return made

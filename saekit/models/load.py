@@ -158,11 +158,11 @@ def hidden_states_at(
     def keep(activation, hook, *, name):
         seen[name] = activation.detach()
 
-    stops = [stop_layer(name) for name in hook_names]
+    stops = [stop for name in hook_names if (stop := stop_layer(name)) is not None]
     model.run_with_hooks(
         ids.to(model.cfg.device),
         fwd_hooks=[(check_hook(model, name), partial(keep, name=name)) for name in hook_names],
-        stop_at_layer=None if None in stops else max(stops),
+        stop_at_layer=max(stops) if len(stops) == len(hook_names) else None,
         prepend_bos=False,
     )
     return {name: seen[name] for name in hook_names}

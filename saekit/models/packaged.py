@@ -1,7 +1,7 @@
 """Language models that come in data packages: which files, under which licence, converted once."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +125,7 @@ def _convert(gguf: Path, draft: Path, name: str, *, progress: bool) -> None:
 
 
 @contextmanager
-def transformers_without_bars() -> Iterator[None]:
+def transformers_without_bars() -> Generator[None]:
     """Keep transformers from drawing bars of its own on stderr, which no argument switches off."""
     from transformers.utils import logging
 

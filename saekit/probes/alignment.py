@@ -46,7 +46,9 @@ def _beside(model: "SAETransformerBridge", sae: "SAE[Any]") -> list[str]:
     """Return an SAE's hook point and, in the residual stream, the same point a layer before and after."""
     hook = sae_hook(sae)
     match = re.fullmatch(r"blocks\.(\d+)\.(hook_resid_(?:pre|post))", hook)
-    near = [] if match is None else [int(match[1]) - 1, int(match[1]) + 1]
+    if match is None:
+        return [hook]
+    near = [int(match[1]) - 1, int(match[1]) + 1]
     return [hook, *(f"blocks.{layer}.{match[2]}" for layer in near if 0 <= layer < model.cfg.n_layers)]
 
 

@@ -49,11 +49,12 @@ class AttentionRecipe:
             "logistic", mean[train], self.labels[train], self.n_classes, tuple(-s for s in strengths if s < 0),
             balanced=self.balanced, seed=self.seed,
         )  # fmt: skip
-        tokens, text = self._standardised(train) if max(strengths) > 0 else (None, None)
+        standardised = self._standardised(train) if max(strengths) > 0 else None
         for strength in strengths:
-            if strength < 0:
+            if strength < 0 or standardised is None:
                 yield next(off).scores(mean)
                 continue
+            tokens, text = standardised
             query, weights, bias = self._learned(tokens, text, train, strength)
             with torch.no_grad():
                 yield (_pooled(tokens, text, query, weights, len(self.labels)) + bias).double().numpy()
@@ -66,6 +67,7 @@ class AttentionRecipe:
         starts = self.hook.starts
         text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         rows = np.isin(text, train)
+        assert self.hook.states is not None
         states = self.hook.states.astype(np.float32)
         mean, deviation = states[rows].mean(0), states[rows].std(0) + 1e-6
         return torch.from_numpy((states - mean) / deviation), torch.from_numpy(text)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +37,7 @@ def cell_figures(grid: Grid, figure: str) -> tuple[Interval, ...]:
     rows = np.flatnonzero(grid.fold != 0)
     labels, weights = grid.labels[rows], resamples(grid.group[rows], seed=grid.seed)
     if figure == "accuracy":
-        right = np.mean([each.predicted[:, rows] == labels for each in grid.rounds], axis=0, dtype=np.float32)
+        right = np.stack([each.predicted[:, rows] == labels for each in grid.rounds]).mean(0, dtype=np.float32)
         drawn = (weights @ right.T) / weights.sum(1, keepdims=True)
         return tuple(interval(hits.mean(dtype=np.float64), d) for hits, d in zip(right, drawn.T, strict=True))
     ones = np.ones((1, len(rows)), np.float32)
@@ -93,10 +94,10 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
         number: Of the cell; baselines come after the cells.
     """
     cell, site = (*grid.cells, *grid.baselines)[number], part.site()
-    rows, options = np.flatnonzero(grid.fold != 0), {"balanced": grid.balanced, "seed": grid.seed}
-    everything, threshold, read = np.arange(len(part)), None, {}
+    rows, everything, threshold, read = np.flatnonzero(grid.fold != 0), np.arange(len(part)), None, {}
+    options: dict[str, Any] = {"balanced": grid.balanced, "seed": grid.seed}
     if "site" in cell.setting:
-        setting = {key: cell.setting[key] for key in ("pooling", "binarise", "classifier")}
+        setting: dict[str, Any] = {key: cell.setting[key] for key in ("pooling", "binarise", "classifier")}
         pooled = pool(site, setting["pooling"])
         recipe = sae_recipe(part, site, pooled=pooled, **setting, **options)
         threshold = fit_binariser(setting["binarise"], pooled, everything).threshold

@@ -52,7 +52,7 @@ class Fitted:
             return np.asarray(inputs @ self.weights.T + self.intercept)
         used, where = np.unique(self.tree["column"], return_inverse=True)
         used = np.maximum(used, 0)  # leaves have no column
-        chosen = inputs[:, used]
+        chosen: Any = inputs[:, used]
         dense = np.asarray(chosen.toarray() if hasattr(chosen, "toarray") else chosen, np.float32)
         node = np.zeros(len(dense), np.int64)
         while (inner := self.tree["left"][node] >= 0).any():

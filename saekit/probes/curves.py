@@ -94,7 +94,8 @@ def curve(
     Raises:
         ProbeError: No such curve, or a point that these texts cannot reach.
     """
-    where, options = features.site(site), {"classifier": classifier, "balanced": balanced, "seed": seed}
+    where = features.site(site)
+    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
     dealt = make_folds(features, folds, seed=seed)
     train, test = dealt.train(0), dealt.test(0)
     points = {"size": _sized, "noise": _noisy, "imbalance": _imbalanced}
@@ -102,7 +103,7 @@ def curve(
         raise ProbeError(f"no curve over {over!r}: expected 'size', 'noise' or 'imbalance'")
     if draws < 1 or not len(at):
         raise ProbeError(f"expected at least one point and one draw, not {len(at)} and {draws}")
-    recipes = [sae_recipe(features, where, pooling=pooling, binarise=binarise, **options)]
+    recipes: list[Any] = [sae_recipe(features, where, pooling=pooling, binarise=binarise, **options)]
     recipes += [
         baseline_recipe(features, where, name, pooling=pooling, binarise=binarise, **options) for name in baselines
     ]

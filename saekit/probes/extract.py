@@ -212,6 +212,7 @@ def _run(
         room = n_tokens * (k if isinstance(k, int) else _ACTIVE)
         events[name] = (_Column(np.int64, n_tokens), _Column(np.int32, room), _Column(np.float32, room))
     width = len(ids) * model.cfg.d_model
+    kinds: dict[str, tuple[Any, int]]
     kinds = {"count": (np.int64, len(ids)), "position": (np.int32, n_tokens), "last": (np.float32, width)}
     kinds |= {"mean": (np.float32, width), "states": (np.float16, n_tokens * model.cfg.d_model * keep_states)}
     columns = {hook: {what: _Column(*kind) for what, kind in kinds.items()} for hook in names}

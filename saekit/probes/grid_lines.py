@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from saekit.probes.features import Site, TextFeatures
 from saekit.probes.nested import Recipe
@@ -27,7 +27,8 @@ def grid_lines(
     A cell may come from any layer, so a baseline that reads the model's own activations stands at every hook point
     of the sites, and a control beside every site that has one.
     """
-    options, sites = {"balanced": balanced, "seed": seed}, sorted(sites, key=place)
+    options: dict[str, Any] = {"balanced": balanced, "seed": seed}
+    sites = sorted(sites, key=place)
     at = {site.hook.name: site for site in reversed(sites)}
     called = _short(sorted(at, key=_natural))
     made = []
@@ -59,5 +60,5 @@ def _natural(name: str) -> list[str | int]:
 
 def _short(hooks: Sequence[str]) -> dict[str, str]:
     """Return the layer of each hook point, blocks.18, or its whole name if there are two of one layer."""
-    layers = [re.match(r"blocks\.\d+|", hook)[0] or hook for hook in hooks]
+    layers = [match[0] if (match := re.match(r"blocks\.\d+", hook)) else hook for hook in hooks]
     return dict(zip(hooks, layers if len(set(layers)) == len(hooks) else hooks, strict=True))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -156,6 +156,7 @@ class Grid:
     def save(self, path: Path | str) -> None:
         """Save as one safetensors file."""
         rows = lambda cells: [[c.name, c.setting, _listed(c.macro_f1), c.spread, c.strength] for c in cells]  # noqa: E731
+        about: dict[str, Any]
         about = {"cells": rows(self.cells), "baselines": rows(self.baselines), "axes": self.axes, "best": self.best}
         about |= {"best_baseline": self.best_baseline, "seed": self.seed, "digest": self.digest}
         about |= {"data_name": self.data_name, "label_names": self.label_names, "n_test": self.test.n}

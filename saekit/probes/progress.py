@@ -12,8 +12,9 @@ class Reporting:
         self.progress, self.total, self.unit = progress, total, unit
 
     def __enter__(self) -> Callable[[int], None]:
-        if callable(self.progress):
-            return lambda done: self.progress(done, self.total)
+        report = self.progress
+        if callable(report):
+            return lambda done: report(done, self.total)
         from tqdm.auto import tqdm
 
         self.bar = tqdm(total=self.total, unit=self.unit, disable=not self.progress)

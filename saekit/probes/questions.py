@@ -163,11 +163,13 @@ def answer_questions(
     n_tokens = np.ones((len(questions), width), np.int64)
     wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, ...]]]] = {}  # what is read: who asks for which ids
     for i, question in enumerate(questions):
-        prompt = tuple(encode_text(model, question.prompt).tolist()) if question.prompt else (bos_token_id(model),)
+        prompt = encode_text(model, question.prompt).tolist() if question.prompt else [bos_token_id(model)]
+        if None in prompt:
+            raise ProbeError(f"question {i} has no prompt, and this model no BOS token in its place: expected a prompt")
         for c, choice in enumerate(question.choices):
             ids = tuple(model.tokenizer(choice, add_special_tokens=False)["input_ids"])
             n_tokens[i, c] = len(ids)
-            wanted.setdefault(prompt + ids[:-1], []).append((i, c, ids))
+            wanted.setdefault((*prompt, *ids[:-1]), []).append((i, c, ids))
     rows = sorted(wanted, key=lambda row: (len(row), row))
     hooks = [hook for block in skip_blocks for hook in _skipped(model, block)]
     start = 0

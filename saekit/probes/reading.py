@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
+from saekit.probes.classifiers import Fitted
 from saekit.probes.extract import extract_features
 from saekit.probes.features import Site, TextFeatures
-from saekit.probes.pooling import Binariser, ranked_tokens
-from saekit.probes.pooling import pool as pool_site
+from saekit.probes.pooling import Binariser, pool as pool_site, ranked_tokens
 from saekit.probes.result import ProbeResult
 
 if TYPE_CHECKING:
@@ -92,18 +92,17 @@ def inputs_of(result: ProbeResult, features: TextFeatures) -> "csr_array":
 
     Raises ProbeError if the probe reads something else, or the extraction lacks its site.
     """
-    if "pooling" not in result.setting or result.fitted is None:
-        raise ProbeError(f"{result.name} does not read SAE features: only probes made with `probe` can be taken apart")
+    weights = _fitted(result).weights
     pooled = pool_site(features.site(result.setting["site"]), result.setting["pooling"])
-    if pooled.shape[1] != (result.fitted.weights.shape[1] if result.fitted.weights is not None else pooled.shape[1]):
-        raise ProbeError(f"the probe reads {result.fitted.weights.shape[1]} features, the site has {pooled.shape[1]}")
+    if weights is not None and pooled.shape[1] != weights.shape[1]:
+        raise ProbeError(f"the probe reads {weights.shape[1]} features, the site has {pooled.shape[1]}")
     return Binariser(result.setting["binarise"], result.threshold)(pooled)
 
 
 def predict(result: ProbeResult, features: TextFeatures) -> Float[np.ndarray, "text c"]:
     """Return the scores that a fitted probe gives to other texts, in the order of their extraction."""
     inputs = inputs_of(result, features)
-    return result.fitted.scores(inputs)
+    return _fitted(result).scores(inputs)
 
 
 def top_features(result: ProbeResult, features: TextFeatures, *, k: int = 10) -> dict[str, tuple[Weight, ...]]:
@@ -201,19 +200,20 @@ def classify(
     if not len(site.hook.position):
         raise ProbeError("no token of this text counts: expected at least one character")
     inputs = inputs_of(result, features)
-    scores = result.fitted.scores(inputs)[0]
+    fitted = _fitted(result)
+    scores = fitted.scores(inputs)[0]
     best = int(scores.argmax())
     n_ids = len(features.ids)
     contributions = np.zeros((len(scores), n_ids))
     weights, _ = _weights(result, inputs)
     used = np.flatnonzero(inputs.toarray()[0])
-    if result.fitted.weights is not None:
+    if fitted.weights is not None:
         shares = _shares(site, result.setting["pooling"], used)
         value = inputs.toarray()[0][used]
         contributions[:, site.hook.position] = (weights[:, used] * value) @ shares.T
         order = used[np.argsort(-np.abs(weights[best, used] * value), kind="stable")]
     else:
-        order = np.array(_path(result.fitted.tree, inputs.toarray()[0]), np.int64)
+        order = np.array(_path(fitted.tree, inputs.toarray()[0]), np.int64)
     dense = inputs.toarray()[0]
     listed = tuple((int(j), float(dense[j]), float(weights[best, j] * dense[j])) for j in order)
     pieces = token_bytes(model) if pieces is None else pieces
@@ -251,9 +251,16 @@ def tree_text(result: ProbeResult, names: Mapping[int, str] | None = None) -> st
     return "\n".join(lines)
 
 
+def _fitted(result: ProbeResult) -> Fitted:
+    """Return the classifier of a probe on SAE features; raise ProbeError if the probe reads something else."""
+    if "pooling" not in result.setting or result.fitted is None:
+        raise ProbeError(f"{result.name} does not read SAE features: only probes made with `probe` can be taken apart")
+    return result.fitted
+
+
 def _weights(result: ProbeResult, inputs: "csr_array") -> tuple[np.ndarray, np.ndarray]:
     """Return weights and effects ``[class, column]``."""
-    fitted = result.fitted
+    fitted = _fitted(result)
     if fitted.weights is not None:
         mean = np.asarray(inputs.mean(axis=0)).ravel()
         square = np.asarray(inputs.multiply(inputs).mean(axis=0)).ravel()

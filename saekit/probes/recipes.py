@@ -189,7 +189,7 @@ def baseline_recipe(
 
     Raises ProbeError for one that does not exist, or for which the extraction has kept too little.
     """
-    options = {"classifier": classifier, "balanced": balanced, "seed": seed}
+    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
     if name == "majority":
         return MajorityRecipe(features.data.labels, len(features.data.label_names))
     if name == "attention":

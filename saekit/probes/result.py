@@ -5,6 +5,7 @@ import html
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
@@ -89,6 +90,7 @@ class ProbeResult:
 
     def save(self, path: Path | str) -> None:
         """Save as one safetensors file."""
+        about: dict[str, Any]
         about = {"name": self.name, "family": self.family, "setting": self.setting, "data_name": self.data_name}
         about |= {"label_names": self.label_names, "chosen": self.chosen, "notes": self.notes}
         about |= {"validation": self.validation, "columns": self.columns, "seed": self.seed}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -64,7 +64,8 @@ def grid(
     names = axes["site"]
     if repeats < 1 or folds < 4:
         raise ProbeError(f"a grid needs at least 1 repeat and 4 folds (one is the test part), not {repeats}, {folds}")
-    data, options = features.data, {"balanced": balanced, "seed": seed}
+    data = features.data
+    options: dict[str, Any] = {"balanced": balanced, "seed": seed}
     dealt = [_dealt(features, folds, seed, repeat) for repeat in range(repeats)]
     weights = resamples(dealt[0].duplicates.group[dealt[0].train(0)], seed=seed)
     wanted = grid_lines(features, [features.site(name) for name in names], baselines, **options)

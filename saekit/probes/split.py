@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -129,7 +130,7 @@ def _texts_of(data: LabelledTexts | TextFeatures) -> LabelledTexts:
     return data.data if isinstance(data, TextFeatures) else data
 
 
-def _found(data: LabelledTexts, keys: Sequence[tuple[Hashable, ...]]) -> Duplicates:
+def _found(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
     group, by_words = _numbered(linked(keys)), _numbered([key[0] for key in keys])
     count = np.bincount(group)
     several = np.flatnonzero(count > 1)
@@ -143,13 +144,13 @@ def _found(data: LabelledTexts, keys: Sequence[tuple[Hashable, ...]]) -> Duplica
     return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
 
 
-def _numbered(keys: Sequence[Hashable]) -> Int[np.ndarray, " text"]:
+def _numbered(keys: Iterable[Hashable]) -> Int[np.ndarray, " text"]:
     """Return a number for each key, in the order in which they first occur."""
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
-def _dealt(data: LabelledTexts, keys: Sequence[tuple[Hashable, ...]], n_folds: int, seed: int) -> Folds:
+def _dealt(data: LabelledTexts, keys: Sequence[tuple[Any, ...]], n_folds: int, seed: int) -> Folds:
     check_labels(data)
     if n_folds < 3:
         raise ProbeError(f"nested cross-validation needs at least 3 folds, not {n_folds}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def transfer(
     extracted = list(sets.values())
     joined, part = join(extracted)
     n_classes, labels = len(joined.data.label_names), joined.data.labels
-    options = {"classifier": classifier, "balanced": balanced, "seed": seed}
+    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
 
     def recipes(features: TextFeatures) -> list:
         at = features.site(site)

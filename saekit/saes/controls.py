@@ -26,7 +26,7 @@ def control_saes(
     for name, sae in saes.items():
         k = min(max(1, round(_active(model, sae, ids))), sae.cfg.d_sae - 1)
         b_dec = getattr(sae, "b_dec", None)
-        control = baseline_sae(
+        control: Any = baseline_sae(
             model, sae_hook(sae), kind="random", n_features=sae.cfg.d_sae, k=k, b_dec=b_dec, seed=seed
         )
         if kind == "permuted":

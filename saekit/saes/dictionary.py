@@ -9,7 +9,7 @@ import hashlib
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from saekit.saes.untrained import Directions
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-Given = "SAE[Any] | Directions | Dictionary"
+Given: TypeAlias = "SAE[Any] | Directions | Dictionary"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
     Raises:
         SAEError: None, two on one hook point, one off the residual stream, or one that does not fit the model.
     """
-    several = [given] if isinstance(given, (Directions, Dictionary)) or hasattr(given, "cfg") else list(given)
+    single = isinstance(given, (Directions, Dictionary)) or hasattr(given, "cfg")
+    several: list[Any] = [given] if single else list(given)
     if not several:
         raise SAEError("a circuit needs at least one SAE or Directions")
     found = [dictionary_of(model, one) for one in several]
@@ -162,7 +163,7 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
     return sorted(found, key=lambda one: _layer(one.hook_name))
 
 
-def whole_number(name: str, value: object, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
     """Return a whole number. Raises SAEError for anything else, or one that is too small."""
     try:
         found = least - 1 if isinstance(value, bool) else operator.index(value)

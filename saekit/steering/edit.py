@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from saekit.errors import SteeringError
 
 MODES = ("add", "clamp", "ablate", "scale")
 UNITS = ("max", "norm", "activation")
 LARGEST = 1e9  # what an infinite value is taken as: as strong as any, and still a number in JSON
-Positions = str | tuple[int, int]
+Positions = Literal["all", "generated"] | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ def whole(value: Any) -> bool:
 
 def listed(values: Any, what: str, of: str) -> list:
     """Return several values as a list; raise SteeringError for a single one."""
+    several: Any = None if isinstance(values, str) else values
     try:
-        return list(None if isinstance(values, str) else values)
+        return list(several)
     except TypeError:
         raise SteeringError(f"{what} must be a list of {of}, not {values!r:.80}") from None
 

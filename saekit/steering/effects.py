@@ -112,9 +112,10 @@ def side_effects(
     """
     matches = criterion(concept)
     wanted = None if features is None else list(features)
-    for one in generation.interventions if wanted is None and sae is not None else ():
-        if one is not None:
-            check_sae(one, sae)
+    if wanted is None and sae is not None:
+        for one in generation.interventions:
+            if one is not None:
+                check_sae(one, sae)
     for feature in wanted or ():
         if sae is None:
             raise SteeringError("to read features, the SAE is needed: pass sae=")
@@ -170,8 +171,8 @@ def neutral_kl(
             # Only the blocks above the hook point run again for each intervention.
             states = hidden_states(model, ids, hook)
             clean = logits_from(model, ids, states, hook)[0, 1:].double().log_softmax(-1)
-            everywhere = [interventions[row] for row in members]
-            everywhere = [replace(o, positions="all") if o.positions == "generated" else o for o in everywhere]
+            chosen = [one for row in members if (one := interventions[row]) is not None]
+            everywhere = [replace(o, positions="all") if o.positions == "generated" else o for o in chosen]
             # A span may lie behind the end of a short text: then nothing is edited.
             edited = planned(model, everywhere, ids[0], sae=sae).edited(states.expand(len(members), -1, -1), hook)
             for row, state in zip(members, edited, strict=True):
@@ -217,8 +218,8 @@ def _read_again(
     for n, alike in lengths.items():
         for start in range(0, len(alike) if n else 0, READ_TOGETHER):
             rows, states = alike[start : start + READ_TOGETHER], []
-            hooks = []
-            if any(features[row] for row in rows):
+            hooks: list[tuple[str | Callable, Callable]] = []
+            if sae is not None and any(features[row] for row in rows):
                 keep = lambda x, hook, n=n, states=states: states.append(x[:, -n:])  # noqa: E731
                 hooks = [(check_hook(model, sae_hook(sae)), keep)]
             output = torch.tensor([generation.ids[row] for row in rows])
@@ -227,7 +228,9 @@ def _read_again(
             logits = model.run_with_hooks(text, fwd_hooks=hooks, prepend_bos=False)[:, -n - 1 : -1]
             for number, row in enumerate(rows):
                 likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
-                active = _strongest(sae, states[0][number], features[row]) if features[row] else None
+                active = None
+                if sae is not None and features[row]:
+                    active = _strongest(sae, states[0][number], features[row])
                 found[row] = (likely, active)
     return found
 

@@ -303,6 +303,7 @@ class _Chooser:
 
 def _rows(intervention: Interventions, strengths: Sequence[float] | None) -> list[Intervention | None]:
     single = intervention is None or isinstance(intervention, Intervention)
+    rows: list[Any]
     if strengths is None:
         several = isinstance(intervention, Iterable)
         rows = list(intervention) if several and not single else [intervention]

@@ -53,8 +53,8 @@ class Intervention:
         object.__setattr__(self, "positions", checked_positions(self.positions))
         if not self.edits:
             raise SteeringError("an intervention without edits: expected at least one. None stands for no intervention")
-        twice = {e.feature for e in self.edits if [o.feature for o in self.edits].count(e.feature) > 1} - {None}
-        if twice:
+        features = [edit.feature for edit in self.edits if edit.feature is not None]
+        if twice := {feature for feature in features if features.count(feature) > 1}:
             raise SteeringError(
                 f"feature {min(twice)} is edited twice: expected one edit a feature. Add their values up, or leave "
                 f"one out"
@@ -195,8 +195,10 @@ class Intervention:
             _only(data, cls)
             for edit in data["edits"]:
                 _only(edit, Edit)
-            edits = tuple(Edit(**{**edit, "direction": tuple(map(float, edit["direction"]))}) for edit in data["edits"])
-            found = cls(**{**data, "edits": edits, "hook_name": str(data["hook_name"])})
+                edit["direction"] = tuple(map(float, edit["direction"]))
+            data["edits"] = tuple(Edit(**edit) for edit in data["edits"])
+            data["hook_name"] = str(data["hook_name"])
+            found = cls(**data)
         except SteeringError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -245,7 +247,7 @@ def check_feature(sae: "SAE[Any]", feature: int) -> None:
         )
 
 
-def _only(data: dict, kind: type) -> None:
+def _only(data: dict, kind: type[Intervention | Edit]) -> None:
     names = {field.name for field in fields(kind)}
     if set(data) != names:
         odd = sorted(set(data) ^ names)

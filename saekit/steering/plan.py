@@ -5,7 +5,7 @@ activation there and d its decoder row. So all rows and features of a batch are 
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ class Plan:
     shares: list[list[float]] | None = field(default=None)
 
     @contextmanager
-    def hooked(self, model: "SAETransformerBridge", offset: int = 0) -> Iterator[None]:
+    def hooked(self, model: "SAETransformerBridge", offset: int = 0) -> Generator[None]:
         """Steer what this thread runs inside; ``offset``: how many tokens the KV cache holds already.
 
         The hooks come off however the block ends. Another thread that runs the model meanwhile gets it unsteered.
@@ -173,23 +173,24 @@ def check_fits(model: "SAETransformerBridge", intervention: Intervention, sae: "
     """Return the canonical hook point of an intervention that fits model and SAE, or say why it does not."""
     name = check_hook(model, intervention.hook_name)
     features = [edit.feature for edit in intervention.edits if edit.feature is not None]
-    if features and sae is None:
+    if not features:
+        return name
+    if sae is None:
         raise SteeringError(f"{intervention.label} needs the SAE: pass sae=")
-    if features:
-        check_sae(intervention, sae)
+    check_sae(intervention, sae)
     for feature in features:
         check_feature(sae, feature)
-    if features and check_hook(model, sae_hook(sae)) != name:
+    if check_hook(model, sae_hook(sae)) != name:
         raise SteeringError(
             f"the intervention is at {intervention.hook_name}, but the SAE reads {sae_hook(sae)}: expected the SAE "
             f"that it was made with"
         )
-    if features and sae.cfg.metadata.hook_name_out not in (None, "", sae_hook(sae)):
+    if sae.cfg.metadata.hook_name_out not in (None, "", sae_hook(sae)):
         raise SteeringError(
             f"this is a transcoder: it reads {sae_hook(sae)} and writes {sae.cfg.metadata.hook_name_out}. Expected an "
             f"SAE; one of its decoder rows can be added with Intervention.along(sae.W_dec[feature], ...)"
         )
-    if features and sae.cfg.normalize_activations != "none":
+    if sae.cfg.normalize_activations != "none":
         raise SteeringError(
             f"the SAE rescales its input ({sae.cfg.normalize_activations!r}), so that its decoder rows are not in "
             f"units of the residual stream: fold the scaling in first (sae.fold_activation_norm_scaling_factor)"
@@ -264,4 +265,4 @@ def _coefficients(edit: Edit, strength: float, length: float) -> tuple[float, fl
     amount, keep = edit.value * strength, -1.0 if edit.mode == "clamp" else 0.0
     if edit.unit == "norm":
         return 0.0, amount / max(length, 1e-30), keep
-    return amount * (edit.maximum if edit.unit == "max" else 1.0), 0.0, keep
+    return amount * (1.0 if edit.unit != "max" or edit.maximum is None else edit.maximum), 0.0, keep

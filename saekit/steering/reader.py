@@ -6,7 +6,7 @@ met as in any other pass. A model without such a cache reads its whole text agai
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ class CachedReader:
 
 
 @contextmanager
-def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> Iterator[None]:
+def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> Generator[None]:
     """Ask before every block that this thread runs whether to stop, and raise `Interrupted` if so.
 
     A long prompt takes seconds, a block of it a fraction. The hooks come off however the block of code ends.

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -129,10 +129,11 @@ class Writer:
 
     def __init__(self, path: Path, identity: dict) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self.path, self.file = path, None
-        self.state = self._resume({"format": _FORMAT, **identity})
+        self.path = path
+        self.file: BinaryIO
+        self.state: dict[str, Any] = self._resume({"format": _FORMAT, **identity})
 
-    def _resume(self, identity: dict) -> dict:
+    def _resume(self, identity: dict) -> dict[str, Any]:
         fresh = {**identity, "sequences": 0, "rows": 0, "crc32": 0, "excluded": {}}
         if not (self.path / _MANIFEST).exists():
             return fresh
@@ -198,7 +199,7 @@ class Samples:
     @property
     def tokens_fingerprint(self) -> str:
         """A checksum of the numbers."""
-        return f"{zlib.crc32(np.ascontiguousarray(self.rows)):08x}"
+        return f"{zlib.crc32(np.ascontiguousarray(self.rows).data):08x}"
 
     def batches(
         self, batch_size: int, *, passes: float = 1, seed: int = 0, start: int = 0

@@ -6,7 +6,7 @@ takes the sparse step. `DenseLearner` drives sae-lens's training classes for tho
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,7 @@ class SparseLearner:
         """
         from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, TopKSAE, TopKSAEConfig
 
-        size = {"d_in": self.start.d_in, "d_sae": self.start.d_sae, "apply_b_dec_to_input": True}
+        size: dict[str, Any] = {"d_in": self.start.d_in, "d_sae": self.start.d_sae, "apply_b_dec_to_input": True}
         with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
             if self.architecture == "topk":
                 sae = TopKSAE(TopKSAEConfig(k=int(self.k), **size))
@@ -171,13 +171,14 @@ class DenseLearner:
         from sae_lens.registry import get_sae_training_class
 
         sae_class, config_class = get_sae_training_class(architecture)
-        penalty = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": coefficient}
+        penalty: dict[str, Any] = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": coefficient}
         config = config_class(d_in=start.d_in, d_sae=start.d_sae, apply_b_dec_to_input=True, **penalty)
         with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
             self.module = sae_class(config).to(start.device)
         decoder, encoder = start.rows()
         with torch.no_grad():
-            norm = config.decoder_init_norm  # 0.1 in sae-lens: a wide SAE would start with a far too large output
+            # 0.1 in sae-lens: a wide SAE would start with a far too large output.
+            norm = config.decoder_init_norm or 1.0
             self.module.W_dec.copy_(decoder * norm)
             self.module.W_enc.copy_(encoder.T * norm)
             self.module.b_dec.copy_(start.sample.mean(0))

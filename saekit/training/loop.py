@@ -113,9 +113,10 @@ def train_sae(
     scale = scale_of(sample)
     start = Start(source.d_model, d_sae, sample * scale, seed, device, encoder_init)
     learner: Learner
-    if architecture in RANKED:
+    if k is not None:
         learner = SparseLearner(start, architecture=architecture, k=k, widths=widths, auxk=remedy == "auxk")
     else:
+        assert coefficient is not None  # `_check` lets one of the two pass
         learner = DenseLearner(start, architecture=architecture, coefficient=coefficient)
 
     watch = _Watch(d_sae, dead_after, device)
@@ -215,16 +216,18 @@ def _check(
     if d_sae < 2:
         raise SAEError(f"d_sae must be at least 2, not {d_sae}")
     ranked = architecture in RANKED
-    if ranked and (coefficient is not None or k is None):
-        raise SAEError(f"{architecture!r} takes k, the number of active features, and no coefficient")
-    if not ranked and (k is not None or coefficient is None):
-        raise SAEError(f"{architecture!r} takes coefficient, the weight of its sparsity penalty, and no k")
-    if ranked and not 0 < k < d_sae:
-        raise SAEError(f"k must be between 1 and d_sae - 1 (here {d_sae - 1}), not {k}")
-    if architecture == "topk" and k != int(k):
-        raise SAEError(f"k must be a whole number for 'topk', not {k}; 'batchtopk' takes an average")
-    if not ranked and not (math.isfinite(coefficient) and coefficient >= 0):
-        raise SAEError(f"coefficient must be 0 or more, not {coefficient}")
+    if ranked:
+        if coefficient is not None or k is None:
+            raise SAEError(f"{architecture!r} takes k, the number of active features, and no coefficient")
+        if not 0 < k < d_sae:
+            raise SAEError(f"k must be between 1 and d_sae - 1 (here {d_sae - 1}), not {k}")
+        if architecture == "topk" and k != int(k):
+            raise SAEError(f"k must be a whole number for 'topk', not {k}; 'batchtopk' takes an average")
+    else:
+        if k is not None or coefficient is None:
+            raise SAEError(f"{architecture!r} takes coefficient, the weight of its sparsity penalty, and no k")
+        if not (math.isfinite(coefficient) and coefficient >= 0):
+            raise SAEError(f"coefficient must be 0 or more, not {coefficient}")
     if remedy is not None and remedy not in _REMEDIES:
         raise SAEError(f"remedy must be one of {', '.join(_REMEDIES)}, not {remedy!r}")
     if remedy == "auxk" and not ranked:
@@ -236,7 +239,7 @@ def _check(
             raise SAEError(f"widths are for 'matryoshka_batchtopk', not for {architecture!r}")
         return ()
     if widths is None:
-        widths = dict.fromkeys(max(1, d_sae // n) for n in (16, 8, 4, 2, 1))
+        widths = list(dict.fromkeys(max(1, d_sae // n) for n in (16, 8, 4, 2, 1)))
     chosen = tuple(widths)
     if not chosen or chosen[0] < 1 or chosen[-1] != d_sae or any(a >= b for a, b in pairwise(chosen)):
         raise SAEError(f"widths must increase from at least 1 to d_sae = {d_sae}, not {list(chosen)}")

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,9 @@ from saekit.training.harvesting import harvest_many
 from saekit.training.loop import ARCHITECTURES, Progress, train_sae
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
+    from sae_lens import SAE, SAETransformerBridge
+
+    from saekit.data import Tokens
 
 
 class Wanted(NamedTuple):
@@ -144,7 +145,9 @@ def publish(
             save_sae(sae, out / name / "sae", card=card | dead | {"training": training[name]})
 
 
-def _index(model: object, sae: "SAE", shown: Sequence, folder: Path, examples: int, per_interval: int) -> dict:
+def _index(
+    model: "SAETransformerBridge", sae: "SAE", shown: "Tokens", folder: Path, examples: int, per_interval: int
+) -> dict:
     from saekit.index import FeatureIndex
 
     index = FeatureIndex.build(model, sae, shown, path=folder / "index-mergeable", examples_per_feature=examples)

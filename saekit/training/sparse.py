@@ -136,6 +136,7 @@ def sparse_gradients(
         else:
             for total, addition in zip(gradients.tensors(), own.tensors(), strict=True):
                 total += addition
+    assert gradients is not None  # there is at least one part
     return loss, gradients, errors[-1]
 
 

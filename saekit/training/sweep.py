@@ -102,7 +102,7 @@ def train_sweep(
 
     if not runs or not seeds:
         raise SAEError(f"a sweep needs at least one run and one seed, not {len(runs)} and {len(seeds)}")
-    wanted = [{**common, **run, "seed": seed} for run in runs for seed in seeds]
+    wanted: list[dict[str, Any]] = [{**common, **run, "seed": seed} for run in runs for seed in seeds]
     saes = []
     for number, options in enumerate(tqdm(wanted, desc="Sweep", unit="SAE", disable=not progress)):
         where = None if checkpoints is None else Path(checkpoints) / f"{number:03}"

@@ -82,7 +82,7 @@ def _control(sae: "SAE[Any]", kind: str, seed: int) -> "SAE[Any]":
     if not isinstance(getattr(sae.cfg, "k", None), int):
         raise VisionError(f"controls are for TopK SAEs, this one is {sae.cfg.architecture()!r}: leave controls out")
     generator = torch.Generator().manual_seed(seed)
-    control = copy.deepcopy(sae)
+    control: Any = copy.deepcopy(sae)
     with torch.no_grad():
         if kind == "permuted":
             control.W_enc.copy_(sae.W_enc[torch.randperm(sae.cfg.d_in, generator=generator)])

@@ -15,7 +15,7 @@ VIEWS = [
 ROOTS = re.compile(r"\.saekit-(?:panel|view|images|top|steering|circuit|attribution|probes|training)(?![\w-])")
 STYLES = sorted(path.stem for path in _assets.ROOT.glob("*.css"))
 FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
-WRITTEN = sorted([*_assets.ROOT.iterdir(), *(Path(__file__).parent / "widgets").iterdir()])
+WRITTEN = sorted([*_assets.ROOT.iterdir(), *(Path(__file__).parents[1] / "widgets").iterdir()])
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 
 

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
     from saekit.index import FeatureIndex
+    from saekit.vision import ImageFeatures
 
 ORDERS = ("number", "density", "max", "score")
 
 
-def walk_in(order: str, index: "FeatureIndex", scores: Float[np.ndarray, " d_sae"] | None) -> Int[np.ndarray, " live"]:
+def walk_in(
+    order: str, index: "FeatureIndex | ImageFeatures", scores: Float[np.ndarray, " d_sae"] | None
+) -> Int[np.ndarray, " live"]:
     """Return the live features in walking order, highest first, ties by number; those without a score are left out."""
     if order not in ORDERS:
         raise t.TraitError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
@@ -84,7 +87,8 @@ def search_hits(index: "FeatureIndex", query: Mapping[str, str], names: Mapping[
         names: ``{feature: name}``.
     """
     mode = "token" if query.get("mode") == "token" else "text"
-    shown = [(hit, hit.example) for hit in index.search(**{mode: query["text"]}) if hit.example is not None]
+    wanted: dict[str, Any] = {mode: query["text"]}
+    shown = [(hit, hit.example) for hit in index.search(**wanted) if hit.example is not None]
     rows, values = example_rows(example for _, example in shown)
     found = [
         {

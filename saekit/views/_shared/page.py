@@ -13,7 +13,7 @@ def page(
     css: str,
     esm: str,
     state: Mapping[str, Any],
-    replies: Mapping[str, Mapping[str, dict]],
+    replies: Mapping[str, Mapping[str, dict | str]],
     static: str,
 ) -> str:
     """Return the page as text.

@@ -65,7 +65,7 @@ class View(anywidget.AnyWidget):
     def _title(self) -> str:
         raise NotImplementedError
 
-    def _page(self, *, replies: Mapping[str, Mapping[str, dict]] | None = None, **changes: Any) -> str:
+    def _page(self, *, replies: Mapping[str, Mapping[str, dict | str]] | None = None, **changes: Any) -> str:
         """Return a self-contained page of this view; see `saekit.views._shared.page.page` for ``replies``."""
         self._settle()
         keys = [k for k in self.keys if not k.startswith(("_model", "_view", "_esm", "_css", "_dom", "_anywidget"))]

@@ -122,13 +122,13 @@ class Circuit(CircuitWork):
     def faithfulness(self) -> float | None:
         """Faithfulness of the circuit that is shown, None before it is measured."""
         point = self._point()
-        return point and point["faithfulness"]
+        return None if point is None else point["faithfulness"]
 
     @property
     def completeness(self) -> float | None:
         """Completeness of the circuit that is shown: what is left when its features are ablated; None as above."""
         point = self._point()
-        return point and point["completeness"]
+        return None if point is None else point["completeness"]
 
     # --- traits -----------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ def indexes_by_hook(
         layer = hooks.index(one.hook_name)
         if layer in found:
             raise FeatureIndexError(f"got two indexes of {one.hook_name}: pass one a hook point")
-        dictionary = layers[layer][1]
+        dictionary: Any = layers[layer][1]
         if not hasattr(dictionary, "cfg"):
             raise FeatureIndexError(
                 f"got an index of {one.hook_name}, where the circuit has directions and not an SAE: leave it out"

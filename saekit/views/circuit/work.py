@@ -47,10 +47,11 @@ class CircuitWork(View):
     _indexes: "dict[int, FeatureIndex]"
     _widths: dict[str, int]
     _batch_size: int
+    _most: int
     _steps: int
     _measure: Any  # a saekit.circuits.measure.Measure, once there is a circuit
     _finding: bool = False
-    _waiting: Sequence[tuple[str, int]] = ()  # (errors, size) that the curve still lacks
+    _waiting: Sequence[tuple[Any, int]] = ()  # (errors, size) that the curve still lacks
 
     @property
     def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
@@ -156,6 +157,7 @@ class CircuitWork(View):
 
     def _show_circuit(self) -> None:
         """Send nodes, and edges as far as they are known."""
+        assert self.circuit is not None
         nodes = circuit_nodes(self.circuit, self._most)
         with self.hold_sync():
             self._facts = {**self._facts, **circuit_facts(self.circuit)}
@@ -188,7 +190,7 @@ class CircuitWork(View):
             return
         self._publish(stopped, _doing="")
 
-    def _next_size(self) -> tuple[str, int] | None:
+    def _next_size(self) -> tuple[Any, int] | None:
         """Return what to measure next: what is shown, else the first that waits; None when all is measured."""
         with self._guard:
             if self._point() is None:

@@ -182,6 +182,7 @@ class AttributionWork(View):
         sae, reading = {asked.hook: self._saes[asked.hook]}, _reading(tokens)
         if method == "direct":
             return direct_logit_attribution(self._model, sae, ids, position="each", **reading)
+        against: dict[str, Any]
         against = {"corrupted": [asked.corrupted]} if asked.corrupted else {"baseline": asked.baseline}
         if method == "exact":
             return self._exact(asked, ids, {**reading, **against}, stopped)
@@ -212,12 +213,12 @@ class AttributionWork(View):
         key = (asked.prompt, asked.answer, asked.foil, asked.hook if ablated else "", ablated)
         if stopped() or self._predicted == key:
             return
-        sae, options = self._saes[asked.hook], {"k": TOP}
-        found = predictions(self._model, ids, sae=sae, nodes=list(ablated), also=tokens.tolist(), **options)
+        sae = self._saes[asked.hook]
+        found = predictions(self._model, ids, sae=sae, nodes=list(ablated), also=tokens.tolist(), k=TOP)
         random = self._drawn(asked, ids, ablated) if ablated else []
         control = None
         if random:
-            control = predictions(self._model, ids, sae=sae, nodes=random, also=found.ids.tolist(), **options)
+            control = predictions(self._model, ids, sae=sae, nodes=random, also=found.ids.tolist(), k=TOP)
         outcome = {
             "asked": [asked.prompt, asked.answer, asked.foil],
             "rows": prediction_rows(found, control, tokens.tolist()),
@@ -240,7 +241,7 @@ class AttributionWork(View):
         return sorted(others[: len(ticked)])
 
 
-def _reading(tokens: Any) -> dict[str, int]:
+def _reading(tokens: Any) -> dict[str, Any]:
     ids = [int(token) for token in tokens]
     return {"answer": ids[0]} if len(ids) == 1 else {"answer": ids[0], "foil": ids[1]}
 

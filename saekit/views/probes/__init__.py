@@ -5,7 +5,7 @@ import io
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import traitlets as t
 
@@ -89,7 +89,7 @@ class Probes(ProbesWork):
         self._model = None if model is None else twin(model)
         self._fitted, self._classified = {}, None
         facts = {
-            "data": grid.data_name if grid is not None else extraction.data.name,
+            "data": grid.data_name if grid is not None else cast("TextFeatures", extraction).data.name,
             "readable": extraction is not None,
             "own_text": "live" if model is not None and extraction is not None else "off",
             "site_names": list(sites),
@@ -117,8 +117,8 @@ class Probes(ProbesWork):
     @property
     def cell(self) -> "Cell | None":
         """The selected cell or baseline of the grid."""
-        number = self._number()
-        return None if number is None else (*self._grid.cells, *self._grid.baselines)[number]
+        number, grid = self._number(), self._grid
+        return None if number is None or grid is None else (*grid.cells, *grid.baselines)[number]
 
     @property
     def probe(self) -> "ProbeResult | None":
@@ -185,8 +185,8 @@ class Probes(ProbesWork):
     @t.observe("value")
     def _on_value(self, change: Any) -> None:
         with self._guard:
-            number = self._number()
-            self._opened = {} if number is None else opened_cell(number, self._grid)
+            number, grid = self._number(), self._grid
+            self._opened = {} if number is None or grid is None else opened_cell(number, grid)
             if number is None:
                 self._result = {}
                 return

@@ -133,7 +133,7 @@ def indexes_by_site(
                 f"{', '.join(sites)}: build one of their SAEs, or leave it out"
             )
         for name in of:
-            if name in saes:
+            if model is not None and name in saes:
                 check_index_pair(index, model, saes[name])
             found[name] = index
     return found

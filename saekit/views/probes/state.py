@@ -154,7 +154,7 @@ def opened_cell(
     made: dict[str, Any] = {"number": number_, "confusion": matrix.tolist(), "features": None, "words": None}
     if number_ < len(grid.cells) and grid.best_baseline is not None:
         made["over_baseline"] = bounds(grid.difference(number_, len(grid.cells) + grid.best_baseline))
-    if result is None or result.fitted is None:
+    if result is None or result.fitted is None or part is None:
         return made
     if "pooling" in result.setting:
         from saekit.probes import top_features
@@ -188,7 +188,8 @@ def classified_row(found: "Classified", result: "ProbeResult", name: str, told: 
     """Return a classified text: probabilities or scores, the part of every token for every class, features."""
     from saekit.probes import contribution_words, probabilities
 
-    chances = probabilities(result.fitted, found.scores)
+    assert result.fitted is not None
+    intercept, chances = result.fitted.intercept, probabilities(result.fitted, found.scores)
     return {
         "text": found.text,
         "cell": name,
@@ -200,6 +201,6 @@ def classified_row(found: "Classified", result: "ProbeResult", name: str, told: 
         "parts": pack(found.contributions.ravel()),
         "features": [[f, number(v), number(c)] for f, v, c in found.features[:STRONGEST]],
         "exact": contribution_words(result.setting),
-        "intercepts": None if result.fitted.weights is None else [number(v) for v in result.fitted.intercept],
+        "intercepts": None if intercept is None else [number(v) for v in intercept],
         "told": told,
     }

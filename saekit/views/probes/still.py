@@ -34,7 +34,7 @@ def scale_of(figures: Sequence[Sequence[float | None]], n_cells: int) -> tuple[f
         return 0.0, 1.0
     high = max(row[0] for row in figures if row[0] is not None)
     widths = [row[2] - row[1] for row in known if row[1] is not None and row[2] is not None]
-    low = min(min(row[0] for row in known), high - (median(widths) if widths else 0.0))
+    low = min(min(row[0] for row in known if row[0] is not None), high - (median(widths) if widths else 0.0))
     return (low, high) if high > low else (low - 0.5, high)
 
 

@@ -76,6 +76,7 @@ class ProbesWork(View):
             if not self._publish(stopped, _progress=[done, total]):
                 raise _Interrupted
 
+        assert self._features is not None
         try:
             found = grid(self._features, **self._options, progress=report)
         except _Interrupted:
@@ -117,7 +118,7 @@ class ProbesWork(View):
         """Compute the figure that takes a moment: AUROC."""
         from saekit.probes import cell_figures
 
-        if "auroc" not in self._figures:
+        if self._grid is not None and "auroc" not in self._figures:
             found = [bounds(i) for i in cell_figures(self._grid, "auroc")]
             self._publish(stopped, _figures={**self._figures, "auroc": found})
 
@@ -129,12 +130,15 @@ class ProbesWork(View):
 
     def _site(self) -> str | None:
         """Return the site of the selected cell; None for a baseline."""
-        number = self._number()
-        return None if number is None or number >= len(self._grid.cells) else self._grid.cells[number].setting["site"]
+        number, grid = self._number(), self._grid
+        if number is None or grid is None or number >= len(grid.cells):
+            return None
+        return grid.cells[number].setting["site"]
 
     def _fit(self, number: int) -> "tuple[ProbeResult, TextFeatures]":
         from saekit.probes import fit_cell, training_part
 
+        assert self._grid is not None and self._features is not None
         if number not in self._fitted:
             part = training_part(self._grid, self._features, number)
             while len(self._fitted) >= KEPT:
@@ -146,7 +150,7 @@ class ProbesWork(View):
         """Fit the selected cell and show what it weighs, with a context of each of its features."""
         with self._guard:
             number, site = self._number(), self._site()
-        if number is None or self._features is None:
+        if number is None or self._grid is None or self._features is None:
             return
         result, part = self._fit(number)
         opened = opened_cell(number, self._grid, result, part)
@@ -199,6 +203,7 @@ class ProbesWork(View):
             text, name, number, site = self.text, self.value, self._number(), self._site()
             if not text.strip() or self._refused():
                 return
+        assert name is not None and number is not None and site is not None and self._model is not None
         used = text[:LONGEST_CHARACTERS]
         result, part = self._fit(number)
         if self._pieces is None:

@@ -34,6 +34,13 @@ class SteeringBrowse(View):
 
     _index: "FeatureIndex | None"
 
+    # What `SteeringWork` brings.
+    _facts: Any
+    run: Any
+    run_sweep: Any
+    baselines_ready: Any
+    compare: Any
+
     def __init__(self, **traits: Any) -> None:
         self._pressed: dict[str, int] = {}
         super().__init__(**traits)
@@ -84,14 +91,14 @@ class SteeringBrowse(View):
 
     @t.observe("_query")
     def _on_query(self, change: Any) -> None:
-        query = change["new"]
-        if not query.get("text") or self._index is None:
+        query, index = change["new"], self._index
+        if not query.get("text") or index is None:
             self._hits = {}
             return
 
         def search(stopped: Stopped) -> None:
             try:
-                self._publish(stopped, _hits=search_hits(self._index, query, {}))
+                self._publish(stopped, _hits=search_hits(index, query, {}))
             except SaekitError as failure:
                 self._publish(stopped, error=in_words(failure))
 

@@ -119,7 +119,8 @@ def _checked_row(row: Any, unit: str, sae: "SAE[Any]", index: "FeatureIndex | No
     row = dict(row) if isinstance(row, Mapping) else {"feature": row}
     if unknown := [name for name in row if name not in _ROW]:
         raise SteeringError(f"a feature of a setting has no {unknown[0]!r:.80}: it has {', '.join(_ROW)}")
-    feature, mode = row.get("feature"), row.get("mode", "add")
+    feature: Any = row.get("feature")
+    mode = row.get("mode", "add")
     check_feature(sae, feature)
     if mode not in MODES:
         raise SteeringError(f"mode must be one of {', '.join(MODES)}, not {mode!r:.80}")

@@ -188,7 +188,7 @@ def _chart(sweep: Mapping[str, Any], name: str, title: str) -> str:
     scale = 1.0 if sweep["value"] is None else abs(sweep["value"])
     for number, line in enumerate(sweep["lines"]):
         known = [(p["strength"] * scale, p[name]) for p in line["points"] if p[name] is not None]
-        xs, ys = (np.array(column, dtype=float) for column in zip(*known, strict=True)) if known else ([], [])
+        xs, ys = np.array(known, dtype=float).reshape(-1, 2).T
         lines.append(Line(line["name"], number, xs, ys))
         said.append(f"{line['name']} {', '.join(f'{effect_words(name, y)} at {x:.3g}' for x, y in known)}")
     mark = None if sweep["breaks_at"] is None else sweep["breaks_at"] * scale

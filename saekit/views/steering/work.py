@@ -85,7 +85,7 @@ class SteeringWork(View):
             if not self.busy and not self._written():
                 self.run()
             for kind in kinds or self.baselines_ready():
-                self._background(kind, lambda stopped, kind=kind: self._compare(kind, stopped))
+                self._background(kind, lambda stopped, kind=kind: self._compare_with(kind, stopped))
 
     def _written(self) -> bool:
         """Return whether there is a whole steered text."""
@@ -203,6 +203,7 @@ class SteeringWork(View):
     def _tell(
         self, keys: list[str], generation: "Generation", found: "Sequence[SideEffects]", stopped: Stopped
     ) -> None:
+        assert self._pieces is not None
         read = {
             key: {**token_rows(self._pieces, generation, row, one), "effects": effects_row(one)}
             for row, (key, one) in enumerate(zip(keys, found, strict=True))
@@ -211,7 +212,7 @@ class SteeringWork(View):
             if self._publish(stopped, _read={**self._read, **read}):
                 self._effects |= dict(zip(keys, found, strict=True))
 
-    def _compare(self, kind: str, stopped: Stopped) -> None:
+    def _compare_with(self, kind: str, stopped: Stopped) -> None:
         from saekit.steering import Interrupted, baseline, stoppable
 
         setting = dict(self._ran)

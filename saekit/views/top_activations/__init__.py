@@ -93,7 +93,7 @@ class TopActivations(View):
         """
         if (model is None) != (sae is None):
             raise FeatureIndexError("got only one of model= and sae=: your own text needs both, an index alone neither")
-        if model is not None:
+        if model is not None and sae is not None:
             check_index_pair(index, model, sae)
         self._index, self._model, self._sae = index, model, sae
         self._names = named(names)
@@ -187,12 +187,13 @@ class TopActivations(View):
 
     def _read_prompt(self, stopped: Stopped) -> None:
         """Run the model on the prompt: this feature on every token first, then the strongest of all features."""
-        prompt, feature = self.prompt, self.value
+        model, sae, prompt, feature = self._model, self._sae, self.prompt, self.value
+        assert model is not None and sae is not None
         text = prompt[:LONGEST_CHARACTERS]
         told = ""
         if len(prompt) > len(text):
             told = f"The text has {len(prompt):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
-        seen = self._index.activations(self._model, self._sae, text, feature)
+        seen = self._index.activations(model, sae, text, feature)
         if seen.truncated:
             told = f"The text is longer than the model's context: only its first {len(seen.tokens):,} tokens are used."
         values = np.asarray(seen.values, dtype=np.float32)
@@ -211,7 +212,7 @@ class TopActivations(View):
                 self.token = len(values) - 1
         if known:
             return
-        found = self._index.by_prompt(self._model, self._sae, text, k=STRONGEST)
+        found = self._index.by_prompt(model, sae, text, k=STRONGEST)
         self._strongest = {
             "prompt": prompt,
             "k": int(np.shape(found.features)[1]),
