@@ -15,5 +15,9 @@ from lazy_loader import attach_stub as _attach_stub
 __version__ = "0.1.0"
 
 # The list of names is `__init__.pyi`, so that Python, editors and the type checker read the same one.
-__getattr__, __dir__, __all__ = _attach_stub(__name__, __file__)
-__all__ += ["__version__"]
+__getattr__, _, __all__ = _attach_stub(__name__, __file__)
+__all__ = [*__all__, "__version__"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

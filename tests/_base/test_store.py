@@ -401,7 +401,7 @@ def test_a_small_disk_that_is_full_names_path_need_and_what_is_kept(small_disk):
     assert stored.about["done"] == 2
     assert stored.arrays["rows"][[0, -1]].tolist() == [0, 1]
     for write in (THINGS.save_folder, THINGS.save_file):
-        with pytest.raises(DataError, match="the disk is full: .* needs another 8.*MB, .*; nothing was written"):
+        with pytest.raises(DataError, match=r"the disk is full: .* needs another 8.*MB, .*; nothing was written"):
             write(small_disk / "b", {}, {"x": np.arange(1_000_000)})
     with pytest.raises(DataError, match="needs another 40 MB, "), THINGS.new(small_disk / "b") as out:
         out.empty("x", "<f4", 10_000_000)
@@ -421,7 +421,7 @@ def test_a_full_disk_names_path_need_and_what_is_kept(tmp_path):
         out.append("ids", np.arange(3))
         out.mark({"done": 1})
     (tmp_path / "rows/rows.bin").symlink_to("/dev/full")
-    with pytest.raises(DataError, match="rows needs another 24 bytes, and .* are left; it keeps what was done"):
+    with pytest.raises(DataError, match=r"rows needs another 24 bytes, and .* are left; it keeps what was done"):
         with THINGS.resume(tmp_path / "rows", {}) as out:
             out.append("ids", np.arange(2))
             out.mark({"done": 2})
