@@ -15,25 +15,28 @@ Number formats of the views (significant digits, signs, shares) are in `saekit.v
 import html
 import unicodedata
 
-MARKS = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
-_LINES = str.maketrans({"\n": "↵", "\r": "␍", "\t": " ", "\u2028": "↵", "\u2029": "↵"})
+# Controls (C0 and C1) have no picture and break pages; halves of surrogate pairs are taken by no encoder.
+_HARMFUL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
 # Characters that turn the rest of a line around: a cell with one would reorder the cells beside it.
-_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_TURNS = dict.fromkeys(map(ord, "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"), "\ufffd")
+_PAGE = _HARMFUL | {ord(c): c for c in "\n\t"}
+_TOKEN = _HARMFUL | str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
+_LINE = _HARMFUL | _TURNS | str.maketrans({"\n": "↵", "\r": "␍", "\t": " ", "\u2028": "↵", "\u2029": "↵"})
 
 
 def escape(text: str) -> str:
     """Return untrusted text for HTML content and quoted attributes; controls and half characters become U+FFFD."""
-    return html.escape("".join(c if c in "\n\t" or _harmless(c) else "\ufffd" for c in text))
+    return html.escape(text.translate(_PAGE))
 
 
 def visible(token: str) -> str:
     """Return a token with visible whitespace and without controls, which have no picture and break pages."""
-    return "".join(c if _harmless(c) else "\ufffd" for c in token.translate(MARKS))
+    return token.translate(_TOKEN)
 
 
 def one_line(text: str) -> str:
     """Return text for one line of a terminal: no second line, no escape sequence, no change of direction."""
-    return "".join(c if _harmless(c) and c not in _TURNS else "\ufffd" for c in text.translate(_LINES))
+    return text.translate(_LINE)
 
 
 def width(text: str) -> int:
@@ -47,8 +50,3 @@ def byte_size(n: float) -> str:
     units = ("bytes", "kB", "MB", "GB", "TB")
     power = next(power for power in range(len(units)) if n < 999.5 * 1000**power or power == len(units) - 1)
     return f"{n / 1000**power:.3g} {units[power]}"
-
-
-def _harmless(c: str) -> bool:
-    """Say whether a character is neither a control (C0, C1) nor half of a surrogate pair, which no encoder takes."""
-    return c >= " " and not "\x7f" <= c <= "\x9f" and not "\ud800" <= c <= "\udfff"

@@ -58,7 +58,7 @@ class Writer:
         self._entries: dict[str, dict] = {}  # of whole arrays
         self._grown: dict[str, _Grown] = {}
         self._mark = self._safe = _Mark({}, {})
-        self._saved_at = time.monotonic()
+        self._saved_at, self._ending = time.monotonic(), False
 
     @property
     def about(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Writer:
             raise ValueError(f"{name} is written whole, and cannot be appended to")
         if grown is None:
             file = self._file(name).open("w+b", buffering=0)
-            grown = _Grown(file, rows.dtype, (0, *rows.shape[1:]), hashlib.sha256())
+            grown = self._grown[name] = _Grown(file, rows.dtype, (0, *rows.shape[1:]), hashlib.sha256())
         elif rows.dtype != grown.dtype or rows.shape[1:] != grown.shape[1:]:
             raise ValueError(f"{name} grows by {grown.dtype} {grown.shape[1:]}, not by {rows.dtype} {rows.shape[1:]}")
         digest = grown.digest.copy()
@@ -121,8 +121,8 @@ class Writer:
     def _write(self, mark: _Mark, arrays: Arrays | None, *, finished: bool) -> None:
         entries = self._entries if arrays is None else {name: self._put(name, array) for name, array in arrays.items()}
         for grown in mark.grown.values():
-            if finished:
-                grown.file.truncate(grown.bytes)
+            if finished or self._ending:
+                grown.file.truncate(grown.bytes)  # what does not count takes room, perhaps the last that there was
             os.fsync(grown.file.fileno())
         grows = {
             name: entry_of(one.dtype, one.shape, one.digest.hexdigest()) | {"grows": True}
@@ -192,6 +192,7 @@ class Writer:
 
     def __exit__(self, kind: object, problem: object, trace: object) -> None:
         """Keep the last mark; the error that ends the block is more important than one on the way."""
+        self._ending = True
         try:
             if self._mark is not self._safe:
                 with nullcontext() if problem is None else suppress(OSError):

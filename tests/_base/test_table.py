@@ -55,7 +55,7 @@ def test_text_is_aligned_by_column_and_numbers_to_the_right():
     lines = repr(Table(ROWS, COLUMNS, caption="3 SAEs", note="of two models")).split("\n")
     assert lines[0] == "3 SAEs"
     assert lines[-1] == "of two models"
-    assert lines[1:-1] == ["name     L0     tokens", "a      12.3      1,000", "bcd                1,000",
+    assert lines[1:-1] == ["name     L0     tokens", "a      12.3      1,000", "bcd              1,000",
                            "é\u0301日本  −1.0  2,000,000"]  # fmt: skip
     assert {width(line) for line in lines[1:-1]} == {width(lines[1])}
 
