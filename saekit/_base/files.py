@@ -12,7 +12,7 @@ import errno
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[Path]:
+def atomic(target: Path) -> Generator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block ends without an error.
 
     Works for a file and for a folder. Whatever interrupts the block (an exception, Ctrl-C, a full disk), the target
@@ -47,7 +47,7 @@ def atomic(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, error: type[SaekitError], wait_seconds: float = 10) -> Iterator[None]:
+def locked(path: Path, *, error: type[SaekitError], wait_seconds: float = 10) -> Generator[None]:
     """Hold the right to write ``path``, alone among processes and threads; the lock is a hidden file beside it.
 
     Args:
@@ -80,7 +80,7 @@ class NoRoom(OSError):
 
 
 @contextmanager
-def room_for(n_bytes: int) -> Iterator[None]:
+def room_for(n_bytes: int) -> Generator[None]:
     """Raise `NoRoom` where the block, which writes so many bytes, finds the disk full."""
     try:
         yield
@@ -91,7 +91,7 @@ def room_for(n_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk(path: Path, kept: str, *, error: type[SaekitError]) -> Iterator[None]:
+def full_disk(path: Path, kept: str, *, error: type[SaekitError]) -> Generator[None]:
     """Raise ``error`` where the block finds the disk full: the path, what did not fit, what is left and is kept.
 
     Args:
@@ -120,7 +120,7 @@ def pour(file: Any, array: np.ndarray, digest: Any = None) -> None:
     flat = array.reshape(-1).view(np.uint8)
     with room_for(len(flat)):
         for start in range(0, len(flat), _PIECE):
-            piece = memoryview(flat[start : start + _PIECE])
+            piece = flat[start : start + _PIECE].data
             if digest is not None:
                 digest.update(piece)
             while piece:
@@ -129,7 +129,7 @@ def pour(file: Any, array: np.ndarray, digest: Any = None) -> None:
 
 def digest_of(array: np.ndarray) -> str:
     """Return the SHA-256 of a contiguous array's bytes."""
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def file_digest(file: Path, size: int) -> Any:

@@ -24,7 +24,7 @@ goes on where an earlier run has ended: ``start``.
 A view's job passes what its worker gave it on: ``extract_features(..., stop=stopped, progress=self._on_progress)``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class Step:
 @contextmanager
 def progress_of(
     progress: Progress, total: int | None, unit: str, *, stop: Stop = None, title: str | None = None, start: int = 0
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Yield a `Step` to be called after each part; the bar goes when the block ends, however it ends.
 
     Args:

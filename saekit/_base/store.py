@@ -35,7 +35,7 @@ import operator
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ class Format:
             out.finish(about, arrays)
 
     @contextmanager
-    def new(self, path: Path | str, *, wait_seconds: float = 10) -> "Iterator[Writer]":
+    def new(self, path: Path | str, *, wait_seconds: float = 10) -> "Generator[Writer]":
         """Yield a `Writer` of a folder that takes its name, and the place of one of its kind, once it is finished.
 
         Raises ``error`` if something else is there, another process writes it, or the disk is full.
@@ -140,7 +140,7 @@ class Format:
                     raise RuntimeError(f"the block that writes {path} ended without finish()")
 
     @contextmanager
-    def resume(self, path: Path | str, identity: Mapping[str, Any], *, wait_seconds: float = 10) -> "Iterator[Writer]":
+    def resume(self, path: Path | str, identity: Mapping[str, Any], *, wait_seconds: float = 10) -> "Generator[Writer]":
         """Yield a `Writer` of a folder that grows in its place: from its last checkpoint, or from nothing.
 
         Args:

@@ -32,6 +32,6 @@ class Exercise:
     difficulty: int = 1
 
 
-def seeded(*settings: float) -> list[tuple[np.random.Generator, Any]]:
+def seeded(*settings: Any) -> list[tuple[np.random.Generator, Any]]:
     """Return each setting with a generator of its own, seeded by its place."""
     return [(np.random.default_rng(seed), setting) for seed, setting in enumerate(settings)]

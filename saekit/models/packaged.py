@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saekit._base.cache import PackageFile, cache_dir, made_once, package_file, sha256
 from saekit.errors import ChecksumError, ModelError
@@ -111,9 +112,9 @@ def _convert(gguf: Path, draft: Path, name: str, *, progress: bool) -> None:
 
     bar = tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False)
     with bar, transformers_without_bars():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         bar.update()
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         bar.update()
         # Dequantised, but still treated as quantised by transformers unless told otherwise.
         del model.config.quantization_config

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
+from ipywidgets.embed import dependency_state
 
 from saekit.errors import SAEError, SteeringError
 from saekit.models import encode_text, load_model, token_bytes
@@ -480,3 +481,8 @@ def test_search_and_cards_say_what_features_are(view):
     assert len(np.frombuffer(view._walk, "<f4")) == 95
     view.set_state({"_query": {}})
     assert view._hits == {}
+
+
+def test_ipywidgets_can_embed_the_state_of_the_view(view):
+    state = dependency_state([view], drop_defaults=True)
+    assert state[view.model_id]["state"]["setting"] == view.setting
