@@ -1,6 +1,7 @@
 """The front-end sources keep to the rules that linking by text needs."""
 
 import itertools
+import posixpath
 import re
 from pathlib import Path
 
@@ -12,33 +13,54 @@ VIEWS = [
     *("top_activations", "training", "logit_attribution", "circuit", "steering", "probes"),
     "image_activations",
 ]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(_assets.ROOT).with_suffix("").as_posix()
+
+
 ROOTS = re.compile(r"\.saekit-(?:panel|view|images|top|steering|circuit|attribution|probes|training)(?![\w-])")
-STYLES = sorted(path.stem for path in _assets.ROOT.glob("*.css"))
-FILES = sorted(path.stem for path in _assets.ROOT.glob("*.js"))
-WRITTEN = sorted([*_assets.ROOT.iterdir(), *(Path(__file__).parents[1] / "widgets").iterdir()])
+STYLES = sorted(_name(path) for path in _assets.ROOT.rglob("*.css"))
+FILES = sorted(_name(path) for path in _assets.ROOT.rglob("*.js"))
+WRITTEN = sorted([*_assets.ROOT.glob("*/*"), *(Path(__file__).parents[1] / "widgets").iterdir()])
 TOP_LEVEL = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class)\s+(\w+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_are_named_imports_of_siblings_and_stand_first(name):
     source = re.sub(r"\A(?://.*\n)*", "", _assets.source(name))
-    named = re.compile(r'import \{\s[\w,\s]+?\s\} from "\./([\w-]+)\.js";\n')
+    named = re.compile(r'import \{\s[\w,\s]+?\s\} from "(\.\.?/[\w/-]+)\.js";\n')
     while match := named.match(source):
-        assert match[1] in FILES
+        assert posixpath.normpath(f"{posixpath.dirname(name)}/{match[1]}") in FILES
         assert not re.search(r"\bas\b", match[0])
         source = source[match.end() :]
     assert re.findall(r"^\s*import\b.*|\bimport\(.*|^export .* from .*", source, re.MULTILINE) == []
 
 
 def test_an_import_over_several_lines_is_linked_too(tmp_path, monkeypatch):
-    (tmp_path / "of_parts.js").write_text('import {\n  first,\n  second,\n} from "./part.js";\n\nfirst(second);\n')
-    (tmp_path / "part.js").write_text("export const second = 2;\n\nexport function first() {}\n")
+    _write(tmp_path, "of_parts/index.js", 'import {\n  first,\n  second,\n} from "./part.js";\n\nfirst(second);\n')
+    _write(tmp_path, "of_parts/part.js", "export const second = 2;\n\nexport function first() {}\n")
     monkeypatch.setattr(_assets, "ROOT", tmp_path)
     linked = _assets.module("of_parts")
     assert linked.split() == "const second = 2; function first() {} first(second);".split()
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_a_file_that_two_folders_import_by_different_paths_is_linked_once(tmp_path, monkeypatch):
+    _write(tmp_path, "by_two_paths/index.js", 'import { a } from "./a.js";\nimport { b } from "../_both/b.js";\n')
+    _write(tmp_path, "by_two_paths/a.js", 'import { b } from "../_both/b.js";\nexport const a = b;\n')
+    _write(tmp_path, "_both/b.js", 'import { c } from "./c.js";\nexport const b = c;\n')
+    _write(tmp_path, "_both/c.js", "export const c = 1;\n")
+    monkeypatch.setattr(_assets, "ROOT", tmp_path)
+    assert _assets.dependencies("by_two_paths") == ["_both/c", "_both/b", "by_two_paths/a", "by_two_paths/index"]
+    assert _assets.module("by_two_paths").split() == "const c = 1; const b = c; const a = b;".split()
+
+
+def _write(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_line_is_longer_than_120_characters(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [(number, line) for number, line in enumerate(lines, 1) if len(line) > 120] == []
@@ -46,8 +68,7 @@ def test_no_line_is_longer_than_120_characters(path):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_top_level_names_are_unique_over_all_linked_files(view):
-    files = [*_assets.dependencies(view), view]
-    names = [name for file in files for name in TOP_LEVEL.findall(_assets.source(file))]
+    names = [name for file in _assets.dependencies(view) for name in TOP_LEVEL.findall(_assets.source(file))]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
 
 
@@ -60,7 +81,7 @@ def test_a_linked_module_has_no_import_and_one_export(view):
 
 def test_dependencies_come_before_what_needs_them():
     order = _assets.dependencies("top_activations")
-    assert order.index("lib") < order.index("dom") < order.index("chooser")
+    assert order.index("_shared/lib") < order.index("_shared/dom") < order.index("_shared/chooser")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -85,7 +106,7 @@ def test_every_selector_is_ours(view):
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_stylesheet_begins_with_the_theme_and_holds_each_file_once(view):
     css = _assets.style(view)
-    assert css.startswith(_assets.rules("theme"))
+    assert css.startswith(_assets.rules("_shared/theme"))
     assert "@import" not in css
     for name in STYLES:
         own = re.sub("@import.*\n", "", _assets.rules(name))
@@ -117,11 +138,11 @@ def test_no_two_stylesheets_repeat_a_block():
 
 
 def test_a_class_that_another_view_styles_too_stands_under_the_views_own():
-    written = {file: _selectors(_assets.rules(file)) for file in STYLES if file != "theme"}
+    written = {file: _selectors(_assets.rules(file)) for file in STYLES if file != "_shared/theme"}
     bare = {file: {re.match(r"\.[\w-]+", s)[0] for s in selectors} for file, selectors in written.items()}
     found = []
     for file, other in itertools.permutations(written, 2):
-        if f'"./{file}.css"' in _assets.rules(other):
+        if file in re.findall(r'@import "\.\./([\w/-]+)\.css"', _assets.rules(other)):
             continue  # the other one builds upon it
         used = {name for s in written[other] for name in re.findall(r"\.[\w-]+", s) if not ROOTS.fullmatch(name)}
         found += [(file, other, name) for name in sorted(bare[file] & used)]

@@ -31,8 +31,8 @@ COMPUTED = """(styles) => {
 
 def body_of(view):
     """Return elements that many views have, and one for every class that the view's own modules write."""
-    root = re.search(r'class: "(saekit-panel [^"]+)"', _assets.source(view))[1]
-    modules = [_assets.source(name) for name in {view, *_assets.dependencies(view)} - {"lib", "dom"}]
+    root = re.search(r'class: "(saekit-panel [^"]+)"', _assets.source(f"{view}/index"))[1]
+    modules = [_assets.source(file) for file in {*_assets.dependencies(view)} - {"_shared/lib", "_shared/dom"}]
     made = set(re.findall(r'h\("(\w+)", \{[^{}]*?class: "([^"]+)"', "".join(modules))) - {("section", root)}
     some = (
         f'<{tag} class="{names}"><h2>x</h2><h4>x</h4><mark>x</mark></{tag}>'

@@ -56,7 +56,7 @@ def test_live_and_static_pictures_have_the_same_layout(view, tmp_path):
     node = shutil.which("node")
     if not node:
         pytest.skip("needs Node")
-    module = (Path(__file__).parents[2] / "widgets" / "circuit_picture.js").as_uri()
+    module = (Path(__file__).parents[2] / "widgets/circuit/picture.js").as_uri()
     numbers = kept_numbers(view._nodes, 30, "kept")
     kept = [view._nodes[i] for i in numbers]
     script = tmp_path / "layout.mjs"

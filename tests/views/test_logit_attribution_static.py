@@ -98,7 +98,7 @@ def test_live_and_static_view_write_the_same(view, tmp_path):
     node = shutil.which("node")
     if not node:
         pytest.skip("needs Node")
-    module = (Path(__file__).parents[2] / "widgets" / "logit_attribution_data.js").as_uri()
+    module = (Path(__file__).parents[2] / "widgets/logit_attribution/data.js").as_uri()
     shown = {name: value for name, value in view._shown.items() if name != "picture"}
     picture = b64encode(view._shown["picture"]).decode()
     script = tmp_path / "same.mjs"

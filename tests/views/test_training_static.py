@@ -182,7 +182,7 @@ def test_live_and_static_charts_have_the_same_axes(tmp_path):
         "dodged": chart.dodge([50, 51, 49, 99, 100.5], 12, 10, 100),
         "short": [chart.short(v) for v in (0, 0.05, 46, 1500, 12345, 250_000, 1.5e6, 2e9)],
     }
-    module = Path(__file__).parents[2] / "widgets" / "chart.js"
+    module = Path(__file__).parents[2] / "widgets/_shared/chart.js"
     script = tmp_path / "axes.mjs"
     script.write_text(
         f'import {{ linearTicks, decadeTicks, dodge, short }} from "{module.as_uri()}";\n'

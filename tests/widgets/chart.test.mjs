@@ -12,7 +12,7 @@ import {
   linearTicks,
   powerOfTen,
   short,
-} from "../../widgets/chart.js";
+} from "../../widgets/_shared/chart.js";
 
 test("numbers on an axis are short", () => {
   assert.deepEqual([0, 0.05, 46, 1500, 12000, 250000, 1.5e6, 2e9].map(short), [

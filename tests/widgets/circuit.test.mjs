@@ -20,7 +20,7 @@ import {
   shortHook,
   spacedText,
   valueOfNode,
-} from "../../widgets/circuit_picture.js";
+} from "../../widgets/circuit/picture.js";
 
 const node = (layer, position, feature, effect = 1) => ({ layer, position, feature, effect });
 const facts = {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { exampleArrays, greys, placeOf, strongestPatch } from "../../widgets/image_picture.js";
+import { exampleArrays, greys, placeOf, strongestPatch } from "../../widgets/image_activations/picture.js";
 
 test("an example finds its own patches and pixels, at whatever offset the bytes begin", () => {
   const facts = { grid: [1, 2], pixels: [1, 3] };

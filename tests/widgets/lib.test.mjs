@@ -19,7 +19,7 @@ import {
   strongest,
   visible,
   walkOn,
-} from "../../widgets/lib.js";
+} from "../../widgets/_shared/lib.js";
 
 test("float32 reads a DataView that does not start at an aligned offset", () => {
   const bytes = new Uint8Array(9);

@@ -18,7 +18,7 @@ import {
   selectedItem,
   staleWords,
   toggled,
-} from "../../widgets/logit_attribution_data.js";
+} from "../../widgets/logit_attribution/data.js";
 
 const bar = (kind, effect, more = {}) => ({
   kind,

@@ -14,7 +14,7 @@ import {
   resultText,
   standingWords,
   twoPlaces,
-} from "../../widgets/probes_words.js";
+} from "../../widgets/probes/words.js";
 
 test("numbers have two decimals and a real minus, and zero has no sign", () => {
   assert.deepEqual([0.125, -0.5, -0.001, null, NaN, 0.9961, 0.9999, 1].map(twoPlaces), [

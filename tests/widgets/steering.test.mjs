@@ -17,7 +17,7 @@ import {
   sweepWords,
   timesFactor,
   typedNumber,
-} from "../../widgets/steering_state.js";
+} from "../../widgets/steering/state.js";
 
 const row = (mode, value, maximum = 50) => ({ feature: 7, mode, value, maximum });
 const setting = {

@@ -10,7 +10,7 @@ import {
   paceWords,
   summary,
   valueWords,
-} from "../../widgets/training_runs.js";
+} from "../../widgets/training/runs.js";
 
 const runs = (...states) => states.map((state, i) => ({ name: "abcdef"[i], state }));
 const points = (...values) => new DataView(Float32Array.from(values).buffer);

@@ -1,4 +1,4 @@
-"""A small line chart as static SVG, the same axes as in `widgets/chart.js`: no script, no stylesheet."""
+"""A small line chart as static SVG, the same axes as in `widgets/_shared/chart.js`: no script, no stylesheet."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from saekit.views._shared.words import escape, sig
 
-# The hues and dashes of widgets/chart.css and chart.js.
+# The hues and dashes of widgets/_shared/chart.css and chart.js.
 COLOURS = ("0,120,186", "213,94,0", "0,148,108", "196,106,158", "176,122,0", "118,110,200")
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2", "13 4", "9 2.5 2 2.5 2 2.5")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 250, 160, 36, 66, 8, 30

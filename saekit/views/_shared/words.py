@@ -1,4 +1,4 @@
-"""Numbers and tokens as readers see them; `widgets/lib.js` has the same functions for the live view."""
+"""Numbers and tokens as readers see them; `widgets/_shared/lib.js` has the same functions for the live view."""
 
 import html
 import math

@@ -117,7 +117,7 @@ def kept_numbers(nodes: Sequence[Mapping[str, Any]], size: int, errors: str) -> 
 
 
 def circuit_record(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `Circuit.to_json` writes; `widgets/circuit_picture.js` has the same function."""
+    """Return what `Circuit.to_json` writes; `widgets/circuit/picture.js` has the same function."""
     facts, nodes, point = state["facts"], state["nodes"], state["point"] or {}
     kept = kept_numbers(nodes, state["size"], state["errors"])
 

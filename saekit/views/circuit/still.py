@@ -1,6 +1,6 @@
 """The circuit view as static HTML and SVG: the picture, its strongest nodes in a table. No script, no stylesheet.
 
-The layout is that of `widgets/circuit_picture.js`. The drawn ``<svg data-saekit="picture">`` is left out when stored
+The layout is that of `widgets/circuit/picture.js`. The drawn ``<svg data-saekit="picture">`` is left out when stored
 notebooks are compared (`notebooks/nbval.cfg`).
 """
 

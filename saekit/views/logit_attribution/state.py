@@ -158,7 +158,7 @@ def prediction_rows(found: "Predictions", control: "Predictions | None", tokens:
 
 
 def table_csv(shown: Mapping[str, Any]) -> str:
-    """Return the bars as CSV; `widgets/logit_attribution_data.js` writes the same."""
+    """Return the bars as CSV; `widgets/logit_attribution/data.js` writes the same."""
     out = io.StringIO()
     write = csv.writer(out, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
     write.writerow(COLUMNS)
@@ -168,7 +168,7 @@ def table_csv(shown: Mapping[str, Any]) -> str:
 
 
 def record(shown: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `LogitAttribution.to_json` writes; `widgets/logit_attribution_data.js` has the same function."""
+    """Return what `LogitAttribution.to_json` writes; `widgets/logit_attribution/data.js` has the same function."""
     if not shown:
         return {}
     kept = ("asked", "method", "tokens", "reading", "total", "sum", "exact", "check", "bars", "features")

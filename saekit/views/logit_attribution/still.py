@@ -1,6 +1,6 @@
 """The logit attribution view as static HTML: predictions, sorted bars with a running total, the picture. No script.
 
-Layout and words are those of `widgets/logit_attribution_data.js`. The drawn ``<svg data-saekit="picture">`` are left
+Layout and words are those of `widgets/logit_attribution/data.js`. The drawn ``<svg data-saekit="picture">`` are left
 out when stored notebooks are compared (`notebooks/nbval.cfg`).
 """
 

@@ -177,7 +177,7 @@ def from_json(text: str) -> dict[str, Any]:
 
 
 def amount_words(row: Mapping[str, Any], unit: str) -> str:
-    """Say what is done to one feature, as `widgets/steering_state.js` does.
+    """Say what is done to one feature, as `widgets/steering/state.js` does.
 
     >>> amount_words({"feature": 7, "mode": "add", "value": 1.5}, "max")
     'feature 7: add 1.5 × its maximum'

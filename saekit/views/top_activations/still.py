@@ -12,7 +12,7 @@ import numpy as np
 
 from saekit.views._shared.words import aligned, escape, merge_pieces, percent, sig, signed, visible
 
-_BLUE, _ORANGE = "34,136,230", "214,120,20"  # the two hues of widgets/top_activations.css
+_BLUE, _ORANGE = "34,136,230", "214,120,20"  # the two hues of widgets/top_activations/style.css
 _SIDE = 10  # tokens on each side of the peak
 _TOP, _PER_INTERVAL, _LOGITS, _NEIGHBOURS = 10, 2, 8, 6
 _QUIET = "opacity:.75"

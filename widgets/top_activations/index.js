@@ -1,7 +1,7 @@
 // The top-activations view: examples, histogram, logits and neighbours of one feature, and your own text.
-import { aligned, around, float32, grouped, mergePieces, percent, sig } from "./lib.js";
-import { guardKeys, h, histogramFigure, logitTable, tokenCell, tokenStrip } from "./dom.js";
-import { chooser } from "./chooser.js";
+import { aligned, around, float32, grouped, mergePieces, percent, sig } from "../_shared/lib.js";
+import { guardKeys, h, histogramFigure, logitTable, tokenCell, tokenStrip } from "../_shared/dom.js";
+import { chooser } from "../_shared/chooser.js";
 import { promptPanel, quoted } from "./prompt_panel.js";
 
 const SIDE = 10; // tokens shown on each side of the peak

@@ -1,17 +1,8 @@
 // What can be chosen in the steering view: prompt, features with their sliders, positions, sampling.
-import { parseFeature } from "./lib.js";
-import { h } from "./dom.js";
-import { chooser } from "./chooser.js";
-import {
-  MODES,
-  UNIT_NAMES,
-  amountWords,
-  inUnit,
-  isOff,
-  sliderRange,
-  startValue,
-  typedNumber,
-} from "./steering_state.js";
+import { parseFeature } from "../_shared/lib.js";
+import { h } from "../_shared/dom.js";
+import { chooser } from "../_shared/chooser.js";
+import { MODES, UNIT_NAMES, amountWords, inUnit, isOff, sliderRange, startValue, typedNumber } from "./state.js";
 
 /**
  * Returns {node, draw, drawCards, drawWalk, drawHits, say}. `draft()` is the setting as it is shown, `send(setting)`

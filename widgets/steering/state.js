@@ -1,5 +1,5 @@
 // What the steering view knows about settings, tokens and effects. Pure functions; Python has the same words.
-import { percent, sig } from "./lib.js";
+import { percent, sig } from "../_shared/lib.js";
 
 const MINUS = "−";
 const FULL_CHANGE = 4; // a token e⁴ = 55 times as likely, or as unlikely, has the full shade

@@ -1,5 +1,5 @@
 // The runs of the training view, as data and in words. Pure functions, no DOM.
-import { float32, grouped, percent, sig } from "./lib.js";
+import { float32, grouped, percent, sig } from "../_shared/lib.js";
 
 export const LOWEST = -6; // of the histogram: log10 density
 

@@ -1,6 +1,6 @@
 // Pieces of the probes view that are drawn: heat map, confusion matrix, features, contexts, a classified text.
-import { float32, grouped, mergePieces, percent, sig, signed, spoken, visible } from "./lib.js";
-import { h, tokenStrip } from "./dom.js";
+import { float32, grouped, mergePieces, percent, sig, signed, spoken, visible } from "../_shared/lib.js";
+import { h, tokenStrip } from "../_shared/dom.js";
 import {
   CONFUSED_CLASSES,
   heatRows,
@@ -10,7 +10,7 @@ import {
   probeMark,
   probeShade,
   twoPlaces,
-} from "./probes_words.js";
+} from "./words.js";
 
 const MANY_CLASSES = 8; // classes of a classified text that are listed
 const BRIEF = 28; // characters before the peak of a context in a list

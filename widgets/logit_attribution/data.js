@@ -1,5 +1,5 @@
 // Of the logit attribution view, what needs no page: words, scales, moves over the picture, what is exported.
-import { grouped, percent, visible } from "./lib.js";
+import { grouped, percent, visible } from "../_shared/lib.js";
 
 export const METHOD_WORDS = {
   direct: "direct",

@@ -1,7 +1,7 @@
 // What steering wrote: texts side by side with shaded tokens, side effects beneath each, the strength sweep.
-import { mergePieces, spoken, visible } from "./lib.js";
-import { h, tokenStrip } from "./dom.js";
-import { lineChart, lineSample } from "./chart.js";
+import { mergePieces, spoken, visible } from "../_shared/lib.js";
+import { h, tokenStrip } from "../_shared/dom.js";
+import { lineChart, lineSample } from "../_shared/chart.js";
 import {
   EFFECTS,
   END_NAMES,
@@ -15,7 +15,7 @@ import {
   strengthWords,
   sweepSeries,
   sweepWords,
-} from "./steering_state.js";
+} from "./state.js";
 
 /** One text: title, what was done, the text, a line for the token that is pointed at, side effects. */
 export function textColumn({ key, title, note }) {

@@ -1,6 +1,6 @@
 // The panel for a reader's own text: this feature on every token, and the strongest features at one of them.
-import { aligned, float32, mergePieces, peakOf, sig, strongest } from "./lib.js";
-import { h, tokenCell, tokenStrip } from "./dom.js";
+import { aligned, float32, mergePieces, peakOf, sig, strongest } from "../_shared/lib.js";
+import { h, tokenCell, tokenStrip } from "../_shared/dom.js";
 
 const PROMPT_HELP = {
   off: "Pass the model and its SAE to try your own text: TopActivations(index, model=model, sae=sae).",

@@ -1,8 +1,8 @@
 // The image view: the images on which a feature is strong or weak, one of them large, classes and places.
-import { aligned, float32, grouped, percent, sig, step } from "./lib.js";
-import { guardKeys, h, histogramFigure } from "./dom.js";
-import { chooser } from "./chooser.js";
-import { exampleArrays, patchTable, picture, placeOf, strongestPatch } from "./image_picture.js";
+import { aligned, float32, grouped, percent, sig, step } from "../_shared/lib.js";
+import { guardKeys, h, histogramFigure } from "../_shared/dom.js";
+import { chooser } from "../_shared/chooser.js";
+import { exampleArrays, patchTable, picture, placeOf, strongestPatch } from "./picture.js";
 
 const MOST_COLUMNS = 8; // of patches, up to which each has room for its number
 const IMAGE_KEYS = [

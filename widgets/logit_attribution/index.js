@@ -1,7 +1,7 @@
 // The logit attribution view: the question on top, then what the model says, the bars, the item in focus, the picture.
-import { float32, signed, visible } from "./lib.js";
-import { download, guardKeys, h } from "./dom.js";
-import { shortHook } from "./circuit_picture.js";
+import { float32, signed, visible } from "../_shared/lib.js";
+import { download, guardKeys, h } from "../_shared/dom.js";
+import { shortHook } from "../circuit/picture.js";
 import {
   METHOD_WORDS,
   SLOW_METHODS,
@@ -17,8 +17,8 @@ import {
   selectedItem,
   staleWords,
   toggled,
-} from "./logit_attribution_data.js";
-import { attributionGrid, barTable, itemCard, predictionTable } from "./logit_attribution_draw.js";
+} from "./data.js";
+import { attributionGrid, barTable, itemCard, predictionTable } from "./draw.js";
 
 const PAUSE = 250; // ms without a key before a text is sent
 const FIELDS = ["prompt", "answer", "foil", "corrupted"];

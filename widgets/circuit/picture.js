@@ -1,5 +1,5 @@
 // Of the circuit view, what needs no page: places of nodes, moves between them, words, the record that is exported.
-import { grouped, sig, signed, visible } from "./lib.js";
+import { grouped, sig, signed, visible } from "../_shared/lib.js";
 
 export const ERROR_NODE = -1; // the feature number of a reconstruction error
 export const PICTURE = { pitch: 38, row: 38, left: 92, top: 52, foot: 46, gap: 14 };

@@ -1,5 +1,5 @@
 // The circuit view: the picture with its slider, the card of a node, faithfulness, exports.
-import { grouped } from "./lib.js";
+import { grouped } from "../_shared/lib.js";
 import {
   accountedWords,
   circuitRecord,
@@ -12,9 +12,9 @@ import {
   pointOf,
   shareText,
   valueOfNode,
-} from "./circuit_picture.js";
-import { download, guardKeys, h } from "./dom.js";
-import { circuitCurve, circuitPicture, curveTable, nodeCard, nodeTable, standalonePicture } from "./circuit_draw.js";
+} from "./picture.js";
+import { download, guardKeys, h } from "../_shared/dom.js";
+import { circuitCurve, circuitPicture, curveTable, nodeCard, nodeTable, standalonePicture } from "./draw.js";
 
 function render({ model, el }) {
   const put = (name, value) => {

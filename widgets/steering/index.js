@@ -1,8 +1,8 @@
 // The steering view: choose, run, read both texts beside each other and what steering costs.
-import { download, guardKeys, h } from "./dom.js";
-import { sameTexts, timesFactor } from "./steering_state.js";
-import { steeringControls } from "./steering_controls.js";
-import { sweepFigures, textColumn } from "./steering_texts.js";
+import { download, guardKeys, h } from "../_shared/dom.js";
+import { sameTexts, timesFactor } from "./state.js";
+import { steeringControls } from "./controls.js";
+import { sweepFigures, textColumn } from "./texts.js";
 
 const BASELINES = [
   ["prompt", "asks for the concept in words instead of steering: “Talk about …”"],

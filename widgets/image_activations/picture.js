@@ -1,6 +1,6 @@
 // One image with its patches shaded, and tables of numbers laid out as the patches are.
-import { aligned, sig } from "./lib.js";
-import { h } from "./dom.js";
+import { aligned, sig } from "../_shared/lib.js";
+import { h } from "../_shared/dom.js";
 
 /** The values and pixels of example `at` out of a card's packed arrays. */
 export function exampleArrays(card, facts, at) {

@@ -1,7 +1,7 @@
 // The strongest contexts of a feature, as a list: what circuits and logit attribution show of a feature index.
 import { sig, visible } from "./lib.js";
 import { h } from "./dom.js";
-import { contextWords, spacedText } from "./circuit_picture.js";
+import { contextWords, spacedText } from "../circuit/picture.js";
 
 /** What an index says of a feature: `{dead, max, rows: [[value, before, peak, after]]}`, or undefined for none. */
 export function contextList(found) {

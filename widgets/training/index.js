@@ -1,5 +1,5 @@
 // The training view: curves of all runs side by side, feature densities of one, Start and Stop.
-import { grouped, percent, sig } from "./lib.js";
+import { grouped, percent, sig } from "../_shared/lib.js";
 import {
   LOWEST,
   curveRows,
@@ -10,9 +10,9 @@ import {
   paceWords,
   summary,
   valueWords,
-} from "./training_runs.js";
-import { guardKeys, h } from "./dom.js";
-import { barChart, lineChart, lineSample, powerOfTen, short } from "./chart.js";
+} from "./runs.js";
+import { guardKeys, h } from "../_shared/dom.js";
+import { barChart, lineChart, lineSample, powerOfTen, short } from "../_shared/chart.js";
 
 const SPOKEN_EVERY = 15000; // milliseconds between two reports of figures to a screen reader
 const PANELS = [

@@ -1,6 +1,6 @@
 // Pieces of the circuit view that are drawn: the picture, the card of one node, the curve, the table of nodes.
-import { grouped, signed, visible } from "./lib.js";
-import { h, svg } from "./dom.js";
+import { grouped, signed, visible } from "../_shared/lib.js";
+import { h, svg } from "../_shared/dom.js";
 import {
   ERROR_NODE,
   PICTURE,
@@ -13,8 +13,8 @@ import {
   nodeTitle,
   shareText,
   shortHook,
-} from "./circuit_picture.js";
-import { contextList } from "./contexts.js";
+} from "./picture.js";
+import { contextList } from "../_shared/contexts.js";
 
 const MOST_EDGES = 150; // drawn; more would be a grey veil
 const CURVE_BOX = { width: 300, height: 150, left: 36, right: 10, top: 10, bottom: 32 };

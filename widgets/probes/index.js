@@ -1,5 +1,5 @@
 // The probes view: a grid of probes as a heat map beside its baselines, one cell opened, and your own text classified.
-import { download, guardKeys, h } from "./dom.js";
+import { download, guardKeys, h } from "../_shared/dom.js";
 import {
   PROBE_FIGURES,
   gridStep,
@@ -9,7 +9,7 @@ import {
   probesCsv,
   resultText,
   standingWords,
-} from "./probes_words.js";
+} from "./words.js";
 import {
   baselineMap,
   classList,
@@ -22,8 +22,8 @@ import {
   heatMap,
   partStrip,
   wordTable,
-} from "./probes_draw.js";
-import { signed } from "./lib.js";
+} from "./draw.js";
+import { signed } from "../_shared/lib.js";
 
 const BROAD = 4; // columns of a heat map beside which nothing else has room
 const TEXT_HELP = {
