@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "saekit"
 FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 MOST_LINES = 450
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
-HOOKING = re.compile(r"register_forward_hook|\.hooks\(|run_with_hooks")
+HOOKING = re.compile(r"register_(full_)?(forward|backward)_(pre_)?hook|add_hook\(|\.hooks\(|run_with_(hooks|cache)")
 
 
 def test_nothing_lies_outside_a_room_but_the_ground_floor():
@@ -46,3 +46,9 @@ def test_nothing_prints_pickles_or_seeds_globally(file):
 
 def test_there_is_no_utils_module():
     assert [file for file in FILES if re.search(r"util|helper|misc|common", file)] == []
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_only_the_models_room_puts_hooks_on_a_model(file):
+    if not file.startswith("models/"):
+        assert HOOKING.findall(FILES[file]) == []

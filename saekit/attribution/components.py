@@ -7,21 +7,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.attribution.final import FinalRun, final_run, frozen, given, tokens_read
 from saekit.attribution.inputs import (
     Answers,
     Direction,
     Prompts,
     batches,
     check_counts,
+    given,
     prompts_of,
     read_position,
     readout_of,
     token_text,
+    tokens_read,
 )
 from saekit.attribution.points import OUTPUTS, added_at, check_added
 from saekit.attribution.result import ATTENTION, EMBEDDING, HEAD, MLP, OUTPUT_BIAS, Attribution, Items
 from saekit.errors import ModelError
+from saekit.models import FinalRun, final_run, frozen_norm
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -80,7 +82,7 @@ def logit_attribution_by_component(
         batch = torch.stack([ids[row] for row in rows.tolist()])
         run = final_run(model, batch, needed, tokens_read(readout, rows))
         check_added(model, run, outputs)
-        norm = frozen(model, run, readout.direction[rows], readout.constant[rows])
+        norm = frozen_norm(model, run, readout.direction[rows], readout.constant[rows])
         here = torch.arange(len(rows))
         v = norm.direction[here, at[rows]]
         place = {"at_read": rows.numpy(), "position": at[rows].numpy()}

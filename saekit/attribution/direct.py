@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saekit.attribution.final import FinalRun, Frozen, final_run, frozen, given, tokens_read
 from saekit.attribution.inputs import (
     Answers,
     Direction,
@@ -19,11 +18,13 @@ from saekit.attribution.inputs import (
     SAEs,
     batches,
     check_counts,
+    given,
     prompts_of,
     read_position,
     readout_of,
     saes_of,
     token_text,
+    tokens_read,
 )
 from saekit.attribution.points import added_at, check_added
 from saekit.attribution.result import (
@@ -35,6 +36,7 @@ from saekit.attribution.result import (
     Attribution,
     Items,
 )
+from saekit.models import FinalRun, FrozenNorm, final_run, frozen_norm
 from saekit.saes import nodes_of, pulled_back
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def direct_logit_attribution(
     for rows in batches(ids, batch_size):
         batch = torch.stack([ids[row] for row in rows.tolist()])
         run = final_run(model, batch, [*by_hook, *added_at(model, by_hook)], tokens_read(readout, rows))
-        norm = frozen(model, run, readout.direction[rows], readout.constant[rows])
+        norm = frozen_norm(model, run, readout.direction[rows], readout.constant[rows])
         check_added(model, run, by_hook)
         for i, row in enumerate(rows.tolist()):
             at = torch.tensor(reads[row])
@@ -126,7 +128,16 @@ def direct_logit_attribution(
 
 
 def _take_apart(
-    items: Items, run: FinalRun, norm: Frozen, sae, hook: str, i: int, at: Tensor, *, at_hook: int, numbers: np.ndarray
+    items: Items,
+    run: FinalRun,
+    norm: FrozenNorm,
+    sae,
+    hook: str,
+    i: int,
+    at: Tensor,
+    *,
+    at_hook: int,
+    numbers: np.ndarray,
 ) -> None:
     """Add the items of one prompt and one hook point; ``at`` are the positions read, ``numbers`` their readings."""
     states, v = run.states[hook][i : i + 1, at], norm.direction[i : i + 1, at]

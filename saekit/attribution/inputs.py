@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit.errors import ModelError, SAEError
-from saekit.models import bos_token_id, check_hook, encode_text, unembedding
+from saekit.models import FinalRun, bos_token_id, check_hook, encode_text, unembedding
 from saekit.saes import check_pair, sae_hook
 
 if TYPE_CHECKING:
@@ -40,6 +40,22 @@ class Readout:
     answers: Int[Tensor, "prompt"] | None
     foils: Int[Tensor, "prompt"] | None
     towards: tuple[str, ...]
+
+
+def tokens_read(readout: Readout, rows: Int[Tensor, "batch"]) -> Int[Tensor, "batch token"] | None:
+    """Return the tokens whose logits are read: answer, or answer and foil."""
+    if readout.answers is None:
+        return None
+    columns = [readout.answers[rows]] + ([] if readout.foils is None else [readout.foils[rows]])
+    return torch.stack(columns, 1)
+
+
+def given(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
+    """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
+    if run.logits is None:
+        return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
+    logits = run.logits[i, at].double().cpu()
+    return (logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]).numpy()
 
 
 def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Tensor, "_pos"], ...]:

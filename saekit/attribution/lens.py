@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.attribution.final import final_run, frozen
 from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of, token_text
 from saekit.attribution.result import EXACT
 from saekit.errors import ModelError
+from saekit.models import final_run, frozen_norm
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -111,7 +111,7 @@ def logit_lens(
     if readout is not None:
         read = torch.stack([tokens for tokens in (readout.answers, readout.foils) if tokens is not None], 1)
     run = final_run(model, ids[None], hooks, read)
-    norm = None if readout is None else frozen(model, run, readout.direction, readout.constant)
+    norm = None if readout is None else frozen_norm(model, run, readout.direction, readout.constant)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("reading", "accumulated", "probability", "rank")}
     top, likely = [], []
     for hook in hooks:

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from saekit.attribution.baselines import Baseline, Question, Sides, question, sides
 from saekit.attribution.collect import Found, chosen_of, of_batch, strongest
-from saekit.attribution.final import read_from
 from saekit.attribution.inputs import Answers, Direction, Prompts, SAEs, check_counts
 from saekit.attribution.result import Attribution, Contribution
 from saekit.errors import ModelError
-from saekit.models import AT_START, gauss_legendre, integrated_gradient
+from saekit.models import AT_START, gauss_legendre, integrated_gradient, readout_from
 from saekit.saes import changes, pulled_back
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def _read_graph(
     model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, states: Tensor
 ) -> Tensor:
     readout = asked.readout
-    return read_from(model, ids, states, hook, readout.direction[rows], readout.constant[rows], asked.position[rows])
+    return readout_from(model, ids, states, hook, readout.direction[rows], readout.constant[rows], asked.position[rows])
 
 
 @torch.no_grad()

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saekit.attribution.final import FinalRun
 from saekit.errors import ModelError
-from saekit.models import check_hook
+from saekit.models import FinalRun, check_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge

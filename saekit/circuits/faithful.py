@@ -19,7 +19,7 @@ from saekit.circuits.graph import named_positions
 from saekit.circuits.pairs import Task
 from saekit.circuits.result import ERROR, Dictionaries, FeatureCircuit, Node, checked_circuit
 from saekit.errors import SAEError, TaskError
-from saekit.models import check_hook, hidden_states, last_logits_from
+from saekit.models import hidden_states, hooked, last_logits_from
 from saekit.saes import Dictionary, ordered, whole_number
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def ablated(
                 for layer, dictionary in enumerate(layers)
             ]
             states = edits[0](states)
-        points = [check_hook(model, dictionary.hook_name) for dictionary in layers[1:]]
-        with model.hooks(fwd_hooks=list(zip(points, edits[1:], strict=False))):
+        above = {dictionary.hook_name: edit for dictionary, edit in zip(layers[1:], edits[1:], strict=False)}
+        with hooked(model, above):
             logits = last_logits_from(model, torch.stack(part.ids), states, layers[0].hook_name)
         total += part.logit_difference(logits).sum().item()
         prompts += len(part)
@@ -209,7 +209,6 @@ def ablated(
 
 def _edit(
     states: Tensor,
-    hook: object = None,
     *,
     dictionary: Dictionary,
     layer: int,

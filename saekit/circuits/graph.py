@@ -6,8 +6,7 @@ the node takes its value from the corrupted run; an edge's weight is the part of
 next layer.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,12 +20,13 @@ from saekit.errors import TaskError
 from saekit.models import (
     AT_START,
     Points,
-    check_hook,
+    forward,
     hidden_states,
+    hooked,
     integrated_gradient,
     last_logits_from,
     midpoints,
-    stop_layer,
+    reading,
 )
 from saekit.saes import Dictionary, ordered, whole_number
 
@@ -187,18 +187,9 @@ def _edges_of(
     clean = hidden_states(model, ids, low)
     change, missed = _change(lower, clean, hidden_states(model, other, low))
     start = clean.clone().requires_grad_()
-    seen: dict[str, Tensor] = {}
-
-    def put(state, hook, *, new):
-        return new
-
-    def keep(state, hook):
-        seen["high"] = state
-
-    hooks: list[tuple[str | Callable, Callable]]
-    hooks = [(check_hook(model, low), partial(put, new=start)), (check_hook(model, high), keep)]
-    model.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=stop_layer(high), prepend_bos=False)
-    reached = seen["high"]
+    with hooked(model, {low: lambda _: start}), reading(model, [high]) as seen:
+        forward(model, ids, up_to=[high])
+    reached = seen[high]
     at_high = reached.detach()
     to_metric = _gradient(model, part, high, at_high, at_high, AT_START)
     active = upper.encode(reached)

@@ -1,27 +1,38 @@
-"""The seam to language models: everything that depends on the model's class stands in this file.
+"""The seam to language models: everything that depends on the model's class stands in this room.
 
 A model is a ``sae_lens.SAETransformerBridge`` in eval mode. transformer-lens 4 removed ``HookedTransformer``;
-what we use of the bridge is listed in ``tests/test_upstream.py``.
+what we use of the bridge is listed in ``tests/test_upstream.py``. No other room puts hooks on a model.
 """
 
-from saekit.models.blocks import block_calls, first_block_after, twin
+from saekit.models.blocks import first_block_after, last_logits_from, logits_from, twin
 from saekit.models.control import shuffled_model
-from saekit.models.gradients import AT_START, Points, gauss_legendre, integrated_gradient, midpoints
-from saekit.models.load import (
-    bos_token_id,
-    check_hook,
-    encode_text,
+from saekit.models.final import (
+    FinalRun,
+    FrozenNorm,
     final_norm,
+    final_run,
+    frozen_norm,
+    readout_from,
+    unembedding,
+)
+from saekit.models.gradients import AT_START, Points, gauss_legendre, integrated_gradient, midpoints
+from saekit.models.hooks import (
+    Edit,
+    before_blocks,
+    check_hook,
+    forward,
     hidden_states,
     hidden_states_at,
-    last_logits_from,
+    hooked,
+    reading,
+)
+from saekit.models.load import (
+    bos_token_id,
+    encode_text,
     load_model,
-    logits_from,
     massive,
     special_token_ids,
-    stop_layer,
     token_bytes,
-    unembedding,
 )
 from saekit.models.packaged import PACKAGED
 from saekit.models.vocabulary import join_pieces
@@ -29,16 +40,23 @@ from saekit.models.vocabulary import join_pieces
 __all__ = [
     "AT_START",
     "PACKAGED",
+    "Edit",
+    "FinalRun",
+    "FrozenNorm",
     "Points",
-    "block_calls",
+    "before_blocks",
     "bos_token_id",
     "check_hook",
     "encode_text",
     "final_norm",
+    "final_run",
     "first_block_after",
+    "forward",
+    "frozen_norm",
     "gauss_legendre",
     "hidden_states",
     "hidden_states_at",
+    "hooked",
     "integrated_gradient",
     "join_pieces",
     "last_logits_from",
@@ -46,9 +64,10 @@ __all__ = [
     "logits_from",
     "massive",
     "midpoints",
+    "reading",
+    "readout_from",
     "shuffled_model",
     "special_token_ids",
-    "stop_layer",
     "token_bytes",
     "twin",
     "unembedding",

@@ -18,6 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit.errors import ModelError
+from saekit.models.hooks import before_blocks, check_hook, forward, hooked
+
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
@@ -68,17 +71,83 @@ def block_calls(model: "SAETransformerBridge", pos: int) -> Calls | None:
 
 
 def run_blocks(
-    model: "SAETransformerBridge",
-    states: Float[Tensor, "batch pos d_model"],
-    calls: Calls,
-    first: int,
-    read: slice = slice(None),
-) -> Float[Tensor, "batch _read d_vocab"]:
-    """Run the blocks from ``first`` on; at the positions to be read, the final norm and the unembedding too."""
+    model: "SAETransformerBridge", states: Float[Tensor, "batch pos d_model"], hook_name: str
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """Return the states after the last block when these stand at a hook point; gradients flow to them.
+
+    None for a point that is not between blocks, and for a model whose blocks cannot be called one by one.
+    """
+    first = first_block_after(model, check_hook(model, hook_name))
+    if first is None or (calls := block_calls(model, states.shape[1])) is None:
+        return None
+    return _through(model, states, calls, first)
+
+
+def _through(model: "SAETransformerBridge", states: Tensor, calls: Calls, first: int) -> Tensor:
     for block, (args, kwargs) in zip(list(model.blocks)[first:], calls[first:], strict=True):
         states = block(states, *args, **kwargs)
         states = states[0] if isinstance(states, tuple) else states
-    return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(states[:, read])))
+    return states
+
+
+def _logits(model: "SAETransformerBridge", states: Float[Tensor, "batch pos d_model"]) -> Tensor:
+    return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(states)))
+
+
+def logits_from(
+    model: "SAETransformerBridge",
+    ids: Int[Tensor, "batch pos"],
+    states: Float[Tensor, "_batch _pos ..."],
+    hook_name: str,
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Return the logits of the model when these states stand at a hook point: the other half of `hidden_states`.
+
+    At ``hook_resid_pre`` and ``hook_resid_post`` only the blocks above run, with the same result as the whole model
+    with a hook that puts the states there. At any other point (attention, MLP), and for a model whose blocks cannot
+    be called one by one, the whole model does run. Hooks that are set on the model count; gradients flow to
+    ``states``. The first call tries the model's blocks on short made-up sequences, and the first call of each
+    length runs one such sequence, both out of sight of the hooks.
+
+    Args:
+        model: The model.
+        ids: The tokens. Above a point of the residual stream nothing depends on them but the length.
+        states: What stands at the hook point, in the hook point's shape and any dtype.
+        hook_name: The hook point.
+
+    Raises:
+        ModelError: No such hook point, or the states are not of the tokens' shape.
+    """
+    return _logits_from(model, ids, states, hook_name, slice(None))
+
+
+def last_logits_from(
+    model: "SAETransformerBridge",
+    ids: Int[Tensor, "batch pos"],
+    states: Float[Tensor, "_batch _pos ..."],
+    hook_name: str,
+) -> Float[Tensor, "batch d_vocab"]:
+    """Return `logits_from` at the last position, without the final norm and the unembedding of the others.
+
+    With 49,152 tokens to unembed that saves two fifths of the work above layer 18 of SmolLM2.
+    """
+    return _logits_from(model, ids, states, hook_name, slice(-1, None))[:, -1]
+
+
+def _logits_from(
+    model: "SAETransformerBridge", ids: Tensor, states: Tensor, hook_name: str, read: slice
+) -> Float[Tensor, "batch _read d_vocab"]:
+    check_hook(model, hook_name)
+    if states.shape[:2] != ids.shape:
+        raise ModelError(
+            f"the states are for {list(states.shape[:2])} [batch, pos], but there are tokens for {list(ids.shape)}"
+        )
+    weight = next(model.parameters())
+    states = states.to(weight.device, weight.dtype)
+    last = run_blocks(model, states, hook_name)
+    if last is not None:
+        return _logits(model, last[:, read])
+    with hooked(model, {hook_name: lambda _: states}):
+        return forward(model, ids)[:, read]
 
 
 def _tried(model: "SAETransformerBridge") -> bool:
@@ -88,7 +157,7 @@ def _tried(model: "SAETransformerBridge") -> bool:
     _, states, logits = _taken_down(model, torch.stack([_made_up(model, pos, 3), _made_up(model, pos, 5)]))
     try:
         with torch.no_grad(), _without_hooks(model):
-            ours = run_blocks(model, states, calls, 0)
+            ours = _logits(model, _through(model, states, calls, 0))
     except Exception:  # whatever a block misses when it is called like this: the model runs as a whole then
         return False
     most = logits.float().abs().max().item() * (1e-4 if logits.dtype == torch.float32 else 2e-2)
@@ -105,19 +174,15 @@ def _taken_down(model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"]) ->
     calls: Calls = []
     first: list[Tensor] = []
 
-    def take_down(block, args, kwargs):
+    def take_down(args, kwargs):
         kwargs = dict(kwargs)
         states = args[0] if args else kwargs.pop("hidden_states")
-        first.append(states) if not calls else None
+        if not calls:
+            first.append(states)
         calls.append((args[1:], kwargs))
 
-    with _without_hooks(model):
-        handles = [block.register_forward_pre_hook(take_down, with_kwargs=True) for block in model.blocks]
-        try:
-            logits = model(ids, use_cache=False, prepend_bos=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+    with _without_hooks(model), before_blocks(model, take_down):
+        logits = model(ids, use_cache=False, prepend_bos=False)
     return calls, first[0], logits
 
 

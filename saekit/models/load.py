@@ -5,8 +5,6 @@ what we use of the bridge is listed in ``tests/test_upstream.py``.
 """
 
 import difflib
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit.errors import ModelError, OfflineError
-from saekit.models.blocks import block_calls, first_block_after, run_blocks
 from saekit.models.packaged import PACKAGED, converted, transformers_without_bars
 from saekit.models.vocabulary import from_byte_level, from_sentencepiece
 
@@ -109,143 +106,6 @@ def _hub_error(name: str, error: Exception) -> ModelError | OfflineError:
         f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
         f"on the model hub that transformer-lens supports. The cause: {' '.join(str(error).split())[:300]}"
     )
-
-
-# --- hook points -----------------------------------------------------------------------------------------------
-
-
-def check_hook(model: "SAETransformerBridge", hook_name: str) -> str:
-    """Return the canonical name of a hook point, or raise ModelError that names the nearest ones.
-
-    sae-lens skips an SAE whose hook is missing with a log line, and then reports the clean model's results.
-    """
-    resolved = model._resolve_hook_name(hook_name)
-    if resolved in model.hook_dict:
-        return resolved
-    aliases = {**model.hook_aliases, **model._collect_hook_aliases_from_registry()}
-    known = sorted({*model.hook_dict, *(k for k in aliases if isinstance(k, str))})
-    near = difflib.get_close_matches(hook_name, known, n=3) or known[:3]
-    raise ModelError(
-        f"{model.cfg.model_name} has no hook point {hook_name!r} ({model.cfg.n_layers} layers, numbered from 0). "
-        f"Nearest: {', '.join(near)}"
-    )
-
-
-def stop_layer(hook_name: str) -> int | None:
-    """Return the first layer that need not run for this hook point, None if all must."""
-    from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
-
-    return extract_stop_at_layer_from_tlens_hook_name(hook_name)
-
-
-def hidden_states(
-    model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_name: str
-) -> Float[Tensor, "batch pos d_model"]:
-    """Return the activations at one hook point; layers above it do not run."""
-    return hidden_states_at(model, ids, [hook_name])[hook_name]
-
-
-@torch.no_grad()
-def hidden_states_at(
-    model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Return the activations ``[batch, pos, d_model]`` at several hook points from one pass.
-
-    Layers above the highest of them do not run.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def keep(activation, hook, *, name):
-        seen[name] = activation.detach()
-
-    stops = [stop for name in hook_names if (stop := stop_layer(name)) is not None]
-    model.run_with_hooks(
-        ids.to(model.cfg.device),
-        fwd_hooks=[(check_hook(model, name), partial(keep, name=name)) for name in hook_names],
-        stop_at_layer=max(stops) if len(stops) == len(hook_names) else None,
-        prepend_bos=False,
-    )
-    return {name: seen[name] for name in hook_names}
-
-
-def logits_from(
-    model: "SAETransformerBridge",
-    ids: Int[Tensor, "batch pos"],
-    states: Float[Tensor, "_batch _pos ..."],
-    hook_name: str,
-) -> Float[Tensor, "batch pos d_vocab"]:
-    """Return the logits of the model when these states stand at a hook point: the other half of `hidden_states`.
-
-    At ``hook_resid_pre`` and ``hook_resid_post`` only the blocks above run, with the same result as the whole model
-    with a hook that puts the states there. At any other point (attention, MLP), and for a model whose blocks cannot
-    be called one by one, the whole model does run. Hooks that are set on the model count; gradients flow to
-    ``states``. The first call tries the model's blocks on short made-up sequences, and the first call of each
-    length runs one such sequence, both out of sight of the hooks.
-
-    Args:
-        model: The model.
-        ids: The tokens. Above a point of the residual stream nothing depends on them but the length.
-        states: What stands at the hook point, in the hook point's shape and any dtype.
-        hook_name: The hook point.
-
-    Raises:
-        ModelError: No such hook point, or the states are not of the tokens' shape.
-    """
-    return _logits_from(model, ids, states, hook_name, slice(None))
-
-
-def last_logits_from(
-    model: "SAETransformerBridge",
-    ids: Int[Tensor, "batch pos"],
-    states: Float[Tensor, "_batch _pos ..."],
-    hook_name: str,
-) -> Float[Tensor, "batch d_vocab"]:
-    """Return `logits_from` at the last position, without the final norm and the unembedding of the others.
-
-    With 49,152 tokens to unembed that saves two fifths of the work above layer 18 of SmolLM2.
-    """
-    return _logits_from(model, ids, states, hook_name, slice(-1, None))[:, -1]
-
-
-def _logits_from(
-    model: "SAETransformerBridge", ids: Tensor, states: Tensor, hook_name: str, read: slice
-) -> Float[Tensor, "batch _read d_vocab"]:
-    hook = check_hook(model, hook_name)
-    if states.shape[:2] != ids.shape:
-        raise ModelError(
-            f"the states are for {list(states.shape[:2])} [batch, pos], but there are tokens for {list(ids.shape)}"
-        )
-    weight = next(model.parameters())
-    states = states.to(weight.device, weight.dtype)
-    first = first_block_after(model, hook)
-    calls = None if first is None else block_calls(model, ids.shape[1])
-    if first is not None and calls is not None:
-        return run_blocks(model, states, calls, first, read)
-    put = lambda activation, hook: states  # noqa: E731
-    return model.run_with_hooks(ids.to(weight.device), fwd_hooks=[(hook, put)], prepend_bos=False)[:, read]
-
-
-# --- the output side -------------------------------------------------------------------------------------------
-
-
-def unembedding(model: "SAETransformerBridge") -> Float[Tensor, "d_model d_vocab"]:
-    """Return W_U, which turns the normalised residual stream into logits."""
-    return model.W_U
-
-
-def final_norm(
-    model: "SAETransformerBridge", direction: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """Apply the linear part of the final norm: centre (LayerNorm only) and multiply by its weight.
-
-    The division by the residual's own scale is left out (frozen at 1): it is one positive number for each
-    position, so signs and ranks of logits stay as they are. In units of the residual stream.
-    """
-    norm = model.ln_final
-    if not model.cfg.uses_rms_norm:
-        direction = direction - direction.mean(-1, keepdim=True)
-    weight = norm.weight.to(direction.dtype)
-    return direction * (1 + weight if getattr(model.cfg, "rmsnorm_uses_offset", False) else weight)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------

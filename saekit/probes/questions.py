@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
-from saekit.models import bos_token_id, check_hook, encode_text
+from saekit.models import Edit, bos_token_id, encode_text, forward, hooked
 from saekit.probes.features import TextFeatures, as_extracted
 from saekit.probes.pooling import pool
 
@@ -171,14 +171,17 @@ def answer_questions(
             n_tokens[i, c] = len(ids)
             wanted.setdefault((*prompt, *ids[:-1]), []).append((i, c, ids))
     rows = sorted(wanted, key=lambda row: (len(row), row))
-    hooks = [hook for block in skip_blocks for hook in _skipped(model, block)]
+    skipped: dict[str, Edit] = {}
+    for block in skip_blocks:
+        skipped |= _skipped(block)
     start = 0
     while start < len(rows):
         stop = start
         while stop < len(rows) and stop - start < batch_size and len(rows[stop]) == len(rows[start]):
             stop += 1
         batch = torch.tensor(rows[start:stop], device=model.cfg.device)
-        logits = model.run_with_hooks(batch, fwd_hooks=hooks, prepend_bos=False)
+        with hooked(model, skipped):
+            logits = forward(model, batch)
         for row, scores in zip(rows[start:stop], logits.float().log_softmax(-1).cpu(), strict=True):
             for i, c, ids in wanted[row]:
                 log_probs[i, c] = float(scores[range(len(row) - len(ids), len(row)), list(ids)].sum())
@@ -187,18 +190,17 @@ def answer_questions(
     return Answers(tuple(questions), log_probs, n_tokens, f"{model.cfg.model_name}{left_out}", per_token)
 
 
-def _skipped(model: "SAETransformerBridge", block: int) -> list[tuple]:
+def _skipped(block: int) -> dict[str, Edit]:
     """Return hooks that put the state before a block in the place of the state after it."""
     held: dict[str, torch.Tensor] = {}
 
-    def keep(activation, hook):
-        held["state"] = activation
+    def keep(state):
+        held["state"] = state
 
-    def pass_on(activation, hook):
+    def pass_on(state):
         return held["state"]
 
-    before, after = (check_hook(model, f"blocks.{block}.hook_resid_{side}") for side in ("pre", "post"))
-    return [(before, keep), (after, pass_on)]
+    return {f"blocks.{block}.hook_resid_pre": keep, f"blocks.{block}.hook_resid_post": pass_on}
 
 
 def word_frequency(texts: Sequence[str], corpus: Sequence[str]) -> Float[np.ndarray, "text 2"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import check_hook, encode_text, hidden_states, logits_from
+from saekit.models import check_hook, encode_text, forward, hidden_states, logits_from, reading
 from saekit.saes import sae_hook
 from saekit.steering.generation import Generation, Prompt
 from saekit.steering.intervention import Intervention, check_feature, check_sae
@@ -217,20 +217,17 @@ def _read_again(
         lengths.setdefault(len(ids), []).append(row)
     for n, alike in lengths.items():
         for start in range(0, len(alike) if n else 0, READ_TOGETHER):
-            rows, states = alike[start : start + READ_TOGETHER], []
-            hooks: list[tuple[str | Callable, Callable]] = []
-            if sae is not None and any(features[row] for row in rows):
-                keep = lambda x, hook, n=n, states=states: states.append(x[:, -n:])  # noqa: E731
-                hooks = [(check_hook(model, sae_hook(sae)), keep)]
+            rows = alike[start : start + READ_TOGETHER]
+            hooks = [sae_hook(sae)] if sae is not None and any(features[row] for row in rows) else []
             output = torch.tensor([generation.ids[row] for row in rows])
             text = torch.cat([torch.tensor(generation.prompt_ids).expand(len(rows), -1), output], 1)
-            text = text.to(next(model.parameters()).device)
-            logits = model.run_with_hooks(text, fwd_hooks=hooks, prepend_bos=False)[:, -n - 1 : -1]
+            with reading(model, hooks) as states:
+                logits = forward(model, text)[:, -n - 1 : -1]
             for number, row in enumerate(rows):
                 likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
                 active = None
                 if sae is not None and features[row]:
-                    active = _strongest(sae, states[0][number], features[row])
+                    active = _strongest(sae, states[hooks[0]][number, -n:], features[row])
                 found[row] = (likely, active)
     return found
 

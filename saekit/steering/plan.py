@@ -4,10 +4,10 @@ Every mode is of one form: at each position the residual x gets ``(a + n |x| + m
 activation there and d its decoder row. So all rows and features of a batch are one small matrix product.
 """
 
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import bos_token_id, check_hook
+from saekit.models import bos_token_id, check_hook, hooked
 from saekit.saes import sae_hook
 from saekit.steering.edit import Edit
 from saekit.steering.intervention import Intervention, check_feature, check_sae
@@ -65,25 +65,13 @@ class Plan:
     sae: "SAE[Any] | None"
     shares: list[list[float]] | None = field(default=None)
 
-    @contextmanager
-    def hooked(self, model: "SAETransformerBridge", offset: int = 0) -> Generator[None]:
+    def hooked(self, model: "SAETransformerBridge", offset: int = 0) -> AbstractContextManager[None]:
         """Steer what this thread runs inside; ``offset``: how many tokens the KV cache holds already.
 
         The hooks come off however the block ends. Another thread that runs the model meanwhile gets it unsteered.
         """
-        mine, handles = threading.get_ident(), []
-        try:
-            for name, site in self.sites.items():
-
-                def steer(point, args, output, *, site=site):
-                    return self._edited(output, site, offset) if threading.get_ident() == mine else None
-
-                # A plain PyTorch hook: `add_hook` of the bridge keeps lists of its own, which threads would share.
-                handles.append(model.hook_dict[name].register_forward_hook(steer))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        edits = {name: partial(self._edited, site=site, offset=offset) for name, site in self.sites.items()}
+        return hooked(model, edits)
 
     def edited(self, x: Float[Tensor, "row pos d_model"], hook: str) -> Float[Tensor, "row pos d_model"]:
         """Return the states at a canonical hook point as they stand after the edit."""

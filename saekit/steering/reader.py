@@ -5,15 +5,15 @@ met as in any other pass. A model without such a cache reads its whole text agai
 """
 
 import inspect
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit.models import before_blocks
 from saekit.steering.plan import Plan
 
 if TYPE_CHECKING:
@@ -95,27 +95,19 @@ class CachedReader:
         return logits
 
 
-@contextmanager
-def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> Generator[None]:
+def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> AbstractContextManager[None]:
     """Ask before every block that this thread runs whether to stop, and raise `Interrupted` if so.
 
     A long prompt takes seconds, a block of it a fraction. The hooks come off however the block of code ends.
     """
     if stop is None:
-        yield
-        return
-    mine, handles = threading.get_ident(), []
+        return nullcontext()
 
-    def ask(block, args):
-        if threading.get_ident() == mine and stop():
+    def ask(args, kwargs):
+        if stop():
             raise Interrupted
 
-    try:
-        handles += [block.register_forward_pre_hook(ask) for block in model.blocks]
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return before_blocks(model, ask)
 
 
 def _takes(model: "SAETransformerBridge", name: str) -> bool:

@@ -147,7 +147,7 @@ def test_everything_is_the_model_and_nothing_is_zero(model, task, saes):
 def test_a_model_that_has_to_run_as_a_whole_gives_the_same_faithfulness(model, task, saes, monkeypatch):
     circuit = circuits.feature_circuit(model, saes, task)
     found = faithful.faithfulness(model, saes, task, circuit, sizes=SIZES)
-    monkeypatch.setattr("saekit.models.load.block_calls", lambda *arguments: None)
+    monkeypatch.setattr("saekit.models.blocks.block_calls", lambda *arguments: None)
     whole = faithful.faithfulness(model, saes, task, circuit, sizes=SIZES)
     np.testing.assert_allclose(whole.faithfulness, found.faithfulness, atol=1e-8)
     np.testing.assert_allclose(whole.completeness, found.completeness, atol=1e-8)

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 
-import saekit.models.load as models
+import saekit.models as models
 from saekit._base.cache import package_file
 from saekit.errors import ChecksumError, ModelError, OfflineError
 from saekit.models import join_pieces
@@ -49,9 +49,7 @@ def test_layers_above_the_hook_do_not_run(model):
 
 
 def test_a_missing_hook_point_is_an_error_that_names_the_nearest(model):
-    with pytest.raises(
-        models.ModelError, match=r"no hook point 'blocks\.7\.hook_resid_post' \(3 layers.*Nearest: blocks"
-    ):
+    with pytest.raises(ModelError, match=r"no hook point 'blocks\.7\.hook_resid_post' \(3 layers.*Nearest: blocks"):
         models.hidden_states(model, torch.tensor([[0, 1]]), "blocks.7.hook_resid_post")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.models import encode_text, hidden_states
+from saekit.models import encode_text, hidden_states, hooked
 from saekit.probes.questions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from tests.planted_texts import planted
 
@@ -49,12 +49,11 @@ def test_raw_and_length_normalised_figures_stand_side_by_side(model):
     assert "by the sum of log-probabilities" in repr(got) and "ranked by the mean" in repr(got)
 
 
-def test_choices_of_one_token_take_one_pass_a_question(model, monkeypatch):
+def test_choices_of_one_token_take_one_pass_a_question(model):
     seen = []
-    run = model.run_with_hooks
-    monkeypatch.setattr(model, "run_with_hooks", lambda ids, **options: seen.append(len(ids)) or run(ids, **options))
     letters = tuple(Question(prompt, ("a", "b", "c", "d"), 0) for prompt in ("The cat", "A dog sat", "In 1984"))
-    answer_questions(model, letters)
+    with hooked(model, {"blocks.0.hook_resid_pre": lambda states: seen.append(len(states))}):
+        answer_questions(model, letters)
     assert sum(seen) == 3
 
 

@@ -1,23 +1,41 @@
-"""The runs behind an attribution: what is read off the model, exactly, and the final norm with its scale frozen."""
+"""The output side of a model: the final norm, as a linear map or with its scale frozen, and the unembedding."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.attribution.inputs import Readout
-from saekit.models import block_calls, check_hook, final_norm, first_block_after
+from saekit.models.blocks import run_blocks
+from saekit.models.hooks import forward, hooked, reading
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
 
-def read_from(
+def unembedding(model: "SAETransformerBridge") -> Float[Tensor, "d_model d_vocab"]:
+    """Return W_U, which turns the normalised residual stream into logits."""
+    return model.W_U
+
+
+def final_norm(
+    model: "SAETransformerBridge", direction: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """Apply the linear part of the final norm: centre (LayerNorm only) and multiply by its weight.
+
+    The division by the residual's own scale is left out (frozen at 1): it is one positive number for each
+    position, so signs and ranks of logits stay as they are. In units of the residual stream.
+    """
+    norm = model.ln_final
+    if not model.cfg.uses_rms_norm:
+        direction = direction - direction.mean(-1, keepdim=True)
+    weight = norm.weight.to(direction.dtype)
+    return direction * (1 + weight if getattr(model.cfg, "rmsnorm_uses_offset", False) else weight)
+
+
+def readout_from(
     model: "SAETransformerBridge",
     ids: Int[Tensor, "batch pos"],
     states: Float[Tensor, "batch pos d_in"],
@@ -26,36 +44,35 @@ def read_from(
     constant: Float[Tensor, "batch"],
     position: Int[Tensor, "batch"],
 ) -> Float[Tensor, "batch"]:
-    """Return what is read off the model when these states stand at a hook point, float64; gradients flow to states.
+    """Return ``normed @ direction + constant`` when these states stand at a hook point, one number a prompt.
 
-    Like `saekit.models.logits_from`, of which it is one number a prompt: the unembedding of 49,152 tokens, a third of
-    the work above layer 18 of SmolLM2, is left out.
+    `logits_from` for one logit or a difference of two: the unembedding of 49,152 tokens, a third of the work above
+    layer 18 of SmolLM2, is left out. In float64; gradients flow to ``states``.
+
+    Args:
+        model: The model.
+        ids: The tokens.
+        states: What stands at the hook point.
+        hook_name: The hook point.
+        direction: Direction of the final norm's output, such as a column of the unembedding.
+        constant: Number that is added, such as the unembedding's bias.
+        position: Position of each prompt that is read.
+
+    Raises:
+        ModelError: No such hook point.
     """
-    hook = check_hook(model, hook_name)
     weight = next(model.parameters())
     states = states.to(weight.device, weight.dtype)
-    first = first_block_after(model, hook)
-    calls = None if first is None else block_calls(model, ids.shape[1])
-    if calls is not None:
-        for block, (args, kwargs) in zip(list(model.blocks)[first:], calls[first:], strict=True):
-            states = block(states, *args, **kwargs)
-            states = states[0] if isinstance(states, tuple) else states
-        normed = model.ln_final(states)
+    last = run_blocks(model, states, hook_name)
+    if last is not None:
+        normed = model.ln_final(last)
     else:
-        normed = _whole(model, ids, hook, states)
+        after = "ln_final.hook_out"
+        with hooked(model, {hook_name: lambda _: states}), reading(model, [after]) as seen:
+            forward(model, ids)
+        normed = seen[after]
     at = normed[torch.arange(len(ids)), position.to(normed.device)]
     return (at.double() * direction.to(at.device)).sum(-1) + constant.to(at.device)
-
-
-def _whole(model: "SAETransformerBridge", ids: Tensor, hook: str, states: Tensor) -> Tensor:
-    """Run the whole model with the states put in; return what the final norm gives."""
-    seen: list[Tensor] = []
-    model.run_with_hooks(
-        ids.to(states.device),
-        fwd_hooks=[(hook, lambda activation, hook: states), ("ln_final.hook_out", lambda x, hook: seen.append(x))],
-        prepend_bos=False,
-    )
-    return seen[0]
 
 
 @dataclass(frozen=True)
@@ -84,25 +101,22 @@ def final_run(
     tokens: Int[Tensor, "batch token"] | None,
 ) -> FinalRun:
     """Run the whole model once and keep what `FinalRun` lists."""
-    seen: dict[str, Tensor] = {}
+    chosen: list[Tensor] = []
 
-    def keep(name):
-        return lambda activation, hook: seen.__setitem__(name, activation)
+    def choose(logits, *, tokens):  # all of them are most of the memory of a run
+        index = tokens[:, None].expand(-1, logits.shape[1], -1)
+        chosen.append(logits.gather(-1, index.to(logits.device)))
 
-    def keep_logits(logits, hook, *, tokens):
-        seen["logits"] = logits.gather(-1, tokens[:, None].expand(-1, logits.shape[1], -1).to(logits.device))
-
-    points: list[tuple[str | Callable, Callable]] = [(check_hook(model, name), keep(name)) for name in hook_names]
-    points += [("ln_final.hook_in", keep("residual")), ("ln_final.hook_out", keep("normed"))]
-    if tokens is not None:
-        points.append(("unembed.hook_out", partial(keep_logits, tokens=tokens)))
-    model.run_with_hooks(ids.to(model.cfg.device), fwd_hooks=points, prepend_bos=False)
-    logits = seen["logits"] if tokens is not None else None
-    return FinalRun({name: seen[name] for name in hook_names}, seen["residual"], seen["normed"], logits)
+    before, after = "ln_final.hook_in", "ln_final.hook_out"
+    unembedded = {} if tokens is None else {"unembed.hook_out": partial(choose, tokens=tokens)}
+    with reading(model, [*hook_names, before, after]) as seen, hooked(model, unembedded):
+        forward(model, ids)
+    states = {name: seen[name] for name in hook_names}
+    return FinalRun(states, seen[before], seen[after], chosen[0] if chosen else None)
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenNorm:
     """The final norm as a linear map, with the scale that it had at each position of a run.
 
     Attributes:
@@ -114,12 +128,12 @@ class Frozen:
     bias: Float[Tensor, "batch"]
 
 
-def frozen(
+def frozen_norm(
     model: "SAETransformerBridge",
     run: FinalRun,
     direction: Float[Tensor, "batch d_model"],
     constant: Float[Tensor, "batch"],
-) -> Frozen:
+) -> FrozenNorm:
     """Return the final norm as it acted in a run.
 
     LayerNorm and RMSNorm are ``linear(x) / scale(x) + bias``. The bias is the norm of zero; the scale is read off the
@@ -137,20 +151,4 @@ def frozen(
     with torch.enable_grad():  # the transpose of the linear part, by its gradient
         probe = torch.zeros_like(direction, requires_grad=True)
         (pulled,) = torch.autograd.grad((final_norm(model, probe) * direction).sum(), probe)
-    return Frozen(pulled[:, None] / scale, (direction * shift[0, 0]).sum(-1) + constant)
-
-
-def tokens_read(readout: Readout, rows: Int[Tensor, "batch"]) -> Int[Tensor, "batch token"] | None:
-    """Return the tokens whose logits are read: answer, or answer and foil."""
-    if readout.answers is None:
-        return None
-    columns = [readout.answers[rows]] + ([] if readout.foils is None else [readout.foils[rows]])
-    return torch.stack(columns, 1)
-
-
-def given(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
-    """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
-    if run.logits is None:
-        return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
-    logits = run.logits[i, at].double().cpu()
-    return (logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]).numpy()
+    return FrozenNorm(pulled[:, None] / scale, (direction * shift[0, 0]).sum(-1) + constant)

@@ -1,0 +1,111 @@
+"""Hooks: what functions see and replace, in which order, for whom, and that nothing stays behind."""
+
+import threading
+
+import pytest
+import torch
+
+from saekit.errors import ModelError
+from saekit.models import before_blocks, check_hook, forward, hidden_states, hidden_states_at, hooked, reading
+from tests import tiny
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+def ids_of(rows: int, pos: int) -> torch.Tensor:
+    return torch.from_numpy(tiny.random_tokens(rows, pos, 400).ids).long()
+
+
+def n_hooks(model) -> int:
+    points = set(model.hook_dict.values())
+    return sum(len(p._forward_hooks) for p in points) + sum(len(block._forward_pre_hooks) for block in model.blocks)
+
+
+def test_a_replacement_acts_as_it_does_under_transformer_lens(model):
+    ids = ids_of(2, 9)
+    with hooked(model, {HOOK: lambda states: 2 * states}):
+        got = forward(model, ids)
+
+    def double(states, hook):
+        return 2 * states
+
+    want = model.run_with_hooks(ids, fwd_hooks=[("blocks.1.hook_out", double)], prepend_bos=False)
+    assert torch.equal(got, want)
+    assert not torch.equal(got, forward(model, ids))
+
+
+def test_heads_are_shown_apart_and_put_back_flat(model):
+    """The bridge passes hook_z flat; transformer-lens shows it as [batch, pos, head, d_head]."""
+    ids, hook = ids_of(2, 9), "blocks.1.attn.hook_z"
+
+    def silence(z):
+        return z * torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None]
+
+    with hooked(model, {hook: silence}), reading(model, [hook]) as seen:
+        got = forward(model, ids)
+    assert seen[hook].shape == (2, 9, 4, 8)
+    assert not seen[hook][:, :, 1].any()
+    point = check_hook(model, hook)
+    want = model.run_with_hooks(ids, fwd_hooks=[(point, lambda z, hook: silence(z))], prepend_bos=False)
+    torch.testing.assert_close(got, want)
+
+
+def test_the_last_hook_runs_last_on_what_the_others_made(model):
+    ids = ids_of(1, 5)
+    clean = hidden_states(model, ids, HOOK)
+    with (
+        hooked(model, {HOOK: lambda states: states + 1, "blocks.1.hook_out": lambda states: 2 * states}),
+        hooked(model, {HOOK: lambda states: None}),
+        reading(model, [HOOK]) as seen,
+    ):
+        forward(model, ids)
+    torch.testing.assert_close(seen[HOOK], 2 * (clean + 1))
+
+
+def test_gradients_flow_through_what_was_put_in_and_read_out(model):
+    ids = ids_of(1, 5)
+    start = hidden_states(model, ids, "blocks.0.hook_resid_post").requires_grad_()
+    with hooked(model, {"blocks.0.hook_resid_post": lambda _: start}), reading(model, [HOOK]) as seen:
+        forward(model, ids, up_to=[HOOK])
+    (gradient,) = torch.autograd.grad(seen[HOOK].sum(), start)
+    assert gradient.abs().max() > 0
+
+
+def test_a_pass_ends_above_the_highest_point_that_is_asked_for(model):
+    ran = []
+    with hooked(
+        model, {f"blocks.{layer}.hook_mlp_out": lambda _, layer=layer: ran.append(layer) for layer in range(3)}
+    ):
+        hidden_states_at(model, ids_of(1, 4), ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"])
+    assert ran == [0, 1]
+
+
+def test_generation_is_edited_step_by_step(model):
+    ids, sizes = ids_of(1, 6), []
+    with hooked(model, {HOOK: lambda states: sizes.append(states.shape[1])}):
+        model.generate(ids, max_new_tokens=3, do_sample=False, verbose=False, stop_at_eos=False, return_type="tokens")
+    assert len(sizes) == 3
+    assert sizes[0] == 6
+
+
+def test_hooks_come_off_however_the_block_ends(model):
+    before = n_hooks(model)
+    with pytest.raises(KeyError), hooked(model, {HOOK: lambda states: {}["no such"]}):
+        forward(model, ids_of(1, 4))
+    with pytest.raises(ModelError, match=r"no hook point 'blocks\.9"), reading(model, [HOOK, "blocks.9.hook_in"]):
+        pass
+    with pytest.raises(KeyError), before_blocks(model, lambda args, kwargs: {}["stop"]):
+        forward(model, ids_of(1, 4))
+    assert n_hooks(model) == before
+
+
+def test_another_thread_gets_the_model_as_it_is(model):
+    ids, got = ids_of(1, 4), []
+    clean = forward(model, ids)
+    asked = []
+    with hooked(model, {HOOK: lambda states: 0 * states}), before_blocks(model, lambda *_: asked.append(1)):
+        other = threading.Thread(target=lambda: got.append(forward(model, ids)))
+        other.start()
+        other.join()
+    assert torch.equal(got[0], clean)
+    assert asked == []
