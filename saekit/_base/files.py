@@ -10,6 +10,7 @@ For arrays and their manifest see `saekit._base.store`, which is made of these.
 
 import errno
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -47,11 +48,13 @@ def atomic(target: Path) -> Generator[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, error: type[SaekitError], wait_seconds: float = 10) -> Generator[None]:
-    """Hold the right to write ``path``, alone among processes and threads; the lock is a hidden file beside it.
+def locked(path: Path, *, error: type[SaekitError] = SaekitError, wait_seconds: float = -1) -> Generator[None]:
+    """Hold the right to write ``path``, alone among processes and threads, and clear away what a kill has left of it.
+
+    The lock is a hidden file beside it. That of a process that dies is free again.
 
     Args:
-        path: File or folder that is written.
+        path: File or folder that is written with `atomic`, or in place.
         error: Class of the error if somebody else still writes it after the wait.
         wait_seconds: How long to wait; -1 for as long as it takes.
     """
@@ -66,6 +69,9 @@ def locked(path: Path, *, error: type[SaekitError], wait_seconds: float = 10) ->
             f"{path} is being written by another process or thread: wait until it is done, or choose another path"
         ) from None
     try:
+        for left in path.parent.glob(".*.part"):
+            if re.fullmatch(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part", left.name):
+                shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         lock.release()
@@ -117,10 +123,10 @@ def free_bytes(path: Path) -> int:
 
 def pour(file: Any, array: np.ndarray, digest: Any = None) -> None:
     """Write the bytes of a contiguous array to an unbuffered file, and add them to a digest."""
-    flat = array.reshape(-1).view(np.uint8)
+    flat = array.reshape(-1).view(np.uint8).data
     with room_for(len(flat)):
         for start in range(0, len(flat), _PIECE):
-            piece = flat[start : start + _PIECE].data
+            piece = flat[start : start + _PIECE]
             if digest is not None:
                 digest.update(piece)
             while piece:

@@ -33,8 +33,6 @@ import json
 import math
 import operator
 import os
-import re
-import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -129,9 +127,6 @@ class Format:
         path = Path(path).expanduser().absolute()
         with locked(path, error=self.error, wait_seconds=wait_seconds):
             self.check_free(path)
-            for left in path.parent.glob(".*.part"):  # of a process that was killed: nobody else has the lock
-                if re.fullmatch(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part", left.name):
-                    shutil.rmtree(left, ignore_errors=True)
             with atomic(path) as draft:
                 draft.mkdir()
                 with full_disk(path, "nothing was written", error=self.error), Writer(self, draft, {}) as out:
@@ -209,7 +204,7 @@ class Format:
             if read is None:
                 arrays[name] = self._mapped(path, name, entry, verify, finished)
             elif verify and entry != entry_of(read[name].dtype, read[name].shape, digest_of(read[name])):
-                raise self._damaged(path, f"{name} is not what its manifest says")
+                raise self.damaged(path, f"{name} is not what its manifest says")
         return Stored({key: value for key, value in manifest.items() if key not in OWN}, arrays, finished)
 
     def holds(self, path: Path | str, identity: Mapping[str, Any]) -> bool:
@@ -226,7 +221,7 @@ class Format:
         try:
             return read_json(path / MANIFEST)
         except (OSError, ValueError) as problem:
-            raise self._damaged(path / MANIFEST, f"it cannot be read ({problem})") from problem
+            raise self.damaged(path / MANIFEST, f"it cannot be read ({problem})") from problem
 
     def _file(self, path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         from safetensors import SafetensorError, safe_open
@@ -240,7 +235,7 @@ class Format:
                 manifest = json.loads((file.metadata() or {}).get("saekit", "{}"))
                 return manifest, {name: file.get_tensor(name) for name in manifest.get("arrays", ())}
         except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as problem:
-            raise self._damaged(path, f"it cannot be read ({problem})") from problem
+            raise self.damaged(path, f"it cannot be read ({problem})") from problem
 
     def _check(self, path: Path, manifest: Any) -> None:
         """Raise ``error`` unless a manifest is of this format and as it was written."""
@@ -256,7 +251,7 @@ class Format:
             raise self.error(f"{path} holds {what}, expected a saekit {self.kind}")
         # The indexes that come with saekit are older than the manifest's own checksum, and than "finished".
         if {"finished", "checksum"} & manifest.keys() and checksum(manifest) != manifest.get("checksum"):
-            raise self._damaged(path, "its manifest was altered")
+            raise self.damaged(path, "its manifest was altered")
 
     def _mapped(self, folder: Path, name: str, entry: dict, verify: bool, finished: bool) -> np.ndarray:
         """Map one array of a folder, if the manifest names numbers within the folder and they are there."""
@@ -266,14 +261,15 @@ class Format:
             if file.parent != folder or "\\" in file.name or dtype.kind not in NUMBERS or min(shape, default=0) < 0:
                 raise ValueError(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise self._damaged(folder, f"its manifest says of {name!r} what cannot be ({problem!r})") from problem
+            raise self.damaged(folder, f"its manifest says of {name!r} what cannot be ({problem!r})") from problem
         size, needed = file.stat().st_size if file.is_file() else None, math.prod(shape) * dtype.itemsize
         if size is None or size < needed or (finished and size != needed):
             got = "is missing" if size is None else f"has {size:,} bytes"
-            raise self._damaged(folder, f"{file.name} {got}, expected {needed:,}")
+            raise self.damaged(folder, f"{file.name} {got}, expected {needed:,}")
         if verify and "sha256" in entry and file_digest(file, needed).hexdigest() != entry["sha256"]:
-            raise self._damaged(folder, f"{file.name} was altered, its SHA-256 differs from the manifest's")
+            raise self.damaged(folder, f"{file.name} was altered: its SHA-256 differs from the manifest's")
         return np.memmap(file, dtype, "r", shape=shape) if needed else np.zeros(shape, dtype)
 
-    def _damaged(self, path: Path, why: str) -> SaekitError:
+    def damaged(self, path: Path, why: str) -> SaekitError:
+        """Return the error to raise about one that is not as it was written."""
         return self.error(f"{path} is damaged or foreign: {why}. Remedy: {self.remedy}")

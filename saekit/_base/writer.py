@@ -164,7 +164,7 @@ class Writer:
         """Go on from the checkpoint in the folder; if there is none, write one that says whose it is."""
         if not (self.folder / MANIFEST).is_file():
             return self.checkpoint()
-        stored = self._format.load(self.folder, partial=True)
+        stored = self._format.load(self.folder, verify=False, partial=True)
         if differs := differing(stored.about, self._identity):
             raise self._format.error(
                 f"{self.folder} holds a {self._format.kind} of another {', '.join(differs)}: its {differs[0]} is "
@@ -172,11 +172,14 @@ class Writer:
                 f"or delete it to start again"
             )
         for name, entry in read_json(self.folder / MANIFEST)["arrays"].items():
-            array = stored.arrays[name]
+            array, file = stored.arrays[name], self.folder / file_of(name, entry)
+            digest = file_digest(file, array.nbytes)
+            if digest.hexdigest() != entry["sha256"]:
+                raise self._format.damaged(self.folder, f"{file.name} was altered: its SHA-256 differs")
             if entry.get("grows"):
-                file = self._file(name).open("r+b", buffering=0)
-                file.truncate(array.nbytes)  # what came after the last checkpoint is done again
-                self._grown[name] = _Grown(file, array.dtype, array.shape, file_digest(self._file(name), array.nbytes))
+                opened = file.open("r+b", buffering=0)
+                opened.truncate(array.nbytes)  # what came after the last checkpoint is done again
+                self._grown[name] = _Grown(opened, array.dtype, array.shape, digest)
             else:
                 self._entries[name], self.state[name] = entry, np.array(array)
         self.finished = stored.finished

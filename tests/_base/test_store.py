@@ -301,6 +301,8 @@ with Format("thing", 2, DataError, remedy="make it again").resume(sys.argv[1], {
     start = out.about.get("done", 0)
     assert not start or (out.state["sum"] == start * (start - 1) // 2).all()
     print("writing", flush=True)
+    if len(sys.argv) > 2:
+        sys.stdin.readline()
     for number in range(start, 60):
         out.append("rows", np.full((300, 50), number, np.int32))
         time.sleep(0.002)
@@ -310,10 +312,12 @@ with Format("thing", 2, DataError, remedy="make it again").resume(sys.argv[1], {
 """
 
 
-def writer(path):
-    """Start a process that writes 60 parts, from where the one before has ended."""
-    options = {"cwd": Path(__file__).parents[2], "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(path)], **options)
+def writer(path, *words):
+    """Start a process that writes 60 parts, from where the one before has ended; with "wait" it begins when told."""
+    options = {"cwd": Path(__file__).parents[2], "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), *words], stdin=subprocess.PIPE, text=True, **options
+    )
 
 
 def test_a_writer_that_is_killed_again_and_again_ends_at_the_same_bytes(tmp_path):
@@ -341,17 +345,21 @@ def test_a_writer_that_is_killed_again_and_again_ends_at_the_same_bytes(tmp_path
 
 def test_of_two_writers_one_is_refused_and_nothing_is_mixed(tmp_path):
     path = tmp_path / "rows"
-    process = writer(path)
-    assert process.stdout.readline() == "writing\n"
-    refused = r"rows is being written by another process or thread: wait until"
-    with pytest.raises(DataError, match=refused), THINGS.resume(path, {"model": "a"}, wait_seconds=0):
-        pass
-    with pytest.raises(DataError, match=refused), THINGS.new(path, wait_seconds=0):
-        pass
-    with THINGS.resume(path, {"model": "a"}, wait_seconds=-1) as out:  # waits for its end
-        assert out.finished
-    process.communicate()
+    with writer(path, "wait") as process:
+        assert process.stdout.readline() == "writing\n", process.stderr.read()
+        refused = r"rows is being written by another process or thread: wait until"
+        with pytest.raises(DataError, match=refused), THINGS.resume(path, {"model": "a"}, wait_seconds=0):
+            pass
+        with pytest.raises(DataError, match=refused), THINGS.new(path, wait_seconds=0):
+            pass
+        process.stdin.write("\n")
+        process.stdin.flush()
+        with THINGS.resume(path, {"model": "a"}, wait_seconds=-1) as out:
+            assert out.finished
     assert process.returncode == 0
+
+
+def test_threads_that_save_to_one_path_wait_for_each_other(tmp_path):
     threads, errors = [], []
 
     def save(number):
