@@ -213,7 +213,7 @@ def test_the_reading_of_one_position_is_taken_out_of_those_of_all(load_any):
 
 def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is_not(load_any):
     """transformer-lens counts neither the norm's weight nor any bias; ours adds up either way."""
-    from transformer_lens.tools.analysis import direct_logit_attribution
+    from transformer_lens.tools import analysis
 
     ids, hook = ids_of(1), "blocks.2.hook_resid_post"
     gaps = {}
@@ -222,7 +222,7 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
         ours = direct_logit_attribution(model, sae_at(hook), ids[0], answer=7, foil=9)
         if not folded:
             with pytest.raises(ValueError, match="compatibility"):
-                direct_logit_attribution(model, ids, 7, 9)
+                analysis.direct_logit_attribution(model, ids, 7, 9)
         _, cache = model.run_with_cache(ids, prepend_bos=False)
         written = [f"blocks.{layer}.{part}.hook_out" for layer in range(3) for part in ("attn", "mlp")]
         stack = torch.stack([cache[name][:, -1] for name in ("embed.hook_out", "pos_embed.hook_out", *written)])
