@@ -2,6 +2,11 @@
 
 The cache is that of the model inside the bridge, passed through the bridge's own forward, so that every hook point is
 met as in any other pass. A model without such a cache reads its whole text again for each token: slow, and right.
+
+Why not transformers' `generate` under the same hooks: it writes the same tokens at the same speed, but it pushes them,
+so that a stream that is asked for one token at a time needs a thread of its own; it takes what is not given from the
+model's own settings (a repetition penalty changes greedy text); it trusts a cache that the model does not fill; and
+models of transformer-lens's own kind do not have it. With all of that mended it takes more lines than this.
 """
 
 import inspect

@@ -135,6 +135,21 @@ def test_without_intervention_the_text_is_that_of_transformers(model, model_fold
     assert got.logprobs[0] == pytest.approx(told, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("repetition_penalty", 5.0), ("no_repeat_ngram_size", 1), ("num_beams", 3)]
+)
+def test_a_models_own_settings_of_generation_change_no_token(model, monkeypatch, setting, value):
+    """Those of transformers' `generate` would: it takes from them what it is not given."""
+    expected = generate(model, PROMPT, max_new_tokens=30)
+    monkeypatch.setattr(model.original_model.generation_config, setting, value)
+    assert generate(model, PROMPT, max_new_tokens=30) == expected
+    ids = encode_text(model, PROMPT)[None]
+    upstream = model.original_model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False, pad_token_id=1
+    )
+    assert tuple(upstream[0, ids.shape[1] :].tolist()) != expected.ids[0], "the setting is one that matters"
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("mode", ["add", "clamp", "ablate", "scale"])
 def test_strength_zero_is_no_intervention_bit_for_bit(model, sae, mode, rows):
