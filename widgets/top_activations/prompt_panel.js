@@ -1,41 +1,44 @@
 // The panel for a reader's own text: this feature on every token, and the strongest features at one of them.
-import { aligned, float32, mergePieces, peakOf, sig, strongest } from "../_shared/lib.js";
-import { h, tokenCell, tokenStrip } from "../_shared/dom.js";
+import { draw } from "../_shared/draw.js";
+import { drawStrip } from "../_shared/strips.js";
+import { setterOf } from "../_shared/view.js";
 
 const PROMPT_HELP = {
   off: "Pass the model and its SAE to try your own text: TopActivations(index, model=model, sae=sae).",
   page: "Your own text needs a running notebook; this page holds stored data only.",
 };
+const CHOOSE_HINT = "Choose a token to list its strongest features.";
 
-/** Returns {node, update, drawResult, drawToken, focus}; `featureButton` makes a button that navigates. */
-export function promptPanel(model, featureButton) {
+/** Returns {node, drawPrompt, drawBusy, drawResult, drawToken, focus}. */
+export function promptPanel(model) {
+  const set = setterOf(model);
   const { own_text: mode } = model.get("_facts");
-  const result = h("div", { class: "saekit-prompt-result" });
-  const said = h("p", { class: "saekit-quiet", "aria-live": "polite" });
-  const found = h("div", { class: "saekit-at-token" });
-  const node = h("section", { class: "saekit-own", "aria-label": "Your own text" }, h("h3", {}, "Try your own text"));
-  const box = h("textarea", {
-    rows: 2,
-    spellcheck: "false",
-    dir: "auto",
-    "aria-label": "Your own text",
-    placeholder: "Type or paste a sentence",
-  });
-  const halt = h(
-    "button",
-    { type: "button", class: "saekit-stop", hidden: true, onclick: () => push("_stops", model.get("_stops") + 1) },
-    "Stop",
-  );
-  if (mode === "live") node.append(h("div", { class: "saekit-own-input" }, box, halt));
-  else node.append(h("p", { class: "saekit-quiet" }, PROMPT_HELP[mode]));
-  node.append(result, said, found);
-
-  function push(name, value) {
-    model.set(name, value);
-    model.save_changes();
-  }
+  const node = draw([
+    "section",
+    { class: "own", "aria-label": "Your own text" },
+    ["h3", {}, "Try your own text"],
+    ["div", { class: "prompt-result" }],
+    ["p", { class: "quiet", "aria-live": "polite" }],
+    ["div", { class: "at-token" }],
+  ]);
+  const [title, result, said, found] = node.children;
+  const box = draw([
+    "textarea",
+    {
+      rows: 2,
+      spellcheck: "false",
+      dir: "auto",
+      "aria-label": "Your own text",
+      placeholder: "Type or paste a sentence",
+    },
+  ]);
+  const halt = draw(["button", { type: "button", class: "stop", hidden: true }, "Stop"]);
+  const input = draw(["div", { class: "own-input" }]);
+  input.append(box, halt);
+  title.after(mode === "live" ? input : draw(["p", { class: "quiet" }, PROMPT_HELP[mode]]));
+  halt.addEventListener("click", () => set("_stops", model.get("_stops") + 1));
   // No timer: ipywidgets keeps one message in flight, and the kernel's worker takes the newest text only.
-  box.addEventListener("input", () => push("prompt", box.value));
+  box.addEventListener("input", () => set("prompt", box.value));
 
   let strip = null;
 
@@ -49,64 +52,33 @@ export function promptPanel(model, featureButton) {
   }
 
   function drawResult() {
-    const shown = model.get("_result");
-    const card = model.get("_card");
+    const { panel, feature } = model.get("_result");
     const inside = result.contains(document.activeElement);
     strip = null;
     result.replaceChildren();
-    said.textContent = "";
     found.replaceChildren();
-    if (!shown.tokens) return;
+    said.textContent = "";
+    if (!panel) return;
     // While the kernel still works on the new feature, the old one's values would be a lie: show none.
-    if (shown.feature !== card.feature) return void (said.textContent = mode === "live" ? "Reading …" : "");
-    const values = float32(shown.values);
-    const cells = mergePieces(shown.tokens, values);
-    const left = new Set(shown.excluded ?? []);
-    const most = peakOf(cells, left);
-    const scale = Math.max(card.max, most);
-    strip = tokenStrip(
-      `Your own text, feature ${card.feature}`,
-      cells.map((cell) => tokenCell(cell, scale, { dim: left.has(cell.from) })),
-      { onselect: (cell) => model.get("token") !== cell.from && push("token", cell.from) },
-    );
-    result.append(strip.node);
-    said.textContent =
-      most > 0
-        ? `Feature ${card.feature}: strongest ${sig(most)}; shade = activation / ${sig(scale)}. ` +
-          "Choose a token to list its strongest features."
-        : `Feature ${card.feature} is not active on this text. Choose a token to list its strongest features.`;
+    if (feature !== model.get("_card").feature) return void (said.textContent = mode === "live" ? "Reading …" : "");
+    const drawn = draw(panel, (about) => {
+      strip = drawStrip(about, { onselect: (token) => set("token", token.from) });
+      return strip.node;
+    });
+    result.append(drawn);
+    said.textContent = CHOOSE_HINT;
     drawToken();
     if (inside) (result.querySelector("[tabindex='0']") ?? box).focus({ preventScroll: true });
   }
 
   function drawToken() {
     found.replaceChildren();
-    const shown = model.get("_result");
     const token = model.get("token");
-    if (!strip) return;
-    const chosen =
-      strip.options().find(({ saekitCell: c }) => token !== null && c.from <= token && token < c.to) ?? null;
-    strip.choose(chosen, true);
-    if (!chosen || !shown.features) return;
-    const cell = chosen.saekitCell;
-    const best = strongest(float32(shown.features), float32(shown.strengths), shown.k, cell.from, cell.to);
-    const left = (shown.excluded ?? []).includes(cell.from)
-      ? " This position is left out of the index's statistics."
-      : "";
-    found.append(
-      h(
-        "p",
-        { class: "saekit-readout", "aria-live": "polite" },
-        ...quoted(cell.text),
-        ` · this feature ${sig(cell.value, 4)}.${left}`,
-      ),
-      h("h4", {}, best.length ? "Strongest features here" : "No feature is active here"),
-      h(
-        "ol",
-        { class: "saekit-features" },
-        ...best.map(({ feature, value }) => h("li", {}, featureButton(feature, "", aligned(value, best[0].value)))),
-      ),
-    );
+    const holds = ({ saekitToken: { from, to } }) => token !== null && from <= token && token < to;
+    const chosen = strip?.options().find(holds) ?? null;
+    strip?.choose(chosen, true);
+    const strongest = chosen && model.get("_result").strongest?.[chosen.saekitToken.number];
+    if (strongest) found.append(...atToken(chosen.saekitToken, strongest).map((one) => draw(one)));
   }
 
   drawPrompt();
@@ -114,7 +86,18 @@ export function promptPanel(model, featureButton) {
   return { node, drawPrompt, drawBusy, drawResult, drawToken, focus: () => mode === "live" && box.focus() };
 }
 
-/** A token as it is, in quotes that show every character. */
-export function quoted(text) {
-  return [h("bdi", { class: "saekit-exact" }, JSON.stringify(text))];
+/** What there is at a token: `strongest` is [[feature, activation in words], …], strongest first. */
+function atToken({ raw, exact, out }, strongest) {
+  const left = out ? " This position is left out of the index's statistics." : "";
+  const quoted = ["bdi", { class: "exact" }, JSON.stringify(raw)];
+  return [
+    ["p", { class: "readout", "aria-live": "polite" }, quoted, ` · this feature ${exact}.${left}`],
+    ["h4", {}, strongest.length ? "Strongest features here" : "No feature is active here"],
+    ["ol", { class: "features" }, ...strongest.map(featureItem)],
+  ];
+}
+
+function featureItem([feature, words]) {
+  const about = { type: "button", class: "feature", title: `Go to feature ${feature}`, set: ["value", feature] };
+  return ["li", {}, ["button", about, ["b", {}, String(feature)], ["span", { class: "score" }, words]]];
 }

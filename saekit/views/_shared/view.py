@@ -10,14 +10,17 @@ import traitlets as t
 
 from saekit._base.assets import module, style
 from saekit.errors import SaekitError
+from saekit.views._shared.nodes import Node
 from saekit.views._shared.page import page
+from saekit.views._shared.palette import rules
+from saekit.views._shared.still import still
 from saekit.views._shared.worker import Stopped, Worker
 
 _log = logging.getLogger(__name__)
 
 
 class View(anywidget.AnyWidget):
-    """Base of all views. Subclasses set ``_name`` (their front-end files) and implement ``_static`` and ``_title``.
+    """Base of all views. Subclasses set ``_name`` (their front-end folder) and implement ``state`` and ``_title``.
 
     Traits:
         busy: Background work is under way.
@@ -31,7 +34,7 @@ class View(anywidget.AnyWidget):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "_name" in cls.__dict__:  # not for the subclass that anywidget makes of each instance
-            cls._esm, cls._css = module(cls._name), style(cls._name)
+            cls._esm, cls._css = module(cls._name), _stylesheet(cls._name)
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **traits: Any) -> None:
@@ -59,8 +62,16 @@ class View(anywidget.AnyWidget):
         """Wait before something is stored: it should show the finished state, the same in every run."""
         self.wait()
 
-    def _static(self) -> str:
+    def state(self) -> dict[str, Node]:
+        """Return what the view shows as plain data, panel by panel: the browser and the still draw the same.
+
+        See `saekit.views._shared.nodes` for what a panel is.
+        """
         raise NotImplementedError
+
+    def _static(self) -> str:
+        with self._guard:
+            return still(self.state().values())
 
     def _title(self) -> str:
         raise NotImplementedError
@@ -72,7 +83,7 @@ class View(anywidget.AnyWidget):
         state = {key: getattr(self, key) for key in keys if key not in ("layout", "tabbable", "tooltip")}
         return page(
             title=self._title(),
-            css=style(self._name),
+            css=_stylesheet(self._name),
             esm=module(self._name),
             state={**state, **changes},
             replies=replies or {},
@@ -95,12 +106,20 @@ class View(anywidget.AnyWidget):
     def _on_stop(self, _change: Any) -> None:
         self.stop()
 
-    def _background(self, kind: str, job: Callable[[Stopped], None]) -> None:
-        """Run ``job`` in the worker thread; `busy` while it lasts, `error` when it fails."""
+    def _background(self, kind: str, job: Callable[[Stopped], Iterable[Mapping[str, Any]] | None]) -> None:
+        """Run ``job`` in the worker thread; `busy` while it lasts, `error` when it fails.
+
+        Args:
+            kind: What kind of work it is: newer work of a kind replaces what is under way.
+            job: The work. Where it is a generator, the traits that it yields are set as they come, and it is closed
+                once nobody wants its results any more.
+        """
 
         def guarded(stopped: Stopped) -> None:
             try:
-                job(stopped)
+                for traits in job(stopped) or ():
+                    if not self._publish(stopped, **traits):
+                        break
             except Exception as failure:  # whatever it was, the reader of the view is told
                 _log.debug("background work failed", exc_info=True)
                 self._publish(stopped, error=in_words(failure))
@@ -128,6 +147,10 @@ class View(anywidget.AnyWidget):
         """Take over a change made in the browser."""
         with self._guard:
             super().set_state(sync_data)
+
+
+def _stylesheet(name: str) -> str:
+    return rules() + style(name)
 
 
 def in_words(failure: Exception) -> str:

@@ -1,0 +1,165 @@
+"""Draw a node as static HTML: what GitHub, nbviewer, exported pages and stored notebooks show.
+
+No script, no stylesheet, no external file; colours are ``rgba`` over whatever ground there is, so it reads in light and
+dark. The same node gives the same bytes. Pictures are ``<svg data-saekit="picture">``: they are drawn to the pixel, on
+which processors do not agree, and are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from saekit.views._shared.nodes import Node
+from saekit.views._shared.palette import FULL, TONES, sign
+from saekit.views._shared.words import escape
+
+# What an element becomes: the tag in the still and its style. Tags that are not named here stay as they are.
+_SMALL_CAPS = "font-variant:small-caps;letter-spacing:.04em;opacity:.75;margin:.9em 0 .2em"
+TAGS = {
+    "h2": ("p", "margin:.2em 0;font-size:1.25em;font-weight:600"),
+    "h3": ("div", _SMALL_CAPS),
+    "h4": ("div", _SMALL_CAPS),
+    "p": ("p", "margin:0"),
+    "dl": ("p", "margin:0"),
+    "ul": ("div", ""),
+    "ol": ("div", ""),
+    "li": ("div", ""),
+    **{tag: ("div", "") for tag in ("section", "article", "header", "figure", "figcaption", "details", "summary")},
+    **{tag: ("span", "") for tag in ("button", "label", "dt", "dd")},
+    "table": ("table", "border-collapse:collapse;font-size:1em"),
+    "caption": ("caption", "text-align:left;white-space:nowrap;opacity:.75"),
+    "th": ("th", "padding:.1em .9em .1em 0;text-align:left;font-weight:400;vertical-align:top"),
+    "td": ("td", "padding:.1em .9em .1em 0;text-align:left;vertical-align:top"),
+    "svg": ("svg", ""),
+}
+# What a look is in the still; {tone} and {shade} are those of the node, {length} and the like its shares of a width.
+LOOKS = {
+    "quiet": "opacity:.75",
+    "strong": "font-weight:600",
+    "code": "font-family:ui-monospace,monospace;font-size:.92em",
+    "nowrap": "white-space:nowrap",
+    "end": "text-align:right",
+    "apart": "margin-top:.6em",
+    "beside": "display:flex;flex-wrap:wrap;gap:.2em 2.4em;align-items:flex-start",
+    "hanging": "padding-left:5.5em;text-indent:-5.5em",
+    "value": "display:inline-block;min-width:5.5em;text-indent:0;font-weight:600",
+    "mark": "color:inherit;background:rgba({tone},{shade})",
+    "meter": "display:inline-block;height:.7em;width:calc({length}*5em);background:rgba({tone},.75)",
+    "under": "border-bottom:2px solid rgb({tone})",
+    # Shapes of pictures.
+    "picture": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
+    "rule": "stroke:currentColor;stroke-opacity:.2",
+    "axis": "stroke:currentColor;stroke-opacity:.5",
+    "chart-mark": "stroke:currentColor;stroke-dasharray:2 3",
+    "bar": "fill:rgba({tone},.75)",
+    "bar-apart": "fill:currentColor;fill-opacity:.5",
+    "line": "fill:none;stroke:rgb({tone});stroke-width:1.75",
+    "leader": "fill:none;stroke:rgb({tone});stroke-width:.75",
+    "dot": "fill:rgb({tone})",
+    "cell": "fill:rgba({tone},{shade})",
+    "faint": "opacity:.75",
+}
+_BETWEEN = {"facts": " · "}  # looks whose children stand in one line in the still
+_DROPPED = {"input", "select", "textarea", "option"}
+_KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
+_SHARES = ("length", "start", "zero")
+_VOID = {"wbr", "br"}
+
+
+def still(panels: Iterable[Node], *, width: str = "68em") -> str:
+    """Return panels one below the other as one ``<div>``.
+
+    Args:
+        panels: The panels in their order.
+        width: Greatest width of lines.
+    """
+    body = "".join(map(html_of, panels))
+    return f'<div style="max-width:{width};line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
+
+
+def html_of(node: Node, *, drawing: bool = False) -> str:
+    """Return one node as HTML.
+
+    Args:
+        node: The node.
+        drawing: True inside a picture, whose shapes keep all their attributes.
+    """
+    if isinstance(node, str):
+        return escape(node)
+    tag, attributes, *children = node
+    if attributes.get("only") == "live" or tag in _DROPPED:
+        return ""
+    if tag == "strip":
+        return _strip(attributes)
+    looks = attributes.get("class", "").split()
+    if "flow" in looks:
+        return _flow(children)
+    drawing = drawing or tag == "svg"
+    between = next((_BETWEEN[look] for look in looks if look in _BETWEEN), "")
+    inside = between.join(html_of(child, drawing=drawing) for child in children)
+    if tag == "div" and not drawing and _inline(children):
+        tag = "span"
+    plain, style = TAGS.get(tag, (tag, ""))
+    opening = f"<{plain}{_written(tag, attributes, _styled(style, looks, attributes), drawing)}>"
+    return opening if plain in _VOID else f"{opening}{inside}</{plain}>"
+
+
+def _inline(children: list[Node]) -> bool:
+    """Return whether a division holds a fact, which stands in a line with others."""
+    return any(not isinstance(child, str) and child[0] in ("dt", "dd") for child in children)
+
+
+def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> str:
+    values = {
+        "tone": ",".join(map(str, TONES[attributes.get("tone", "plus")])),
+        # One decimal: rounding noise of another processor must not change the bytes.
+        "shade": round(FULL * abs(attributes.get("shade", 0)), 1),
+        **{name: attributes.get(name, 0) for name in _SHARES},
+    }
+    return ";".join(part for part in (style, *(LOOKS.get(look, "").format(**values) for look in looks)) if part)
+
+
+def _written(tag: str, attributes: Mapping[str, Any], style: str, drawing: bool) -> str:
+    known = {"class", "tone", "shade", "set", "key", "only", "tabindex", "style", *_SHARES}
+    found: dict[str, Any] = {"data-saekit": "picture"} if tag == "svg" else {}
+    for name, value in attributes.items():
+        kept = name not in known and not name.startswith("data-") if drawing else name in _KEPT
+        if kept and value is not False:
+            found[name] = value
+    if style:
+        found["style"] = style
+    return "".join(f' {name}="{escape(str(value))}"' for name, value in found.items())
+
+
+def _flow(children: list[Node]) -> str:
+    """Write a small table as a line: its caption above, each row a word or two that stay together."""
+    parts = []
+    for child in children:
+        if child[0] == "caption":
+            parts.append(html_of(["h4", {}, *child[2:]]))
+        elif child[0] == "tbody":
+            rows = ("&nbsp;".join(html_of(["span", {}, *cell[2:]]) for cell in row[2:]) for row in child[2:])
+            parts += ["<div>", " ".join(f'<span style="{LOOKS["nowrap"]}">{row}</span>' for row in rows), "</div>"]
+    return "".join(parts)
+
+
+def _strip(about: Mapping[str, Any]) -> str:
+    """Mark active tokens only: most are silent, and plain text is small."""
+    first, last = about.get("near", (0, len(about["tokens"])))
+    marks = {number: mark for number, *mark in about["marks"]}
+    written = about.get("written", False)
+    parts = []
+    for number in range(first, last):
+        text = about["tokens"][number]
+        shown = f"<bdi>{escape(text)}</bdi>" if _right_to_left(text) and not written else escape(text)
+        value = marks[number][2] if number in marks else 0
+        if style := round(FULL * abs(value), 1) and _styled("", ("mark",), {"shade": value, "tone": sign(value)}):
+            shown = f'<mark style="{style}">{shown}</mark>'
+        parts.append(shown)
+        if not written:
+            parts.append("<wbr>")  # whitespace became marks: without this the line could not break
+    code = "white-space:pre-wrap;overflow-wrap:anywhere" if written else LOOKS["code"]
+    return f'<span dir="{"auto" if written else "ltr"}" style="{code}">{"".join(parts)}</span>'
+
+
+def _right_to_left(text: str) -> bool:
+    return any("\u0590" <= c <= "\u08ff" or "\ufb1d" <= c <= "\ufefc" for c in text)

@@ -1,0 +1,40 @@
+// What every view does with its model and its keys.
+
+/** Call `draws[trait]`, a function or several, when a trait changes; returns what ends that. */
+export function wire(model, draws) {
+  const wired = Object.entries(draws).flatMap(([trait, all]) => [all].flat().map((one) => [`change:${trait}`, one]));
+  for (const [event, one] of wired) model.on(event, one);
+  return () => wired.forEach(([event, one]) => model.off(event, one));
+}
+
+/** Returns `set(trait, value)`, which changes a trait here and in the kernel; an equal value changes nothing. */
+export function setterOf(model) {
+  return (trait, value) => {
+    if (value === model.get(trait)) return;
+    model.set(trait, value);
+    model.save_changes();
+  };
+}
+
+/** Keep plain keys inside the view: in JupyterLab's command mode `b` adds a cell and `d d` deletes one. */
+export function keepKeys(root) {
+  root.addEventListener("keydown", (event) => {
+    const leaves = event.key === "Tab" || event.key === "Escape" || hasModifier(event);
+    if (!leaves) event.stopPropagation();
+  });
+}
+
+/** Whether a key was pressed together with one that makes it somebody else's. */
+export function hasModifier(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
+/** Let the reader save a text as a file. */
+export function saveAs(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
