@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from saekit.data.labelled_sets import LABELLED, LabelledSource
 from saekit.errors import DataError, OfflineError
@@ -22,33 +22,70 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
 @dataclass(frozen=True)
-class LabelledTexts:
-    """A labelled data set: ``labels[i]`` indexes ``label_names`` and says what ``texts[i]`` is."""
+class LabelledItems:
+    """A labelled data set of texts, or of images.
+
+    Attributes:
+        name: Name of the data set.
+        items: Texts; or images, an array of grey values ``[row, column]`` each.
+        labels: Place of each item's class in ``label_names``; -1 where it is not known.
+        label_names: Names of the classes.
+        licence: Licence of the items.
+        citation: Work to cite.
+        groups: Group of each item, as a word: items of one group never part between training and test, whatever
+            they are (the images of one writer, the chapters of one book). Images need one each; texts that are the
+            same belong together without.
+    """
 
     name: str
-    texts: tuple[str, ...]
-    labels: Int[np.ndarray, " text"]
+    items: "tuple[str, ...] | tuple[Float[np.ndarray, 'row column'], ...]"
+    labels: Int[np.ndarray, " item"]
     label_names: tuple[str, ...]
     licence: str
     citation: str
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.items):
+            raise DataError(f"got {len(self.groups):,} groups for {len(self.items):,} items: expected one per item")
+        if not self.groups and not self.are_texts:
+            raise DataError("images need groups, one per item: what says that two of them are the same?")
+
+    @property
+    def are_texts(self) -> bool:
+        """Whether the items are texts; a data set without items is one of texts."""
+        return not self.items or isinstance(self.items[0], str)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The items of a data set of texts. Raises DataError for images."""
+        if not self.are_texts:
+            raise DataError(f"{self.name!r} holds images: this is for texts")
+        return cast("tuple[str, ...]", self.items)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """A word for each item, the same for the same content: a text itself, the group of an image."""
+        return cast("tuple[str, ...]", self.items) if self.are_texts else self.groups
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.items)
 
-    def __getitem__(self, rows: "slice | Int[np.ndarray, ' row'] | Bool[np.ndarray, ' text']") -> "LabelledTexts":
-        """Return some of the texts: ``data[:100]``, or by an array of their numbers, or of True or False for each."""
+    def __getitem__(self, rows: "slice | Int[np.ndarray, ' row'] | Bool[np.ndarray, ' item']") -> "LabelledItems":
+        """Return some of the items: ``data[:100]``, or by an array of their numbers, or of True or False for each."""
         if not isinstance(rows, slice | np.ndarray):
-            raise DataError(f"LabelledTexts takes a slice or an array of numbers, not {rows!r}")
+            raise DataError(f"LabelledItems takes a slice or an array of numbers, not {rows!r}")
         if isinstance(rows, np.ndarray) and rows.dtype == bool and len(rows) != len(self):
-            raise DataError(f"expected one True or False for each of {len(self):,} texts, got {len(rows):,}")
+            raise DataError(f"expected one True or False for each of {len(self):,} items, got {len(rows):,}")
         chosen = np.arange(len(self))[rows]
-        return replace(self, texts=tuple(self.texts[i] for i in chosen), labels=self.labels[chosen])
+        items, groups = (tuple(of[i] for i in chosen) if of else () for of in (self.items, self.groups))
+        return replace(self, items=items, groups=groups, labels=self.labels[chosen])
 
-    def sample(self, size: int, *, seed: int = 0, balanced: bool = False) -> "LabelledTexts":
+    def sample(self, size: int, *, seed: int = 0, balanced: bool = False) -> "LabelledItems":
         """Return a random sample without replacement, in the order of the data.
 
         Args:
-            size: Number of texts; all of them if there are fewer.
+            size: Number of items; all of them if there are fewer.
             seed: Another seed, another sample.
             balanced: As many of each class, as far as there are.
 
@@ -56,7 +93,7 @@ class LabelledTexts:
             DataError: A size below 1.
         """
         if size < 1:
-            raise DataError(f"a sample has at least 1 text, not {size}")
+            raise DataError(f"a sample has at least 1 item, not {size}")
         order = np.random.default_rng(seed).permutation(len(self))
         if balanced and len(self):
             rank = np.zeros(len(self), np.int64)
@@ -70,7 +107,8 @@ class LabelledTexts:
         known = self.labels[self.labels >= 0]
         counts = np.bincount(known, minlength=len(self.label_names))
         share = ", ".join(f"{n:,} {name}" for n, name in zip(counts, self.label_names, strict=True)) or "no labels"
-        return f"LabelledTexts({self.name!r}, {len(self):,} texts: {share}; {self.licence})"
+        what = "texts" if self.are_texts else "images"
+        return f"LabelledItems({self.name!r}, {len(self):,} {what}: {share}; {self.licence})"
 
 
 @dataclass(frozen=True)
@@ -107,7 +145,7 @@ def load_labelled(
     max_texts: int | None = None,
     drop_missing: bool = False,
     progress: bool = True,
-) -> LabelledTexts:
+) -> LabelledItems:
     """Load a labelled data set.
 
     Args:
@@ -134,7 +172,7 @@ def load_labelled(
     if isinstance(source, str) and source in LABELLED:
         known = LABELLED[source]
         texts, labels = zip(*known.rows(progress), strict=True)
-        data = LabelledTexts(source, texts, np.array(labels), known.labels, known.licence, known.citation)
+        data = LabelledItems(source, texts, np.array(labels), known.labels, known.licence, known.citation)
         return data if max_texts is None else data.sample(max_texts)  # some of the files are sorted by class
     if hasattr(source, "columns") and not isinstance(source, str | Path):
         name, found = "data frame", _from_frame(source, text, label)
@@ -159,43 +197,62 @@ def load_labelled(
 
 
 def labelled_texts(
-    texts: Sequence[Any], labels: Sequence[Any], *, name: str = "texts", licence: str = _OWN, citation: str = _OWN,
+    texts: Sequence[Any],
+    labels: Sequence[Any],
+    *,
+    groups: Sequence[Any] | None = None,
+    name: str = "texts",
+    licence: str = _OWN,
+    citation: str = _OWN,
     drop_missing: bool = False,
-) -> LabelledTexts:  # fmt: skip
+) -> LabelledItems:
     """Return texts and labels of your own as a data set.
 
     Args:
         texts: The texts.
-        labels: One label a text: words, whole numbers or true and false. The classes are sorted: as numbers where all
-            are numbers, also numbers in words as a file has them (``"10"``), else as words.
-        name: What to call it.
-        licence: Of the texts.
-        citation: Where they come from.
-        drop_missing: Leave pairs without text or label out, instead of refusing them: None, NaN, NaT, an infinite
-            number, or "" as a label. Words like "none" are classes, but gaps where all other labels are numbers.
+        labels: One label per text: words, whole numbers or true and false. The classes are sorted: as numbers where
+            all are numbers, also numbers in words as a file has them (``"10"``), else as words.
+        groups: Group of each text, a word or a number, such as its author: texts of one group never part between
+            training and test. None: only texts that are the same stay together.
+        name: Name of the data set.
+        licence: Licence of the texts.
+        citation: Work to cite.
+        drop_missing: Whether pairs without text or label are left out, instead of refused: None, NaN, NaT, an
+            infinite number, or "" as a label. Words like "none" are classes, but gaps where all other labels are
+            numbers.
 
     Raises:
-        DataError: Not as many labels as texts, none at all, or missing ones.
+        DataError: Not as many labels or groups as texts, none at all, or missing ones.
     """
     texts, labels = list(texts), list(labels)
-    if len(texts) != len(labels):
-        raise DataError(f"{len(texts):,} texts but {len(labels):,} labels: expected one label a text")
+    for what, several in (("label", labels), ("group", texts if groups is None else list(groups))):
+        if len(texts) != len(several):
+            raise DataError(f"{len(texts):,} texts but {len(several):,} {what}s: expected one {what} a text")
     labels = _plain(labels)
-    lost = [i for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if _missing(t) or y is None]
-    if lost and not drop_missing:
+    kept = [
+        i for i, (text, label) in enumerate(zip(texts, labels, strict=True)) if not (_missing(text) or label is None)
+    ]
+    if len(kept) < len(texts) and not drop_missing:
+        lost = sorted(set(range(len(texts))) - set(kept))
         shown = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
         raise DataError(
             f"{len(lost):,} of {len(texts):,} rows have no text or no label (rows {shown}): complete them, or leave "
             f"them out with drop_missing=True"
         )
-    gone = set(lost)
-    kept = [(str(t), y) for i, (t, y) in enumerate(zip(texts, labels, strict=True)) if i not in gone]
     if not kept:
         raise DataError("no labelled text: expected at least one")
-    classes = sorted({y for _, y in kept})
-    number = {y: i for i, y in enumerate(classes)}
-    values = np.array([number[y] for _, y in kept])
-    return LabelledTexts(name, tuple(t for t, _ in kept), values, tuple(map(str, classes)), licence, citation)
+    classes = sorted({labels[i] for i in kept})
+    number = {label: n for n, label in enumerate(classes)}
+    of = () if groups is None else list(groups)
+    return LabelledItems(
+        name=name,
+        items=tuple(str(texts[i]) for i in kept),
+        labels=np.array([number[labels[i]] for i in kept]),
+        label_names=tuple(map(str, classes)),
+        licence=licence,
+        citation=citation,
+        groups=tuple(str(of[i]) for i in kept) if of else (),
+    )
 
 
 def _missing(value: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from saekit._base.cache import PackageFile, package_file
-from saekit.data.labelled import LabelledTexts, labelled_texts
+from saekit.data.labelled import LabelledItems, labelled_texts
 from saekit.data.sources import TATOEBA
 from saekit.errors import DataError
 
@@ -46,12 +46,12 @@ class ParallelTexts:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def language(self, language: str) -> LabelledTexts:
+    def language(self, language: str) -> LabelledItems:
         """Return the sentences of one language as a labelled data set, in the order of all languages."""
         if language not in self.texts:
             raise DataError(f"{self.name!r} has {', '.join(self.texts)}, not {language!r}")
         name = f"{self.name}/{language}"
-        return LabelledTexts(name, self.texts[language], self.labels, self.label_names, self.licence, self.citation)
+        return LabelledItems(name, self.texts[language], self.labels, self.label_names, self.licence, self.citation)
 
     def __getitem__(self, rows: "slice | Int[np.ndarray, ' row']") -> "ParallelTexts":
         """Return some of the sentences: ``data[:100]``, or by an array of their numbers."""
@@ -62,8 +62,8 @@ class ParallelTexts:
         return replace(self, texts=texts, labels=self.labels[chosen], group=self.group[chosen])
 
     def sample(self, size: int, *, seed: int = 0, balanced: bool = False) -> "ParallelTexts":
-        """Return a random sample without replacement; see `LabelledTexts.sample`."""
-        numbers = LabelledTexts("", tuple(map(str, range(len(self)))), self.labels, self.label_names, "", "")
+        """Return a random sample without replacement; see `LabelledItems.sample`."""
+        numbers = LabelledItems("", tuple(map(str, range(len(self)))), self.labels, self.label_names, "", "")
         return self[np.array([int(i) for i in numbers.sample(size, seed=seed, balanced=balanced).texts], np.int64)]
 
     def __repr__(self) -> str:

@@ -174,7 +174,7 @@ def _one_text_a_group(
     texts = joined.data.texts
     component = linked([(("group", g), *keys) for g, keys in zip(of_text, same_keys(joined), strict=True)])
     first = np.unique(component, return_index=True)[1]
-    return replace(joined.data, texts=tuple(texts[first[c]] for c in component))
+    return replace(joined.data, items=tuple(texts[first[c]] for c in component))
 
 
 def _tables(
@@ -236,7 +236,7 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         for name, site in first.sites.items()
     }
     data = replace(
-        first.data, name=" + ".join(s.data.name for s in sets), texts=sum((s.data.texts for s in sets), ()),
+        first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.texts for s in sets), ()),
         labels=np.concatenate([s.data.labels for s in sets]),
     )  # fmt: skip
     shifts = np.cumsum([0, *(len(s) for s in sets)])

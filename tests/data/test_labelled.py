@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from saekit.data import LabelledTexts, list_labelled, load_labelled
+from saekit.data import LabelledItems, list_labelled, load_labelled
 from saekit.data.labelled import labelled_texts
 from saekit.errors import DataError, OfflineError
 
@@ -190,10 +190,10 @@ def test_samples_are_drawn_by_seed_without_replacement():
     assert data[:3].texts == data.texts[:3]
     assert data[np.array([5, 2])].texts == ("text 5", "text 2")
     assert data[data.labels == 1].texts == tuple(f"text {i}" for i in range(0, 100, 10))
-    with pytest.raises(DataError, match="one True or False for each of 100 texts, got 2"):
+    with pytest.raises(DataError, match="one True or False for each of 100 items, got 2"):
         data[np.array([True, False])]
     for size in (0, -5):
-        with pytest.raises(DataError, match="a sample has at least 1 text"):
+        with pytest.raises(DataError, match="a sample has at least 1 item"):
             data.sample(size)
 
 
@@ -232,7 +232,30 @@ def test_ordinary_prompts_are_as_long_as_jailbreaks_and_hold_none(monkeypatch, t
 )
 def test_the_real_sets_have_the_published_sizes(name, size, counts):
     data = load_labelled(name, progress=False)
-    assert isinstance(data, LabelledTexts)
+    assert isinstance(data, LabelledItems)
     assert len(data) == size
     assert np.bincount(data.labels).tolist() == counts
     assert all(text.strip() for text in data.texts)
+
+
+def test_items_may_be_images_and_belong_to_groups():
+    images = tuple(np.full((2, 2), i / 4) for i in range(4))
+    data = LabelledItems("grey", images, np.array([0, 1, 0, 1]), ("dark", "light"), "CC0", "nobody", tuple("aabb"))
+    assert repr(data) == "LabelledItems('grey', 4 images: 2 dark, 2 light; CC0)"
+    part = data[np.array([3, 0])]
+    assert (part.keys, part.groups, part.labels.tolist()) == (("b", "a"), ("b", "a"), [1, 0])
+    assert np.array_equal(part.items[0], images[3])
+    with pytest.raises(DataError, match="'grey' holds images: this is for texts"):
+        assert data.texts
+    with pytest.raises(DataError, match="images need groups"):
+        LabelledItems("grey", images, data.labels, data.label_names, "CC0", "nobody")
+    with pytest.raises(DataError, match="3 groups for 4 items"):
+        LabelledItems("grey", images, data.labels, data.label_names, "CC0", "nobody", ("a", "b", "c"))
+
+
+def test_texts_keep_the_groups_of_the_user():
+    data = labelled_texts(["one", None, "three"], [1, 2, 2], groups=["Ann", "Bob", 7], drop_missing=True)
+    assert (data.texts, data.keys, data.groups) == (("one", "three"), ("one", "three"), ("Ann", "7"))
+    assert labelled_texts(["one"], [1]).groups == ()
+    with pytest.raises(DataError, match="2 texts but 1 groups"):
+        labelled_texts(["one", "two"], [1, 2], groups=["Ann"])
