@@ -120,10 +120,10 @@ class CircuitWork(View):
         """Find the circuit, weigh its edges and read contexts, as far as there are none yet."""
         from saekit.circuits import circuit_edges, feature_circuit
 
-        task, options = self._task, {"batch_size": self._batch_size, "stop": stopped}
+        parts = self._model, self._dictionaries, self._task
         if self.circuit is None:
             self._publish(stopped, _doing="finding the circuit")
-            found = feature_circuit(self._model, self._dictionaries, task, steps=self._steps, **options)
+            found = feature_circuit(*parts, steps=self._steps, batch_size=self._batch_size, stop=stopped)
             with self._guard:
                 if stopped():
                     return
@@ -132,7 +132,7 @@ class CircuitWork(View):
         if self.edges is None:
             self._publish(stopped, _doing="weighing edges")
             k = min(EDGES_AMONG, *(width for width in self._widths.values()))
-            edges = circuit_edges(self._model, self._dictionaries, task, self.circuit, k=k, **options)
+            edges = circuit_edges(*parts, self.circuit, k=k, batch_size=self._batch_size, stop=stopped)
             with self._guard:
                 if stopped():
                     return
@@ -171,8 +171,8 @@ class CircuitWork(View):
             kind, size = wanted
             self._publish(stopped, _doing=f"measuring {size:,} features, errors {kind}")
             if self._ablation is None:
-                options = {"batch_size": self._batch_size, "stop": stopped}
-                self._ablation = ablation_of(self._model, self._dictionaries, self._test, self.circuit, **options)
+                parts = self._model, self._dictionaries, self._test, self.circuit
+                self._ablation = ablation_of(*parts, batch_size=self._batch_size, stop=stopped)
             kept, left = self._ablation.measure(size, kind, stop=stopped)
             row = {"errors": kind, "size": size, "faithfulness": number(kept), "completeness": number(left)}
             levels = {"model": self._ablation.whole, "nothing": self._ablation.nothing}
