@@ -21,7 +21,7 @@ from saekit.attribution.inputs import (
     tokens_read,
 )
 from saekit.attribution.points import OUTPUTS, added_at, check_added
-from saekit.attribution.result import ATTENTION, EMBEDDING, HEAD, MLP, OUTPUT_BIAS, Attribution, Items
+from saekit.attribution.result import ATTENTION, EMBEDDING, HEAD, MLP, OUTPUT_BIAS, Attribution, ItemTable
 from saekit.errors import ModelError
 from saekit.models import FinalRun, final_run, frozen_norm
 
@@ -77,7 +77,7 @@ def logit_attribution_by_component(
     needed = list(dict.fromkeys([*points, *added_at(model, outputs)]))
     if by == "head":
         needed += [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
-    clean, items = np.zeros(len(ids)), Items()
+    clean, items = np.zeros(len(ids)), ItemTable()
     for rows in batches(ids, batch_size):
         batch = torch.stack([ids[row] for row in rows.tolist()])
         run = final_run(model, batch, needed, tokens_read(readout, rows))
@@ -116,7 +116,9 @@ def logit_attribution_by_component(
     )
 
 
-def _add(items: Items, written: Float[Tensor, "batch d_model"], v: Float[Tensor, "batch d_model"], **columns) -> None:
+def _add(
+    items: ItemTable, written: Float[Tensor, "batch d_model"], v: Float[Tensor, "batch d_model"], **columns
+) -> None:
     items.add(**columns, activation=written.norm(dim=-1).cpu(), effect=(written * v).sum(-1).cpu())
 
 

@@ -34,7 +34,7 @@ from saekit.attribution.result import (
     OUTPUT_BIAS,
     REST,
     Attribution,
-    Items,
+    ItemTable,
 )
 from saekit.models import FinalRun, FrozenNorm, final_run, frozen_norm
 from saekit.saes import nodes_of, pulled_back
@@ -100,7 +100,7 @@ def direct_logit_attribution(
     readout = readout_of(model, len(ids), answer, foil, direction)
     reads = [list(range(len(one))) if position == "each" else [read_position(one, position)] for one in ids]
     first = np.cumsum([0, *map(len, reads)])
-    clean, items = np.zeros(first[-1]), Items()
+    clean, items = np.zeros(first[-1]), ItemTable()
     for rows in batches(ids, batch_size):
         batch = torch.stack([ids[row] for row in rows.tolist()])
         run = final_run(model, batch, [*by_hook, *added_at(model, by_hook)], tokens_read(readout, rows))
@@ -128,7 +128,7 @@ def direct_logit_attribution(
 
 
 def _take_apart(
-    items: Items,
+    items: ItemTable,
     run: FinalRun,
     norm: FrozenNorm,
     sae,
