@@ -6,9 +6,8 @@ which says in its repr whether the items add up to what they should.
 """
 
 from saekit.attribution.comparison import ComparedStates, Comparison, compared_states, comparison_of
-from saekit.attribution.components import logit_attribution_by_component
-from saekit.attribution.direct import direct_logit_attribution
-from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, real_tensor, saes_of, tokens_of
+from saekit.attribution.direct import direct_logit_attribution, logit_attribution_by_component
+from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, saes_of, tokens_of
 from saekit.attribution.lens import LogitLens, logit_lens
 from saekit.attribution.patching import activation_patching, attribution_patching
 from saekit.attribution.predicted import Predictions, predictions
@@ -33,7 +32,6 @@ __all__ = [
     "predictions",
     "prompts_of",
     "readout_of",
-    "real_tensor",
     "saes_of",
     "tokens_of",
 ]
