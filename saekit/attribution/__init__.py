@@ -5,10 +5,9 @@ difference of two logits (answer minus foil) or any direction of the final norm'
 which says in its repr whether the items add up to what they should.
 """
 
-from saekit.attribution.baselines import question, sides
-from saekit.attribution.components import logit_attribution_by_component
-from saekit.attribution.direct import direct_logit_attribution
-from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, real_tensor, saes_of, tokens_of
+from saekit.attribution.comparison import ComparedStates, Comparison, compared_states, comparison_of
+from saekit.attribution.direct import direct_logit_attribution, logit_attribution_by_component
+from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, saes_of, tokens_of
 from saekit.attribution.lens import LogitLens, logit_lens
 from saekit.attribution.patching import activation_patching, attribution_patching
 from saekit.attribution.predicted import Predictions, predictions
@@ -17,21 +16,22 @@ from saekit.attribution.result import Agreement, Attribution, Contribution
 __all__ = [
     "Agreement",
     "Attribution",
+    "ComparedStates",
+    "Comparison",
     "Contribution",
     "LogitLens",
     "Predictions",
     "activation_patching",
     "attribution_patching",
+    "compared_states",
+    "comparison_of",
     "counterparts_of",
     "direct_logit_attribution",
     "logit_attribution_by_component",
     "logit_lens",
     "predictions",
     "prompts_of",
-    "question",
     "readout_of",
-    "real_tensor",
     "saes_of",
-    "sides",
     "tokens_of",
 ]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.checks import real_tensor
 from saekit.errors import ModelError, SAEError
 from saekit.models import FinalRun, bos_token_id, check_hook, encode_text, unembedding
 from saekit.saes import check_pair, sae_hook
@@ -28,11 +29,11 @@ class Readout:
     """What is read off the output of the final norm: ``normed @ direction + constant``.
 
     Attributes:
-        direction: ``[prompt, d_model]``, float64.
-        constant: The unembedding's bias ``[prompt]``, float64.
-        answers: Token ids ``[prompt]``, None for a direction that is no token's.
-        foils: Token ids ``[prompt]``, None if there is nothing to compare with.
-        towards: In words, by prompt.
+        direction: Direction of the final norm's output ``[prompt, d_model]``, float64.
+        constant: Bias of the unembedding ``[prompt]``, float64.
+        answers: Token ids of the answers ``[prompt]``; None for a direction that is no token's.
+        foils: Token ids of the foils ``[prompt]``; None if there is nothing to compare with.
+        towards: What is read of each prompt, in words.
     """
 
     direction: Float[Tensor, "prompt d_model"]
@@ -50,7 +51,7 @@ def tokens_read(readout: Readout, rows: Int[Tensor, "batch"]) -> Int[Tensor, "ba
     return torch.stack(columns, 1)
 
 
-def given(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
+def readings_in(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -> np.ndarray:
     """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
     if run.logits is None:
         return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
@@ -145,13 +146,11 @@ def readout_of(
         if foil is not None:
             raise ModelError("foil= goes with answer=; a direction may be a difference itself")
         d_model = model.cfg.d_model
-        given, direction = direction, real_tensor(direction)
-        if direction is None:
-            raise ModelError(f"the direction must be a tensor, an array or a list of numbers, not {given!r:.80}")
+        direction = real_tensor("the direction", direction, shape="[d_model]", error=ModelError)
         if direction.shape not in {(d_model,), (n_prompts, d_model)}:
             raise ModelError(
-                f"the direction is {list(direction.shape)}: expected [{d_model}], or [{n_prompts}, {d_model}] with one "
-                f"a prompt"
+                f"the direction is {list(direction.shape)}: expected [{d_model}], or [{n_prompts}, {d_model}] one per "
+                f"prompt"
             )
         if not torch.isfinite(direction).all() or not direction.any():
             raise ModelError("the direction has entries that are not finite, or is zero")
@@ -160,29 +159,23 @@ def readout_of(
     answers = tokens_of(model, answer, n_prompts, "answer")
     foils = None if foil is None else tokens_of(model, foil, n_prompts, "foil")
     columns, biases = unembedding(model).detach(), model.b_U.detach()
-    pick = lambda tokens: columns[:, tokens.to(columns.device)].T.cpu().double()  # noqa: E731
-    bias = lambda tokens: biases[tokens.to(biases.device)].cpu().double()  # noqa: E731
+
+    def column(tokens: Tensor) -> Tensor:
+        return columns[:, tokens.to(columns.device)].T.cpu().double()
+
+    def bias(tokens: Tensor) -> Tensor:
+        return biases[tokens.to(biases.device)].cpu().double()
+
     names = [repr(token_text(model, token)) for token in answers.tolist()]
     if foils is None:
-        return Readout(pick(answers), bias(answers), answers, None, tuple(names))
+        return Readout(column(answers), bias(answers), answers, None, tuple(names))
     for number, (one, other) in enumerate(zip(answers.tolist(), foils.tolist(), strict=True)):
         if one == other:
             raise ModelError(
                 f"prompt {number}: answer and foil are the same token, {names[number]}: nothing to compare"
             )
     towards = tuple(f"{a} - {token_text(model, f)!r}" for a, f in zip(names, foils.tolist(), strict=True))
-    return Readout(pick(answers) - pick(foils), bias(answers) - bias(foils), answers, foils, towards)
-
-
-def real_tensor(values: Any) -> Tensor | None:
-    """Return a tensor, an array or a list of real numbers as a tensor, None for anything else."""
-    if isinstance(values, Tensor):
-        return None if values.is_complex() or values.dtype == torch.bool else values
-    try:
-        found = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return torch.from_numpy(found.astype(np.float64)) if found.dtype.kind in "fiu" else None
+    return Readout(column(answers) - column(foils), bias(answers) - bias(foils), answers, foils, towards)
 
 
 def tokens_of(model: "SAETransformerBridge", tokens: Answers, n_prompts: int, name: str) -> Int[Tensor, "prompt"]:
@@ -258,13 +251,6 @@ def read_position(ids: Tensor, position: int | str) -> int:
     if not -len(ids) <= position < len(ids):
         raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
     return position % len(ids)
-
-
-def check_counts(**counts: Any) -> None:
-    """Raise ModelError unless each is a whole number from 1 on."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ModelError(f"{name} must be a whole number from 1 on, not {value!r:.80}")
 
 
 def batches(ids: Sequence[Tensor], size: int) -> Iterator[Int[Tensor, "batch"]]:

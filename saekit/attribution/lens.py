@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.checks import whole
 from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of, token_text
 from saekit.attribution.result import EXACT
 from saekit.errors import ModelError
@@ -25,15 +26,16 @@ class LogitLens:
         towards: What is read: ``' Mary' - ' John'``; "" if no answer was given.
         tokens: Text of each token of the prompt.
         layers: Name of each row: "embedding", then the blocks by number.
-        positions: Of the columns ``[pos]``.
+        positions: Position of each column ``[pos]``.
         reading: Logit (difference) at each layer, each with its own final norm ``[layer, pos]``; NaN without answer.
-        accumulated: The same with the norm's scale frozen at that of the last layer: what has been written *directly*
-            towards the answer so far; the difference of two rows is what the layer between them wrote ``[layer, pos]``.
-        probability: Of the answer ``[layer, pos]``.
-        rank: Of the answer among all tokens, 0 is the first ``[layer, pos]``; -1 without answer.
-        top: Ids of the likeliest tokens ``[layer, pos, k]``.
-        top_text: Their text, in the same nesting.
-        top_probability: Their probabilities ``[layer, pos, k]``.
+        accumulated: Logit (difference) with the norm's scale frozen at that of the last layer: what has been written
+            *directly* towards the answer so far; the difference of two rows is what the layer between them wrote
+            ``[layer, pos]``.
+        probability: Probability of the answer ``[layer, pos]``.
+        rank: Rank of the answer among all tokens, 0 is the first ``[layer, pos]``; -1 without answer.
+        top: Token ids of the likeliest tokens ``[layer, pos, k]``.
+        top_text: Text of the likeliest tokens, in the same nesting.
+        top_probability: Probabilities of the likeliest tokens ``[layer, pos, k]``.
         gap: Largest difference between the last row and the model's own logits.
     """
 
@@ -90,17 +92,16 @@ def logit_lens(
     Args:
         model: The model.
         prompt: One prompt: text, or token ids.
-        answer: A token to follow, text or id.
-        foil: A token that is subtracted.
-        k: How many of the likeliest tokens to keep.
-        position: "each", or one position.
+        answer: Token to follow, text or id.
+        foil: Token whose logit is subtracted.
+        k: Number of the likeliest tokens to keep.
+        position: "each", or the number of one position.
 
     Raises:
         ModelError: A prompt, answer or foil that cannot be used.
     """
     (ids,) = prompts_of(model, [prompt])
-    if k < 1 or k > model.cfg.d_vocab:
-        raise ModelError(f"k must be between 1 and {model.cfg.d_vocab}, not {k}")
+    k = whole("k", k, at_least=1, at_most=model.cfg.d_vocab, error=ModelError)
     readout = None if answer is None else readout_of(model, 1, answer, foil, None)
     if readout is None and foil is not None:
         raise ModelError("foil= goes with answer=")

@@ -1,15 +1,36 @@
-"""What features do through all later layers: estimated from gradients for all of them, or measured one by one."""
+"""What features do through all later layers: estimated from gradients for all of them, or measured one by one.
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+1. Every SAE's hook point is taken alone: states, features and errors of the clean run, and with all nodes at their
+   baseline (`compared_states`).
+2. `attribution_patching` takes the gradient of the reading by the states there, at the clean run or averaged on the
+   line to the baseline (`saekit.models.integrated_gradient`), and pulls it back through the decoder: one number per
+   feature and position, times how much the feature differs from its baseline (Marks et al. 2024, section 3.1).
+3. `activation_patching` runs the model from there on once per node, with that node at its baseline.
+4. The reading of the clean run minus that with all nodes at their baseline is what the effects are held against.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.attribution.baselines import Baseline, Question, Sides, question, sides
-from saekit.attribution.collect import Found, chosen_of, of_batch, strongest
-from saekit.attribution.inputs import Answers, Direction, Prompts, SAEs, check_counts
+from saekit._base.checks import one_of, whole
+from saekit._base.progress import Progress, Stop, progress_of, tracked
+from saekit.attribution.comparison import (
+    AttributionBuilder,
+    Baseline,
+    ComparedStates,
+    Comparison,
+    chosen_nodes,
+    compared_states,
+    comparison_of,
+    nodes_in_batch,
+    strongest,
+)
+from saekit.attribution.inputs import Answers, Direction, Prompts, SAEs
 from saekit.attribution.result import Attribution, Contribution
 from saekit.errors import ModelError
 from saekit.models import AT_START, gauss_legendre, integrated_gradient, readout_from
@@ -36,6 +57,8 @@ def attribution_patching(
     steps: int = 10,
     position: int = -1,
     batch_size: int = 16,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Attribution:
     """Estimate for every feature at every position what it does to a prediction, through all later layers.
 
@@ -54,17 +77,19 @@ def attribution_patching(
         model: The model.
         saes: One SAE, several, or ``{hook name: SAE}``; at any hook point. Each is taken alone, the others do not act.
         prompts: The clean prompts: text, or token ids ``[pos]``, or several of either.
-        answer: The token whose logit is read, text or id: one, or one a prompt.
+        answer: The token whose logit is read, text or id: one, or one per prompt.
         foil: A token whose logit is subtracted.
-        direction: In place of a token, any direction of the final norm's output.
+        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
         corrupted: As many prompts of the same lengths; the baseline of a node is its value there.
         baseline: Without corrupted prompts: "zero" (features and error zero, the SAE's bias stays; the default) or
-            "mean". Special tokens and massive activations then stay as they are and are no nodes.
-        reference: Of which prompts "mean" is the mean; default: the clean ones.
+            "mean". Special tokens and massive activations then keep their values and are no nodes.
+        reference: Prompts over which "mean" is taken; the clean ones by default.
         method: "gradient" or "integrated".
-        steps: Points on the line for "integrated" (Gauss-Legendre).
-        position: Whose prediction is read, for every prompt.
-        batch_size: Prompts of one length run together.
+        steps: Number of points on the line for "integrated" (Gauss-Legendre).
+        position: Position whose prediction is read, for every prompt; -1 is the last.
+        batch_size: Number of prompts of one length that run together.
+        progress: Show a progress bar; or a function that is given (done, total) prompts, once for each SAE.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Returns:
         Items of the kinds "feature" (those that differ from their baseline) and "error", in logits before any soft
@@ -74,19 +99,20 @@ def attribution_patching(
         ModelError: A prompt, a pair of different lengths, an answer, baseline or method that cannot be used.
         SAEError: An SAE that does not fit, two on one hook point, or one on another hook point than asked.
     """
-    if method not in ("gradient", "integrated"):
-        raise ModelError(f"method must be 'gradient' or 'integrated', not {method!r}")
-    check_counts(steps=steps, batch_size=batch_size)
-    asked = question(model, saes, prompts, answer, foil, direction, corrupted, baseline, reference, position)
-    found = Found(model, asked)
-    for number, rows, ids, side in _walk(model, asked, batch_size):
-        hook = list(asked.by_hook)[number]
-        features, error, clean = _estimate(model, asked, hook, rows, ids, side, steps if method == "integrated" else 0)
-        found.read(rows, number, clean, _read(model, asked, hook, rows, ids, side.states_baseline), side)
-        which = (side.features != side.features_baseline).nonzero()
-        found.add_features(rows, number, side, which, features[tuple(which.T)])
-        found.add_errors(rows, number, side, (~side.left).nonzero(), error[~side.left])
-    return found.result("integrated gradients" if method == "integrated" else "patching")
+    method = one_of("method", method, get_args(Method), error=ModelError)
+    steps = whole("steps", steps, at_least=1, error=ModelError)
+    batch_size = whole("batch_size", batch_size, at_least=1, error=ModelError)
+    against = {"corrupted": corrupted, "baseline": baseline, "reference": reference, "position": position}
+    comparison = comparison_of(model, saes, prompts, answer=answer, foil=foil, direction=direction, **against)
+    builder, steps = AttributionBuilder(model, comparison), steps if method == "integrated" else 0
+    runs, n = compared_states(model, comparison, batch_size), len(comparison.ids) * len(comparison.saes)
+    for batch in tracked(runs, progress, "prompt", total=n, size=lambda batch: len(batch.prompts), stop=stop):
+        features, error, clean = _estimate(model, comparison, batch, steps)
+        builder.read(batch, clean, _read(model, comparison, batch, batch.states_baseline))
+        which = (batch.features != batch.features_baseline).nonzero()
+        builder.add_features(batch, which, features[tuple(which.T)])
+        builder.add_errors(batch, (~batch.kept).nonzero(), error[~batch.kept])
+    return builder.attribution("integrated gradients" if steps else "patching")
 
 
 def activation_patching(
@@ -104,6 +130,8 @@ def activation_patching(
     k: int = 64,
     position: int = -1,
     batch_size: int = 64,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Attribution:
     """Measure what nodes do to a prediction by patching them one by one (activation patching).
 
@@ -113,105 +141,106 @@ def activation_patching(
 
     Args:
         model: The model.
-        saes: As in `attribution_patching`, like all arguments that are not listed here.
-        prompts: The clean prompts.
-        answer: The token whose logit is read.
+        saes: One SAE, several, or ``{hook name: SAE}``; each is taken alone, the others do not act.
+        prompts: The clean prompts: text, or token ids ``[pos]``, or several of either.
+        answer: The token whose logit is read, text or id: one, or one per prompt.
         foil: A token whose logit is subtracted.
-        direction: In place of a token, any direction of the final norm's output.
-        corrupted: Prompts whose values are the baseline.
-        baseline: "zero" or "mean" without them.
-        reference: Of which prompts "mean" is the mean.
+        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
+        corrupted: As many prompts of the same lengths, whose values are the baseline.
+        baseline: Without corrupted prompts: "zero" (the default) or "mean", as in `attribution_patching`.
+        reference: Prompts over which "mean" is taken; the clean ones by default.
         nodes: What to patch: items of another attribution (``found.top(20)``; ``found.by_feature(20)`` patches each
             feature at all positions of all prompts), or numbers of features of the only SAE, each patched at all
-            positions at once. Default: the ``k`` features strongest by attribution patching, for each prompt and SAE.
-        k: How many, by default.
-        position: Whose prediction is read.
-        batch_size: Runs together.
+            positions at once. By default the ``k`` features strongest by attribution patching, for each prompt and SAE.
+        k: Number of features patched where ``nodes`` are not given.
+        position: Position whose prediction is read, for every prompt; -1 is the last.
+        batch_size: Number of patched runs together.
+        progress: Show a progress bar; or a function that is given (done, total) nodes; the total is None where
+            ``nodes`` are not given.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Returns:
-        One item a node. ``total`` is the effect of *all* nodes of the hook point at once, so that the check says how
+        One item per node. ``total`` is the effect of *all* nodes of the hook point at once, so that the check says how
         much of it the measured ones would explain if effects added up.
 
     Raises:
-        ModelError: As in `attribution_patching`; nodes that do not exist.
-        SAEError: As in `attribution_patching`.
+        ModelError: A prompt, a pair of different lengths, an answer or baseline that cannot be used; nodes that do not
+            exist.
+        SAEError: An SAE that does not fit, two on one hook point, or one on another hook point than asked.
     """
-    check_counts(k=k, batch_size=batch_size)
-    k, batch_size = int(k), int(batch_size)
-    asked = question(model, saes, prompts, answer, foil, direction, corrupted, baseline, reference, position)
-    chosen = None if nodes is None else chosen_of(asked, nodes)
-    found = Found(model, asked)
-    for number, rows, ids, side in _walk(model, asked, 16):
-        hook = list(asked.by_hook)[number]
-        if chosen is None:
-            effect, _, clean = _estimate(model, asked, hook, rows, ids, side, 0)
-            which, errors = strongest(effect, k), torch.zeros(0, 2, dtype=torch.long)
-        else:
-            which, errors = of_batch(chosen, number, rows, side)
-            clean = _read(model, asked, hook, rows, ids, side.states)
-        found.read(rows, number, clean, _read(model, asked, hook, rows, ids, side.states_baseline), side)
-        sae = asked.by_hook[hook]
-        for part in which.split(batch_size) if len(which) else ():
-            change = changes(sae, side.features, side.features_baseline, *part[:, [0, 1, 2]].T)
-            effect = clean[part[:, 0]] - _changed(model, asked, hook, rows, ids, side, part[:, 0], change)
-            found.add_features(rows, number, side, part, effect)
-        for part in errors.split(batch_size) if len(errors) else ():
-            at = torch.arange(ids.shape[1])
-            here = (part[:, 1:] < 0) | (part[:, 1:] == at)
-            change = (side.error_baseline - side.error)[part[:, 0]] * here[..., None].to(side.error.device)
-            effect = clean[part[:, 0]] - _changed(model, asked, hook, rows, ids, side, part[:, 0], change)
-            found.add_errors(rows, number, side, part, effect)
-    return found.result("exact")
+    k = whole("k", k, at_least=1, error=ModelError)
+    batch_size = whole("batch_size", batch_size, at_least=1, error=ModelError)
+    against = {"corrupted": corrupted, "baseline": baseline, "reference": reference, "position": position}
+    comparison = comparison_of(model, saes, prompts, answer=answer, foil=foil, direction=direction, **against)
+    chosen, total = None, None  # how many are strongest is known once the model has run
+    if nodes is not None:
+        chosen = chosen_nodes(comparison, nodes)
+        total = sum(len(comparison.ids) if prompt < 0 else 1 for _, prompt, _, _ in chosen)
+    builder = AttributionBuilder(model, comparison)
+    with progress_of(progress, total, "node", stop=stop, title="Patching") as step:
+        for batch in compared_states(model, comparison, 16):
+            if chosen is None:
+                effect, _, clean = _estimate(model, comparison, batch, 0)
+                which, errors = strongest(effect, k), torch.zeros(0, 2, dtype=torch.long)
+            else:
+                which, errors = nodes_in_batch(comparison, chosen, batch)
+                clean = _read(model, comparison, batch, batch.states)
+            builder.read(batch, clean, _read(model, comparison, batch, batch.states_baseline))
+            sae = comparison.saes[batch.hook_name]
+            for part in which.split(batch_size) if len(which) else ():
+                change = changes(sae, batch.features, batch.features_baseline, *part.T)
+                effect = clean[part[:, 0]] - _changed(model, comparison, batch, part[:, 0], change)
+                builder.add_features(batch, part, effect)
+                step(len(part))
+            for part in errors.split(batch_size) if len(errors) else ():
+                here = (part[:, 1:] < 0) | (part[:, 1:] == torch.arange(batch.ids.shape[1]))
+                change = (batch.error_baseline - batch.error)[part[:, 0]] * here[..., None].to(batch.error.device)
+                effect = clean[part[:, 0]] - _changed(model, comparison, batch, part[:, 0], change)
+                builder.add_errors(batch, part, effect)
+                step(len(part))
+    return builder.attribution("exact")
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
-def _walk(
-    model: "SAETransformerBridge", asked: Question, size: int
-) -> Iterator[tuple[int, Int[Tensor, "batch"], Int[Tensor, "batch pos"], Sides]]:
-    """Yield number of the hook point, numbers of the prompts, their tokens and both sides, batch by batch."""
-    for rows, ids, found in sides(model, asked, size):
-        for number, side in enumerate(found.values()):
-            yield number, rows, ids, side
-
-
 def _read_graph(
-    model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, states: Tensor
-) -> Tensor:
-    readout = asked.readout
-    return readout_from(model, ids, states, hook, readout.direction[rows], readout.constant[rows], asked.position[rows])
+    model: "SAETransformerBridge",
+    comparison: Comparison,
+    batch: ComparedStates,
+    states: Tensor,
+    prompt: Int[Tensor, "run"] | slice = slice(None),
+) -> Float[Tensor, "run"]:
+    """Read the model with these states at the hook point; ``prompt`` is the row of the batch that each run is of."""
+    readout, rows = comparison.readout, batch.prompts[prompt]
+    reading = readout.direction[rows], readout.constant[rows], comparison.position[rows]
+    return readout_from(model, batch.ids[prompt], states, batch.hook_name, *reading)
 
 
-@torch.no_grad()
-def _read(
-    model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, states: Tensor
-) -> Float[Tensor, "batch"]:
-    return _read_graph(model, asked, hook, rows, ids, states)
+_read = torch.no_grad()(_read_graph)
 
 
 def _changed(
-    model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, side: Sides,
-    prompt: Tensor, change: Tensor,
-) -> Float[Tensor, "node"]:  # fmt: skip
-    """Read the clean run with something added at the hook point; ``prompt`` says of which row, for each node."""
-    states = (side.states[prompt].double() + change.to(side.states.device)).to(side.states.dtype)
-    return _read(model, asked, hook, rows[prompt], ids[prompt], states)
+    model: "SAETransformerBridge",
+    comparison: Comparison,
+    batch: ComparedStates,
+    prompt: Int[Tensor, "node"],
+    change: Float[Tensor, "node pos d_in"],
+) -> Float[Tensor, "node"]:
+    """Read the clean run with something added at the hook point; ``prompt`` is the row that each node is of."""
+    states = (batch.states[prompt].double() + change.to(batch.states.device)).to(batch.states.dtype)
+    return _read(model, comparison, batch, states, prompt)
 
 
 def _estimate(
-    model: "SAETransformerBridge", asked: Question, hook: str, rows: Tensor, ids: Tensor, side: Sides, steps: int
+    model: "SAETransformerBridge", comparison: Comparison, batch: ComparedStates, steps: int
 ) -> tuple[Float[Tensor, "batch pos d_sae"], Float[Tensor, "batch pos"], Float[Tensor, "batch"]]:
     """Return the effects of features and errors to first order, and the reading; 0 steps: the clean run's gradient."""
-    gradient, readings = integrated_gradient(
-        lambda states, prompt: _read_graph(model, asked, hook, rows[prompt], ids[prompt], states),
-        side.states,
-        side.states_baseline,
-        gauss_legendre(steps) if steps else AT_START,
-    )
-    clean = _read(model, asked, hook, rows, ids, side.states) if steps else readings[0]
-    sae = asked.by_hook[hook]
-    pulled = pulled_back(sae, side.features, gradient)
-    features = (side.features - side.features_baseline) * pulled
-    error = ((side.error - side.error_baseline) * gradient.to(side.error.device)).sum(-1)
+    points = gauss_legendre(steps) if steps else AT_START
+    metric = partial(_read_graph, model, comparison, batch)
+    gradient, readings = integrated_gradient(metric, batch.states, batch.states_baseline, points)
+    clean = _read(model, comparison, batch, batch.states) if steps else readings[0]
+    pulled = pulled_back(comparison.saes[batch.hook_name], batch.features, gradient)
+    features = (batch.features - batch.features_baseline) * pulled
+    error = ((batch.error - batch.error_baseline) * gradient.to(batch.error.device)).sum(-1)
     return features, error, clean

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.attribution.baselines import Baseline, question, sides
-from saekit.attribution.collect import chosen_of, of_batch
+from saekit._base.checks import whole
+from saekit.attribution.comparison import Baseline, chosen_nodes, compared_states, comparison_of, nodes_in_batch
 from saekit.attribution.inputs import Answers, Prompts, prompts_of, read_position, token_text, tokens_of
 from saekit.attribution.result import Contribution
 from saekit.errors import ModelError
@@ -28,13 +28,13 @@ class Predictions:
     Attributes:
         ids: Token ids: the k likeliest of the clean run, then those of the patched one that are new, then those that
             were asked for ``[token]``.
-        text: Their text.
-        probability: In the clean run ``[token]``.
-        logit: In the clean run ``[token]``.
-        probability_patched: In the patched run ``[token]``; the same as the clean one if nothing was patched.
-        logit_patched: In the patched run ``[token]``.
+        text: Text of each token.
+        probability: Probability in the clean run ``[token]``.
+        logit: Logit in the clean run ``[token]``.
+        probability_patched: Probability in the patched run ``[token]``; the clean one if nothing was patched.
+        logit_patched: Logit in the patched run ``[token]``; the clean one if nothing was patched.
         kl: KL divergence in nats from the clean to the patched prediction; 0 if nothing was patched.
-        n_patched: Nodes patched together.
+        n_patched: Number of nodes patched together.
     """
 
     ids: Int[np.ndarray, "token"]
@@ -76,23 +76,22 @@ def predictions(
     Args:
         model: The model.
         prompt: One prompt: text, or token ids.
-        sae: Whose features are patched.
+        sae: The SAE whose features are patched.
         nodes: Items of an attribution, or numbers of features, each at all positions, as in `activation_patching`.
-        corrupted: The baseline of the nodes is their value on this prompt.
+        corrupted: A prompt of the same length, whose values are the baseline of the nodes.
         baseline: Without one: "zero" (ablate; the default) or "mean".
-        reference: Of which prompts "mean" is the mean.
+        reference: Prompts over which "mean" is taken; this one by default.
         also: Tokens to report besides, text or ids: answer and foil, for example.
-        k: How many of the likeliest.
-        position: Whose prediction.
+        k: Number of the likeliest tokens to report.
+        position: Position whose prediction is read; -1 is the last.
 
     Raises:
-        ModelError: As in `activation_patching`.
-        SAEError: As in `activation_patching`.
+        ModelError: A prompt, position or baseline that cannot be used; nodes without an SAE, or that do not exist.
+        SAEError: An SAE that does not fit the model.
     """
     (ids,) = prompts_of(model, [prompt])
     at = read_position(ids, position)
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ModelError(f"k must be between 1 and {model.cfg.d_vocab}, not {k}")
+    k = whole("k", k, at_least=1, at_most=model.cfg.d_vocab, error=ModelError)
     wanted = tokens_of(model, also, len(also) if not isinstance(also, (str, int)) else 1, "token") if _any(also) else []
     if not len(nodes):
         clean = patched = model(ids[None].to(model.cfg.device), prepend_bos=False)[0, at].float().cpu()
@@ -100,19 +99,21 @@ def predictions(
         if sae is None:
             raise ModelError("nodes= need the SAE whose features they are: pass sae=")
         others = corrupted if corrupted is None or isinstance(corrupted, Sequence) else [corrupted]
-        asked = question(model, sae, [ids], 0, None, None, others, baseline, reference, position)
-        chosen = chosen_of(asked, nodes)
-        ((rows, batch, found),) = sides(model, asked, 1)
-        ((hook, side),) = found.items()
-        features, errors = of_batch(chosen, 0, rows, side)
-        states = side.states.double()
+        comparison = comparison_of(
+            model, sae, [ids], answer=0, corrupted=others, baseline=baseline, reference=reference
+        )  # the answer is not read
+        chosen = chosen_nodes(comparison, nodes)
+        (batch,) = compared_states(model, comparison, 1)
+        features, errors = nodes_in_batch(comparison, chosen, batch)
+        states = batch.states.double()
         if len(features):
-            states = states + changes(sae, side.features, side.features_baseline, *features.T).sum(0)
+            states = states + changes(sae, batch.features, batch.features_baseline, *features.T).sum(0)
         for position_of_error in errors[:, 1].tolist():
             where = slice(None) if position_of_error < 0 else position_of_error
-            states[0, where] += (side.error_baseline - side.error)[0, where].to(states.device)
-        both = torch.cat([side.states, states.to(side.states.dtype)])  # from the hook point on, one pass for both
-        clean, patched = logits_from(model, batch.expand(2, -1), both, hook)[:, at].float().cpu()
+            states[0, where] += (batch.error_baseline - batch.error)[0, where].to(states.device)
+        both = torch.cat([batch.states, states.to(batch.states.dtype)])  # from the hook point on, one pass for both
+        logits = logits_from(model, batch.ids.expand(2, -1), both, batch.hook_name)
+        clean, patched = logits[:, at].float().cpu()
     before, after = clean.log_softmax(-1), patched.log_softmax(-1)
     order = [
         *before.topk(k).indices.tolist(),

@@ -305,7 +305,7 @@ class Attribution:
 ITEM_ARRAYS = ("at_read", "at_hook", "position", "kind", "feature", "activation", "activation_baseline", "effect")
 
 
-class Items:
+class ItemTable:
     """Collects items, part by part, for the arrays of an `Attribution`."""
 
     def __init__(self) -> None:

@@ -4,28 +4,26 @@ Sources: Wang et al. 2022 (indirect object identification), Cunningham et al. 20
 al. 2024 (sparse feature circuits).
 """
 
-from saekit.circuits.faithful import Faithfulness, faithfulness
-from saekit.circuits.graph import circuit_edges, feature_circuit
+from saekit.circuits.faithful import Ablation, Faithfulness, Minimality, ablation_of, faithfulness, minimality
+from saekit.circuits.graph import ERROR, Edge, FeatureCircuit, Node, checked_circuit, circuit_edges, feature_circuit
 from saekit.circuits.localisation import Localisation, localise
-from saekit.circuits.measure import Interrupted, Measure, stoppable
-from saekit.circuits.minimal import Minimality, minimality
 from saekit.circuits.pairs import Task
 from saekit.circuits.patching import Patched, TaskPerformance, patch_residual, task_performance
-from saekit.circuits.result import Edge, FeatureCircuit, Node, checked_circuit
 from saekit.circuits.tasks import agreement_task, ioi_task, task_from_pairs
 
 __all__ = [
+    "ERROR",
+    "Ablation",
     "Edge",
     "Faithfulness",
     "FeatureCircuit",
-    "Interrupted",
     "Localisation",
-    "Measure",
     "Minimality",
     "Node",
     "Patched",
     "Task",
     "TaskPerformance",
+    "ablation_of",
     "agreement_task",
     "checked_circuit",
     "circuit_edges",
@@ -35,7 +33,6 @@ __all__ = [
     "localise",
     "minimality",
     "patch_residual",
-    "stoppable",
     "task_from_pairs",
     "task_performance",
 ]

@@ -1,26 +1,35 @@
-"""Does a circuit do the work? Ablate everything outside of it and measure what is left of the behaviour.
+"""Does a circuit do the work, and is every feature of it needed? Ablate nodes and measure what is left.
 
-Marks et al. 2024, section 3.3. Outside of the circuit a feature takes its mean over the task's clean prompts at the
-same named position; positions that the task does not name are left as they are, for the circuit claims nothing about
-them. Faithfulness depends on such choices (Miller et al. 2024): it may lie below 0 or above 1.
+1. `ablation_of` runs the clean prompts once, keeps their states at the lowest SAE, and takes the mean of every feature
+   and error at every named position.
+2. `ablated` runs them again from there: at each SAE in turn all nodes but the kept ones are moved to their means.
+   Positions that the task does not name are left as they are, for the circuit claims nothing about them.
+3. With m the mean logit difference, a circuit keeps the share (m(circuit) - m(nothing)) / (m(model) - m(nothing)).
+4. `faithfulness` keeps the strongest features and ablates all others (Marks et al. 2024, section 3.3); completeness
+   does the reverse. `minimality` takes one feature at a time out of a circuit (Wang et al. 2022, section 4, with
+   nothing else taken out: their K is empty).
+
+Faithfulness depends on such choices (Miller et al. 2024): it may lie below 0 or above 1. A feature whose absence
+changes little is not shown to be useless: another may do its work when it is gone.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.circuits.graph import named_positions
+from saekit._base.checks import listed, one_of, whole
+from saekit._base.progress import Progress, Stop, ask, tracked
+from saekit.circuits.graph import ERROR, FeatureCircuit, Node, SAEs, checked_circuit, named_positions
 from saekit.circuits.pairs import Task
-from saekit.circuits.result import ERROR, Dictionaries, FeatureCircuit, Node, checked_circuit
 from saekit.errors import SAEError, TaskError
-from saekit.models import hidden_states, hooked, last_logits_from
-from saekit.saes import Dictionary, ordered, whole_number
+from saekit.models import hidden_states_at, hooked, last_logits_from
+from saekit.saes import Dictionary
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -35,12 +44,13 @@ class Faithfulness:
     Attributes:
         task: Name of the task whose prompts were run; better not those by which the circuit was found.
         sizes: Numbers of features in the circuit ``[point]``.
-        faithfulness: (m(circuit) - m(nothing)) / (m(model) - m(nothing)), m the mean logit difference ``[point]``.
-        completeness: The same for everything but the circuit's features ``[point]``: near 0 if nothing is missing.
+        faithfulness: Share of the model's mean logit difference that the features keep ``[point]``: 0 is what is left
+            with nothing kept, 1 the model's own.
+        completeness: The same share for everything but these features ``[point]``: near 0 if nothing is missing.
         errors: Whether reconstruction errors at the named positions were kept in all runs or ablated in all runs.
-        model: m of the model itself.
-        nothing: m with all features and all errors at the named positions ablated.
-        n_prompts: Prompts behind each number.
+        model: Mean logit difference of the model itself.
+        nothing: Mean logit difference with all features and all errors at the named positions ablated.
+        n_prompts: Number of prompts behind each number.
     """
 
     task: str
@@ -62,69 +72,215 @@ class Faithfulness:
 
 def faithfulness(
     model: "SAETransformerBridge",
-    dictionaries: Dictionaries,
+    saes: SAEs,
     task: Task,
     circuit: FeatureCircuit,
     *,
     sizes: Sequence[int] = (0, 1, 3, 10, 30, 100, 300, 1000),
     errors: Errors = "kept",
     batch_size: int = 16,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Faithfulness:
     """Keep the strongest features of a circuit, ablate all others, and measure what is left.
 
     Args:
         model: The model.
-        dictionaries: Those of the circuit.
+        saes: The SAEs or directions that the circuit was found with.
         task: Prompts to run, at least two different ones; a circuit should be tested on others than those it was
             found by.
-        circuit: From `feature_circuit`; its features are taken in the order of their effects.
-        sizes: How many features to keep, over all layers and positions.
+        circuit: The circuit from `feature_circuit`; its features are taken in the order of their effects.
+        sizes: Numbers of features to keep, over all layers and positions; more than there are is cut.
         errors: "kept" or "ablated", in all runs but that of the model.
-        batch_size: Prompts a pass.
+        batch_size: Number of prompts a pass.
+        progress: Show a progress bar; or a function that is given (done, total) after each size.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
-        SAEError: Dictionaries or positions other than the circuit's, or sizes that are none.
+        SAEError: SAEs or positions other than the circuit's, or sizes that are none.
         TaskError: Fewer than two different prompts, or prompts on which ablating everything changes nothing.
     """
-    sizes = [whole_number("sizes of circuits", size, 0) for size in sizes]
-    if not sizes:
-        raise SAEError("sizes names no size: expected at least one number of features, such as (0, 10, 100)")
-    layers = checked_circuit(model, dictionaries, task, circuit)
-    check_ablation(task)
-    if errors not in ("kept", "ablated"):
-        raise SAEError(f"errors must be 'kept' or 'ablated', not {errors!r}")
-    means = mean_nodes(model, layers, task, batch_size=batch_size)
-    runs = tuple(clean_runs(model, layers, task, batch_size=batch_size))
-    run = partial(ablated, model, layers, runs, means)
-    with_errors = {Node(layer, p, ERROR) for layer in range(len(layers)) for p in range(len(circuit.positions))}
-    kept = with_errors if errors == "kept" else set()
-    whole, nothing = run(None), run(set())
-    order = circuit.top(max(sizes))
-    points = sorted({min(size, len(order)) for size in sizes})
-    share = partial(share_kept, whole=whole, nothing=nothing)
+    sizes = listed("sizes", sizes, "numbers of features", error=SAEError, empty=False)
+    sizes = [whole("sizes", size, at_least=0, error=SAEError) for size in sizes]
+    errors = one_of("errors", errors, get_args(Errors), error=SAEError)
+    ablation = ablation_of(model, saes, task, circuit, batch_size=batch_size, stop=stop)
+    n_features = len(circuit.top(max(sizes)))
+    points = sorted({min(size, n_features) for size in sizes})
+    measured = [ablation.measure(n, errors, stop=stop) for n in tracked(points, progress, "size", stop=stop)]
     return Faithfulness(
         task=task.name,
         sizes=np.array(points),
-        faithfulness=np.array([share(run(kept | set(order[:size]))) for size in points]),
-        completeness=np.array([share(run(kept | set(order[:size]), inside=False)) for size in points]),
+        faithfulness=np.array([kept for kept, _ in measured]),
+        completeness=np.array([left for _, left in measured]),
         errors=errors,
-        model=whole,
-        nothing=nothing,
+        model=ablation.whole,
+        nothing=ablation.nothing,
         n_prompts=len(task),
     )
 
 
 @dataclass(frozen=True)
+class Minimality:
+    """What each feature of a circuit adds to the others.
+
+    Attributes:
+        task: Name of the task whose prompts were run.
+        nodes: Features of the circuit, strongest effect first.
+        drop: Faithfulness of the circuit minus that of the circuit without the feature ``[node]``; negative: better
+            without it.
+        faithfulness: Faithfulness of the whole circuit, as in `Faithfulness`.
+        errors: Whether reconstruction errors were kept or ablated.
+        n_prompts: Number of prompts behind each number.
+    """
+
+    task: str
+    nodes: tuple[Node, ...]
+    drop: Float[np.ndarray, "node"]
+    faithfulness: float
+    errors: Errors
+    n_prompts: int
+
+    def needed(self, share: float = 0.01) -> tuple[Node, ...]:
+        """Return the features whose absence costs at least this much faithfulness."""
+        return tuple(node for node, drop in zip(self.nodes, self.drop, strict=True) if drop >= share)
+
+    def __repr__(self) -> str:
+        return (
+            f"Minimality({self.task}, {self.n_prompts} prompts, errors {self.errors}: faithfulness "
+            f"{self.faithfulness:.2f} of {len(self.nodes)} features; {len(self.needed())} cost 0.01 or more when they "
+            f"are taken out)"
+        )
+
+
+def minimality(
+    model: "SAETransformerBridge",
+    saes: SAEs,
+    task: Task,
+    circuit: FeatureCircuit,
+    *,
+    size: int = 10,
+    errors: Errors = "kept",
+    batch_size: int = 16,
+    progress: Progress = False,
+    stop: Stop = None,
+) -> Minimality:
+    """Take each of the strongest features out of the circuit that they make, one at a time.
+
+    Args:
+        model: The model.
+        saes: The SAEs or directions that the circuit was found with.
+        task: Prompts to run, at least two different ones; better not those by which the circuit was found.
+        circuit: The circuit from `feature_circuit`.
+        size: Number of features that make the circuit; as many runs and three more are made.
+        errors: "kept" or "ablated", in all runs but that of the model.
+        batch_size: Number of prompts a pass.
+        progress: Show a progress bar; or a function that is given (done, total) after each feature.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
+
+    Raises:
+        SAEError: SAEs or positions other than the circuit's, or a size below 1.
+        TaskError: Fewer than two different prompts, or prompts on which ablating everything changes nothing.
+    """
+    size = whole("size", size, at_least=1, error=SAEError)
+    errors = one_of("errors", errors, get_args(Errors), error=SAEError)
+    ablation = ablation_of(model, saes, task, circuit, batch_size=batch_size, stop=stop)
+    nodes = circuit.top(size)
+    kept = {*nodes, *ablation.kept_errors(errors)}
+    all_of_them = ablation.share(kept, stop=stop)
+    drops = [
+        all_of_them - ablation.share(kept - {node}, stop=stop)
+        for node in tracked(nodes, progress, "feature", stop=stop)
+    ]
+    return Minimality(task.name, nodes, np.array(drops), all_of_them, errors, len(task))
+
+
+# --- ablated runs ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
 class Means:
-    """Means over the prompts at each named position, a layer: features ``[position, feature]``, errors ``[.., d]``."""
+    """Means over the prompts at each named position, one tensor per SAE.
+
+    Attributes:
+        features: ``[position, feature]`` of each SAE.
+        errors: ``[position, d_model]`` of each SAE.
+    """
 
     features: tuple[Float[Tensor, "position _feature"], ...]
     errors: tuple[Float[Tensor, "position d_model"], ...]
 
 
-def check_ablation(task: Task) -> None:
-    """Raise TaskError where means over the prompts are the prompts' own values, so that nothing would be ablated."""
-    if len({tuple(ids.tolist()) for ids in task.ids}) < 2:
+@dataclass(frozen=True)
+class Ablation:
+    """A circuit on the prompts of a task, ready to be run with any nodes kept; what all runs share is computed once.
+
+    Attributes:
+        circuit: The circuit.
+        difference: Function that runs the prompts with these nodes kept, and returns their mean logit difference.
+        whole: Mean logit difference of the model itself.
+        nothing: Mean logit difference with all nodes at named positions ablated.
+    """
+
+    circuit: FeatureCircuit
+    difference: Callable[..., float]
+    whole: float
+    nothing: float
+
+    def measure(self, size: int, errors: Errors, *, stop: Stop = None) -> tuple[float, float]:
+        """Return faithfulness and completeness of the ``size`` strongest features, as `faithfulness` does.
+
+        Args:
+            size: Number of features in the circuit.
+            errors: "kept" or "ablated".
+            stop: Function that is asked between batches of prompts; `saekit.errors.Stopped` once it returns True.
+
+        Raises:
+            TaskError: Prompts on which ablating everything changes nothing: there is no share of it.
+        """
+        kept = {*self.circuit.top(size), *self.kept_errors(errors)}
+        return self.share(kept, stop=stop), self.share(kept, inside=False, stop=stop)
+
+    def share(self, kept: Collection[Node], *, inside: bool = True, stop: Stop = None) -> float:
+        """Return where the runs lie between nothing kept (0) and the whole model (1); arguments as in `ablated`."""
+        if abs(self.whole - self.nothing) < 1e-5:
+            raise TaskError(
+                f"the logit difference is {self.whole:+.3f}, also with all features and errors at their means: there "
+                f"is no share of it to keep. Add pairs with other prompts, or name the positions that matter"
+            )
+        return (self.difference(kept, inside=inside, stop=stop) - self.nothing) / (self.whole - self.nothing)
+
+    def kept_errors(self, errors: Errors) -> set[Node]:
+        """Return all error nodes if errors are "kept", none if they are "ablated"."""
+        one_of("errors", errors, get_args(Errors), error=SAEError)
+        layers, places = range(len(self.circuit.hook_names)), range(len(self.circuit.positions))
+        return {Node(layer, place, ERROR) for layer in layers for place in places if errors == "kept"}
+
+
+def ablation_of(
+    model: "SAETransformerBridge",
+    saes: SAEs,
+    task: Task,
+    circuit: FeatureCircuit,
+    *,
+    batch_size: int = 16,
+    stop: Stop = None,
+) -> Ablation:
+    """Check a circuit against SAEs and task, run the prompts, and return what measures circuits of any size on them.
+
+    Args:
+        model: The model.
+        saes: The SAEs or directions that the circuit was found with.
+        task: Prompts to run, at least two different ones.
+        circuit: The circuit from `feature_circuit`.
+        batch_size: Number of prompts a pass.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
+
+    Raises:
+        SAEError: SAEs or positions other than the circuit's.
+        TaskError: Fewer than two different prompts.
+    """
+    layers = checked_circuit(model, saes, task, circuit)
+    if len({tuple(ids.tolist()) for ids in task.ids}) < 2:  # the means would be the prompts' own values
         raise TaskError(
             f"all {len(task)} clean prompts of the task are the same: outside of a circuit a feature takes its mean "
             f"over the prompts, and the mean of one prompt changes nothing. Add pairs with other prompts"
@@ -132,48 +288,33 @@ def check_ablation(task: Task) -> None:
             else "the task has one pair: outside of a circuit a feature takes its mean over the prompts, and the mean "
             "of one prompt changes nothing. Add pairs"
         )
-
-
-def share_kept(value: float, whole: float, nothing: float) -> float:
-    """Return where a value lies between nothing (0) and the whole model (1); TaskError if the two are the same."""
-    if abs(whole - nothing) < 1e-5:
-        raise TaskError(
-            f"the logit difference is {whole:+.3f}, also with all features and errors at their means: there is no "
-            f"share of it to keep. Add pairs with other prompts, or name the positions that matter"
-        )
-    return (value - nothing) / (whole - nothing)
+    runs, means = _clean_runs(model, layers, task, batch_size, stop)
+    difference = partial(ablated, model, layers, runs, means)
+    return Ablation(circuit, difference, whole=difference(None, stop=stop), nothing=difference(set(), stop=stop))
 
 
 @torch.no_grad()
-def mean_nodes(model: "SAETransformerBridge", dictionaries: Dictionaries, task: Task, *, batch_size: int = 16) -> Means:
-    """Return the mean of every node over the clean prompts of a task."""
-    features, errors = [], []
-    for dictionary in ordered(model, dictionaries):
-        total = torch.zeros(len(task.positions), len(dictionary.rows), dtype=torch.float64)
-        missed = torch.zeros(len(task.positions), dictionary.rows.shape[1], dtype=torch.float64)
-        count = torch.zeros(len(task.positions), 1, dtype=torch.float64)
-        for _, part in task.batches(batch_size):
-            states = hidden_states(model, torch.stack(part.ids), dictionary.hook_name)
-            for which, prompt, at in named_positions(part):
-                here = dictionary.split(states[prompt, at])
-                total[which] += here.features.sum(0).double()
-                missed[which] += here.error.sum(0).double()
-                count[which] += len(prompt)
-        features.append((total / count.clamp(min=1)).to(states.dtype))
-        errors.append((missed / count.clamp(min=1)).to(states.dtype))
-    return Means(tuple(features), tuple(errors))
-
-
-def clean_runs(
-    model: "SAETransformerBridge",
-    layers: list[Dictionary],
-    task: Task,
-    *,
-    batch_size: int = 16,
-) -> Iterator[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]]:
-    """Yield the parts of a task with their clean states at the lowest dictionary: what all ablations start from."""
+def _clean_runs(
+    model: "SAETransformerBridge", layers: list[Dictionary], task: Task, batch_size: int, stop: Stop
+) -> tuple[tuple[tuple[Task, Float[Tensor, "_prompt _pos d_model"]], ...], Means]:
+    """Return the parts of a task with their clean states at the lowest SAE, and the means of all nodes."""
+    hooks, places, runs = [one.hook_name for one in layers], len(task.positions), []
+    features = [torch.zeros(places, one.rows.shape[0], dtype=torch.float64) for one in layers]
+    errors = [torch.zeros(places, one.rows.shape[1], dtype=torch.float64) for one in layers]
+    count = torch.zeros(places, 1, dtype=torch.float64)
     for _, part in task.batches(batch_size):
-        yield part, hidden_states(model, torch.stack(part.ids), layers[0].hook_name)
+        ask(stop)
+        states = hidden_states_at(model, torch.stack(part.ids), hooks)
+        runs.append((part, states[hooks[0]]))
+        for which, prompt, at in named_positions(part):
+            count[which] += len(prompt)
+            for layer, dictionary in enumerate(layers):
+                here = dictionary.split(states[dictionary.hook_name][prompt, at])
+                features[layer][which] += here.features.sum(0).double()
+                errors[layer][which] += here.error.sum(0).double()
+    dtype, count = runs[0][1].dtype, count.clamp(min=1)
+    mean = [tuple((total / count).to(dtype) for total in totals) for totals in (features, errors)]
+    return tuple(runs), Means(*mean)
 
 
 @torch.no_grad()
@@ -185,13 +326,22 @@ def ablated(
     kept: Collection[Node] | None,
     *,
     inside: bool = True,
+    stop: Stop = None,
 ) -> float:
-    """Mean logit difference with these nodes kept and all others at named positions at their means.
+    """Return the mean logit difference with some nodes kept and all others at named positions at their means.
 
-    ``inside=False`` ablates the kept features and keeps all others; errors are treated alike in both. None: the model.
+    Args:
+        model: The model.
+        layers: The checked SAEs, lowest first.
+        runs: Parts of a task with their clean states at the lowest SAE.
+        means: What ablated nodes take.
+        kept: Nodes to keep; None for the model itself.
+        inside: False ablates the kept features and keeps all others; errors are treated alike in both.
+        stop: Function that is asked before each batch.
     """
     total, prompts = 0.0, 0
     for part, states in runs:
+        ask(stop)
         edits = []
         if kept is not None:
             edits = [

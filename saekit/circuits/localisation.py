@@ -1,12 +1,18 @@
-"""How few features carry an answer: patch the first n of a dictionary and see how near the other run comes.
+"""How few features carry an answer: patch the first n of an SAE and see how near the other run comes.
 
-Cunningham et al. 2023, section 4. The base prompt is run with some features set to what they are on the target prompt,
-at every position; what the dictionary does not explain stays as it was. The fewer features it takes to reach the
-target's prediction, the better the dictionary localises the behaviour. Principal components and random directions are
-measured in the same way, for without them a small number means nothing.
+Cunningham et al. 2023, section 4.
+
+1. Run the clean (base) and the corrupted (target) prompts, and take how much more of each feature the target has.
+2. Put the features in an order: by the gradient of the KL to the target's prediction on the way to the target, or by
+   leaving out again and again the one that is missed least.
+3. Run the base prompt with the first n features set to what they are on the target prompt, at every position; what the
+   SAE does not explain stays as it was. The fewer features it takes to reach the target's prediction, the better the
+   SAE localises the behaviour.
+
+Principal components and random directions are measured in the same way, for without them a small number means nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,16 +22,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.checks import listed, one_of, whole
+from saekit._base.progress import Progress, Stop, ask, tracked
 from saekit.circuits.pairs import Task
 from saekit.errors import SAEError, TaskError
-from saekit.models import AT_START, hidden_states, integrated_gradient, last_logits_from, midpoints
-from saekit.saes import Directions, dictionary_of, whole_number
+from saekit.models import AT_START, Points, hidden_states, integrated_gradient, last_logits_from, midpoints
+from saekit.saes import Directions, dictionary_of
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
 Ranking = Literal["attribution", "integrated", "elimination"]
-STEPS = 5  # points between the runs for "integrated"
+POINTS = midpoints(5)  # between the runs, for "integrated"
 
 
 @dataclass(frozen=True)
@@ -33,20 +41,21 @@ class Localisation:
     """How near the patched base run comes to the target run, by number of patched features.
 
     Attributes:
-        dictionary: Its name.
+        sae: Name of the SAE or directions.
         ranking: How features were put in order.
-        features: In the order in which they were patched, one row for all prompts or one a prompt ``[row, place]``.
+        features: Numbers of the features in the order in which they were patched, one row for all prompts or one per
+            prompt ``[row, place]``.
         counts: Numbers of features patched ``[point]``.
         kl: KL divergence in nats from the target's to the patched run's next-token distribution, mean over prompts
             ``[point]``.
         edit: Length of the change of the residual stream, over all positions, mean over prompts ``[point]``.
-        kl_unpatched: The same KL without any patch.
-        kl_all: With all features patched: what is left is in the reconstruction error.
+        kl_unpatched: KL divergence without any patch.
+        kl_all: KL divergence with all features patched: what is left is in the reconstruction error.
         edit_full: Length of the whole difference between the two runs.
-        n_prompts: Pairs behind each number.
+        n_prompts: Number of pairs behind each number.
     """
 
-    dictionary: str
+    sae: str
     ranking: str
     features: Int[np.ndarray, "row place"]
     counts: Int[np.ndarray, "point"]
@@ -64,28 +73,30 @@ class Localisation:
 
     def __repr__(self) -> str:
         return (
-            f"Localisation({self.dictionary}, by {self.ranking}, {self.n_prompts} pairs: KL {self.kl_unpatched:.2f} "
+            f"Localisation({self.sae}, by {self.ranking}, {self.n_prompts} pairs: KL {self.kl_unpatched:.2f} "
             f"unpatched, {self.kl_all:.2f} with all features; half of it gone with {self.needed()} features)"
         )
 
 
 def localise(
     model: "SAETransformerBridge",
+    sae: "SAE[Any] | Directions",
     task: Task,
-    dictionary: "SAE[Any] | Directions",
     *,
     counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     ranking: Ranking = "integrated",
     candidates: int = 64,
     per_prompt: bool = False,
     batch_size: int = 16,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Localisation:
-    """Patch the first n features of a dictionary from the corrupted (target) into the clean (base) run.
+    """Patch the first n features of an SAE from the corrupted (target) into the clean (base) run.
 
     Args:
         model: The model.
-        task: Best with ``corruption="indirect_object"``, as in the paper.
-        dictionary: An SAE, or `Directions`.
+        sae: An SAE, or `Directions`.
+        task: Pairs of prompts; best with ``corruption="indirect_object"``, as in the paper.
         counts: Numbers of features to patch; more than there are is cut.
         ranking: "integrated": by the mean gradient of the KL over five points between the runs, times the change of
             the feature, summed over positions and prompts. "attribution": by the gradient of the base run alone, which
@@ -94,49 +105,52 @@ def localise(
             least; what is left last comes first. That is greedy and gives an order. The paper's algorithm 4.1 makes
             one pass over the features in random order and leaves out each whose loss raises the KL by less than a
             threshold, which gives a set.
-        candidates: For "elimination", which costs about candidates² / 2 patched runs.
-        per_prompt: Order the features of each prompt by themselves, not by elimination. An SAE has features for single
+        candidates: Number of features among which "elimination" chooses, at about candidates² / 2 patched runs.
+        per_prompt: Whether each prompt has an order of its own; not with elimination. An SAE has features for single
             names, so that prompts with other names need others; a shared order hides how few each prompt needs.
-        batch_size: Prompts a pass.
+        batch_size: Number of prompts a pass.
+        progress: Show a progress bar; or a function that is given (done, total) after each number of features.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
         SAEError: The SAE does not fit the model or is a transcoder, or counts are not positive.
         TaskError: Clean and corrupted prompts give the same prediction.
     """
-    counts = [whole_number("counts of features", count, 1) for count in counts]
-    candidates = whole_number("candidates", candidates, 1)
-    if not counts:
-        raise SAEError("counts names no number of features: expected at least one, such as (1, 2, 4)")
-    if ranking not in get_args(Ranking):
-        raise SAEError(f"ranking must be 'attribution', 'integrated' or 'elimination', not {ranking!r}")
+    counts = listed("counts", counts, "numbers of features", error=SAEError, empty=False)
+    counts = [whole("counts", count, at_least=1, error=SAEError) for count in counts]
+    candidates = whole("candidates", candidates, at_least=1, error=SAEError)
+    ranking = one_of("ranking", ranking, get_args(Ranking), error=SAEError)
     if per_prompt and ranking == "elimination":
         raise SAEError("features of single prompts are not ranked by elimination: ask for ranking='integrated'")
-    parts, rows, name = _prepared(model, task, dictionary, batch_size)
+    parts, rows, name = _prepared(model, sae, task, batch_size, stop)
+    patched = partial(_patched, model, parts, rows, stop=stop)
     everything = torch.arange(len(rows))[None]
-    unpatched, _ = _patched(model, parts, rows, everything[:, :0])
+    unpatched, _ = patched(everything[:, :0])
     if unpatched < 1e-6:
         raise TaskError("clean and corrupted prompts give the same prediction: there is nothing to localise")
-    effects = _effects(model, parts, rows, 1 if ranking == "attribution" else STEPS)
+    effects = _effects(model, parts, rows, AT_START if ranking == "attribution" else POINTS, stop)
     if not per_prompt:
         effects = [torch.cat(effects).sum(0, keepdim=True)] * len(parts)
     orders = [torch.argsort(effect, dim=1, stable=True) for effect in effects]  # [prompt or 1, feature]
     if ranking == "elimination":
-        orders = [_by_elimination(model, parts, rows, orders[0][0, :candidates])[None]] * len(parts)
+        orders = [_by_elimination(patched, orders[0][0, :candidates])[None]] * len(parts)
     points = sorted({min(count, orders[0].shape[1]) for count in counts})
-    measured = [_patched(model, parts, rows, *(order[:, :count] for order in orders)) for count in points]
+    measured = [
+        patched(*(order[:, :count] for order in orders)) for count in tracked(points, progress, "count", stop=stop)
+    ]
     features = np.empty((len(task) if per_prompt else 1, points[-1]), dtype=np.int64)
     for part, order in zip(parts, orders, strict=True):
         features[part.numbers if per_prompt else [0]] = order[:, : points[-1]].numpy()
     n = len(task)
     return Localisation(
-        dictionary=name,
+        sae=name,
         ranking=ranking + (", each prompt its own" if per_prompt else ""),
         features=features,
         counts=np.array(points),
         kl=np.array([kl for kl, _ in measured]),
         edit=np.array([edit for _, edit in measured]),
         kl_unpatched=unpatched,
-        kl_all=_patched(model, parts, rows, everything)[0],
+        kl_all=patched(everything)[0],
         edit_full=sum((part.target - part.base).flatten(1).norm(dim=1).sum().item() for part in parts) / n,
         n_prompts=n,
     )
@@ -159,19 +173,20 @@ class _Part:
 
 
 def _prepared(
-    model: "SAETransformerBridge", task: Task, dictionary: "SAE[Any] | Directions", batch_size: int
+    model: "SAETransformerBridge", sae: "SAE[Any] | Directions", task: Task, batch_size: int, stop: Stop
 ) -> tuple[list[_Part], Float[Tensor, "feature d_model"], str]:
-    found = dictionary_of(model, dictionary)
-    hook = found.hook_name
+    dictionary = dictionary_of(model, sae)
+    hook = dictionary.hook_name
     parts = []
     for numbers, part in task.batches(batch_size):
+        ask(stop)
         ids, other = torch.stack(part.ids), torch.stack(part.ids_corrupted)
         base, target = hidden_states(model, ids, hook), hidden_states(model, other, hook)
         with torch.no_grad():
-            change = found.change(base, target)
+            change = dictionary.change(base, target)
             wanted = last_logits_from(model, other, target, hook).log_softmax(-1)
         parts.append(_Part(hook, numbers, ids, base, target, change, wanted))
-    return parts, found.rows, found.name
+    return parts, dictionary.rows, dictionary.name
 
 
 def _kl(
@@ -184,14 +199,19 @@ def _kl(
 
 @torch.no_grad()
 def _patched(
-    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, *chosen: Int[Tensor, "_row count"]
+    model: "SAETransformerBridge",
+    parts: list[_Part],
+    rows: Tensor,
+    *chosen: Int[Tensor, "_row count"],
+    stop: Stop = None,
 ) -> tuple[float, float]:
     """Return mean KL and mean length of the edit with these features patched at every position.
 
-    ``chosen`` is one tensor for all parts or one for each; each with one row for all prompts or a row a prompt.
+    ``chosen`` is one tensor for all parts or one for each; each with one row for all prompts or one per prompt.
     """
     kl = edit = 0.0
     for number, part in enumerate(parts):
+        ask(stop)
         here = chosen[number % len(chosen)]
         if len(here) == 1:
             move = part.change[..., here[0]] @ rows[here[0]].to(part.base.dtype)
@@ -205,14 +225,12 @@ def _patched(
 
 
 def _effects(
-    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, steps: int
+    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, points: Points, stop: Stop
 ) -> list[Float[Tensor, "prompt feature"]]:
-    """A first-order estimate of what patching each feature adds to the KL of each prompt; negative is good.
-
-    One step: by the gradient of the base run. More: by the mean gradient at as many points between the two runs.
-    """
-    points, effects = AT_START if steps == 1 else midpoints(steps), []
+    """A first-order estimate of what patching each feature adds to the KL of each prompt; negative is good."""
+    effects = []
     for part in parts:
+        ask(stop)
         gradient, _ = integrated_gradient(partial(_kl, model, part), part.base, part.target, points)
         along = gradient.to(part.base.dtype) @ rows.T.to(part.base.dtype)  # [prompt, pos, feature]
         effects.append((part.change * along).sum(1).double())
@@ -220,13 +238,13 @@ def _effects(
 
 
 def _by_elimination(
-    model: "SAETransformerBridge", parts: list[_Part], rows: Tensor, left: Int[Tensor, "candidate"]
+    patched: Callable[[Tensor], tuple[float, float]], left: Int[Tensor, "candidate"]
 ) -> Int[Tensor, "candidate"]:
     """Candidates in the reverse of the order in which they can best be spared."""
     spared: list[int] = []
     remaining: list[int] = left.tolist()
     while len(remaining) > 1:
         subsets = [torch.tensor([remaining[:i] + remaining[i + 1 :]]) for i in range(len(remaining))]
-        without = [_patched(model, parts, rows, subset)[0] for subset in subsets]
+        without = [patched(subset)[0] for subset in subsets]
         spared.append(remaining.pop(int(np.argmin(without))))
     return torch.tensor(remaining + spared[::-1])

@@ -1,6 +1,5 @@
 """A task: prompts in pairs, clean and corrupted, with their answers as single tokens, checked and tokenised."""
 
-import operator
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.checks import whole
 from saekit.errors import TaskError
 from saekit.models import bos_token_id, encode_text
 
@@ -87,7 +87,7 @@ class Task:
 
         Raises TaskError if ``size`` is not at least 1.
         """
-        size = positive(size, "batch_size must be a whole number of prompts")
+        size = whole("batch_size", size, at_least=1, error=TaskError)
         by_length = defaultdict(list)
         for row, ids in enumerate(self.ids):
             by_length[len(ids)].append(row)
@@ -176,14 +176,3 @@ def is_single(model: "SAETransformerBridge", text: str) -> bool:
 def token_ids(model: "SAETransformerBridge", text: str) -> list[int]:
     """Return the tokens of a text, without BOS and without a limit."""
     return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-
-def positive(n: int, what: str) -> int:
-    """Return a whole number of at least 1. Raises TaskError, which begins with ``what``, for anything else."""
-    try:
-        found = 0 if isinstance(n, bool) else operator.index(n)
-    except TypeError:
-        found = 0
-    if found < 1:
-        raise TaskError(f"{what}, at least 1, not {n!r}")
-    return found

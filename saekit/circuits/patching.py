@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from saekit._base.progress import Progress, Stop, progress_of, tracked
 from saekit.circuits.pairs import Task
 from saekit.errors import TaskError
 from saekit.models import check_hook, hidden_states_at, last_logits_from
@@ -24,7 +25,7 @@ class TaskPerformance:
     Attributes:
         name: The task, and whether its corrupted prompts were run.
         logit_difference: Logit of the answer minus logit of the foil ``[prompt]``.
-        probability: Of the answer among all tokens ``[prompt]``.
+        probability: Probability of the answer among all tokens ``[prompt]``.
         top: Whether the answer is the most probable token ``[prompt]``.
     """
 
@@ -84,19 +85,27 @@ class Patched:
 
 @torch.no_grad()
 def task_performance(
-    model: "SAETransformerBridge", task: Task, *, corrupted: bool = False, batch_size: int = 32
+    model: "SAETransformerBridge",
+    task: Task,
+    *,
+    corrupted: bool = False,
+    batch_size: int = 32,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> TaskPerformance:
     """Run the prompts of a task and measure the answer against the foil (Wang et al. 2022, section 2.1).
 
     Args:
         model: The model.
-        task: From `ioi_task`, `agreement_task` or `task_from_pairs`.
-        corrupted: Run the corrupted prompts, answer and foil unchanged.
-        batch_size: Prompts a pass.
+        task: Pairs of prompts, from `ioi_task`, `agreement_task` or `task_from_pairs`.
+        corrupted: Whether the corrupted prompts are run, with answer and foil unchanged.
+        batch_size: Number of prompts a pass.
+        progress: Show a progress bar; or a function that is given (done, total) after each batch.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
     """
     difference, probability = torch.empty(len(task)), torch.empty(len(task))
     top = torch.empty(len(task), dtype=torch.bool)
-    for rows, part in task.batches(batch_size):
+    for rows, part in tracked(list(task.batches(batch_size)), progress, "batch", stop=stop):
         ids = torch.stack(part.ids_corrupted if corrupted else part.ids)
         logits = model(ids.to(model.cfg.device), prepend_bos=False)[:, -1].float().cpu()
         difference[rows] = part.logit_difference(logits)
@@ -114,16 +123,20 @@ def patch_residual(
     layers: Sequence[int] | None = None,
     positions: Sequence[str] | None = None,
     batch_size: int = 8,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Patched:
     """Put the clean residual stream into the corrupted run, one layer and position at a time (activation patching).
 
     Args:
         model: The model.
         task: Pairs of prompts; their corrupted run has to differ from the clean one in the logit difference.
-        layers: After which blocks; default: all.
-        positions: Names in ``task.positions``; default: all of them.
-        batch_size: Prompts a pass; all positions of a prompt that the corruption has reached run together, so a pass
-            may have a few times as many rows.
+        layers: Numbers of the blocks after which the residual stream is patched; all by default.
+        positions: Names of positions in ``task.positions``; all by default.
+        batch_size: Number of prompts a pass; all positions of a prompt that the corruption has reached run together,
+            so a pass may have a few times as many rows.
+        progress: Show a progress bar; or a function that is given (done, total) after each batch and layer.
+        stop: Function that is asked between layers; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
         TaskError: An unknown position, or a task whose clean and corrupted runs do not differ.
@@ -136,26 +149,28 @@ def patch_residual(
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in layers]
     for hook in hooks:
         check_hook(model, hook)
-    clean = task_performance(model, task).logit_difference.mean().item()
-    unpatched = task_performance(model, task, corrupted=True).logit_difference
+    clean = task_performance(model, task, stop=stop).logit_difference.mean().item()
+    unpatched = task_performance(model, task, corrupted=True, stop=stop).logit_difference
     corrupted = unpatched.mean().item()
     if abs(clean - corrupted) < 1e-6:
         raise TaskError(f"clean and corrupted prompts both give {clean:+.3f}: there is no gap to restore")
-    total = np.zeros((len(layers), len(names)))
-    for rows, part in task.batches(batch_size):
-        ids = torch.stack(part.ids_corrupted)
-        source = hidden_states_at(model, torch.stack(part.ids), hooks)
-        target = hidden_states_at(model, ids, hooks)
-        at = torch.stack([part.positions[name] for name in names])  # [position, prompt]
-        for number, hook in enumerate(hooks):
-            found = unpatched[rows].repeat(len(names), 1)  # [position, prompt]
-            put = source[hook][torch.arange(len(part)), at]  # [position, prompt, d_model]
-            # Before the first token that was corrupted both runs are the same: nothing to put, nothing to run.
-            which, prompt = (put != target[hook][torch.arange(len(part)), at]).any(-1).nonzero(as_tuple=True)
-            if len(which):
-                states = target[hook][prompt]  # [changed, pos, d_model]
-                states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
-                logits = last_logits_from(model, ids[prompt], states, hook).float().cpu()
-                found[which, prompt] = part.logit_difference(logits, prompt)
-            total[number] += found.sum(1).numpy()
+    total, parts = np.zeros((len(layers), len(names))), list(task.batches(batch_size))
+    with progress_of(progress, len(parts) * len(hooks), "batch", stop=stop, title="Patching") as step:
+        for rows, part in parts:
+            ids = torch.stack(part.ids_corrupted)
+            source = hidden_states_at(model, torch.stack(part.ids), hooks)
+            target = hidden_states_at(model, ids, hooks)
+            at = torch.stack([part.positions[name] for name in names])  # [position, prompt]
+            for number, hook in enumerate(hooks):
+                found = unpatched[rows].repeat(len(names), 1)  # [position, prompt]
+                put = source[hook][torch.arange(len(part)), at]  # [position, prompt, d_model]
+                # Before the first token that was corrupted both runs are the same: nothing to put, nothing to run.
+                which, prompt = (put != target[hook][torch.arange(len(part)), at]).any(-1).nonzero(as_tuple=True)
+                if len(which):
+                    states = target[hook][prompt]  # [changed, pos, d_model]
+                    states[torch.arange(len(which)), at[which, prompt]] = put[which, prompt]
+                    logits = last_logits_from(model, ids[prompt], states, hook).float().cpu()
+                    found[which, prompt] = part.logit_difference(logits, prompt)
+                total[number] += found.sum(1).numpy()
+                step()
     return Patched(task.name, layers, names, total / len(task), clean, corrupted, len(task))

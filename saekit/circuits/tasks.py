@@ -4,13 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from saekit.circuits.pairs import Task, is_single, positive, single_token, task_of
+from saekit._base.checks import one_of, whole
+from saekit.circuits.pairs import Task, is_single, single_token, task_of
 from saekit.errors import TaskError
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def ioi_task(
         TaskError: Too few names, names that are not single tokens (with their pieces), or names that are words of the
             prompts already; an unknown corruption.
     """
-    if corruption not in ("subject", "indirect_object", "all_names"):
-        raise TaskError(f"corruption must be 'subject', 'indirect_object' or 'all_names', not {corruption!r}")
+    corruption = one_of("corruption", corruption, get_args(Corruption), error=TaskError)
+    n = whole("n", n, at_least=1, error=TaskError)
     if names is not None:
         names = _own_names(model, names)
     known = {kind: _single(model, words) for kind, words in (("n", names or NAMES), ("p", PLACES), ("t", THINGS))}
@@ -99,7 +100,7 @@ def ioi_task(
         )
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    for number in range(positive(n, "n must be a whole number of pairs")):
+    for number in range(n):
         io, s, *others = _draw(known["n"], 5, generator)
         (place,), (thing,) = _draw(known["p"], 1, generator), _draw(known["t"], 1, generator)
         io_first = (number // len(TEMPLATES)) % 2 == 0
@@ -129,15 +130,15 @@ def agreement_task(
 
     Raises TaskError for an unknown structure, or a tokenizer that splits too many of the nouns.
     """
-    if structure not in _AGREEMENT:
-        raise TaskError(f"structure must be one of {', '.join(map(repr, _AGREEMENT))}, not {structure!r}")
+    structure = one_of("structure", structure, get_args(Structure), error=TaskError)
+    n = whole("n", n, at_least=1, error=TaskError)
     nouns = [pair for pair in NOUNS if len(_single(model, pair)) == 2]
     verbs = [pair for pair in VERBS if all(is_single(model, verb) for verb in pair)]
     if len(nouns) < 2 or not verbs:
         raise TaskError(f"only {len(nouns)} nouns and {len(verbs)} verbs are single tokens in both numbers")
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    for number in range(positive(n, "n must be a whole number of pairs")):
+    for number in range(n):
         plural = number % 2
         noun, other = _draw(nouns, 2, generator)
         verb = verbs[number // 2 % len(verbs)]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saekit.attribution import real_tensor
+from saekit._base.checks import real_tensor
 from saekit.errors import SteeringError
 from saekit.saes import sae_fingerprint, sae_hook
 from saekit.steering.edit import Edit, Positions, checked_positions, finite, whole
@@ -132,10 +132,9 @@ class Intervention:
         Raises:
             SteeringError: The direction is no vector, zero or not finite, or no such mode, unit or position.
         """
-        found = real_tensor(direction)
-        if found is None or not found.ndim or found.shape[-1] != found.numel():
-            got = repr(direction) if found is None else str(list(found.shape))
-            raise SteeringError(f"the direction must be a vector [d_model]: tensor, array or list, not {got:.80}")
+        found = real_tensor("the direction", direction, shape="[d_model]", error=SteeringError)
+        if not found.ndim or found.shape[-1] != found.numel():
+            raise SteeringError(f"the direction must be a vector [d_model], not {list(found.shape)}")
         direction = found.detach().double().flatten()
         length = direction.norm()
         if not torch.isfinite(length) or not length:

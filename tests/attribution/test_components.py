@@ -131,7 +131,7 @@ def test_the_lens_needs_no_answer_and_may_look_at_one_position(load_any):  # noq
     assert "exact" in repr(lens)
     with pytest.raises(ModelError, match="foil= goes with answer="):
         logit_lens(model, PROMPT, foil=3)
-    with pytest.raises(ModelError, match="k must be between"):
+    with pytest.raises(ModelError, match="k must be a whole number from 1 to"):
         logit_lens(model, PROMPT, k=0)
 
 

@@ -70,7 +70,7 @@ def test_a_feature_by_its_number_is_ablated_at_every_position_but_the_special_on
 def test_what_cannot_be_patched_is_refused(model):
     with pytest.raises(ModelError, match="pass sae="):
         predictions(model, PROMPT, nodes=[3])
-    with pytest.raises(ModelError, match="k must be between"):
+    with pytest.raises(ModelError, match="k must be a whole number from 1 to"):
         predictions(model, PROMPT, k=0)
     with pytest.raises(ModelError, match="no feature 96"):
         predictions(model, PROMPT, sae=tiny.topk_sae(32, 96), nodes=[96])

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from saekit.attribution.result import BIAS, ERROR, FEATURE, Attribution, Items
+from saekit.attribution.result import BIAS, ERROR, FEATURE, Attribution, ItemTable
 from saekit.errors import ModelError
 
 
 def made(effects, *, total=None, method="direct"):
     """Return an attribution of two prompts and two hook points from ``{(prompt, hook, position, feature): effect}``."""
-    items = Items()
+    items = ItemTable()
     for (prompt, hook, position, feature), effect in effects.items():
         kind = FEATURE if feature >= 0 else (ERROR if feature == -1 else BIAS)
         items.add(

@@ -2,21 +2,26 @@
 
 import itertools
 from dataclasses import replace
-from importlib import import_module
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from saekit.circuits.tasks import task_from_pairs
-from saekit.errors import SAEError, TaskError
-from saekit.models import hidden_states, logits_from
+from saekit.circuits import localise, task_from_pairs
+from saekit.errors import SAEError, Stopped, TaskError
+from saekit.models import hidden_states, load_model, logits_from
+from saekit.saes import neuron_directions, principal_directions, random_directions
 from tests import tiny
 
-directions = import_module("saekit.saes.untrained")
-local = import_module("saekit.circuits.localisation")
-
 HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    loaded = load_model(str(model_folder))
+    loaded.cfg.model_name = "tiny"
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +35,22 @@ def states(model):
 
 
 def kl_by_hand(model, task, row, states):
+    return kl_of_states(model, task, row, states).item()
+
+
+def kl_of_states(model, task, row, states):
     target = logits_from(
         model, task.ids_corrupted[row][None], hidden_states(model, task.ids_corrupted[row][None], HOOK), HOOK
     )
     found = logits_from(model, task.ids[row][None], states, HOOK)
-    p, q = (x[0, -1].detach().double().log_softmax(-1) for x in (found, target))
-    return (p.exp() * (p - q)).sum().item()
+    p, q = (x[0, -1].double().log_softmax(-1) for x in (found, target.detach()))
+    return (p.exp() * (p - q)).sum()
 
 
 def test_all_directions_of_a_basis_make_the_target_run_and_none_leaves_the_base_run(model, task, states):
-    signed = directions.random_directions(states, HOOK, rectified=True)
-    for dictionary in (directions.principal_directions(states, HOOK), signed):
-        found = local.localise(model, task, dictionary, counts=[1, 32, 10_000])
+    signed = random_directions(states, HOOK, rectified=True)
+    for dictionary in (principal_directions(states, HOOK), signed):
+        found = localise(model, dictionary, task, counts=[1, 32, 10_000])
         assert found.kl_all == pytest.approx(0, abs=1e-5)
         assert found.kl[-1] == pytest.approx(found.kl_all, abs=1e-6), "counts are cut at the number of features"
         assert found.edit[-1] == pytest.approx(found.edit_full, rel=1e-4)
@@ -51,7 +60,7 @@ def test_all_directions_of_a_basis_make_the_target_run_and_none_leaves_the_base_
 
 def test_an_sae_with_all_features_patched_leaves_its_change_of_error(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    found = local.localise(model, task, sae, counts=[3])
+    found = localise(model, sae, task, counts=[3])
     left = []
     for row, (ids, other) in enumerate(zip(task.ids, task.ids_corrupted, strict=True)):
         base, target = hidden_states(model, ids[None], HOOK), hidden_states(model, other[None], HOOK)
@@ -61,7 +70,7 @@ def test_an_sae_with_all_features_patched_leaves_its_change_of_error(model, task
 
 def test_each_point_is_the_base_run_with_the_first_features_set_to_the_target_s(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    found = local.localise(model, task, sae, counts=[2, 5])
+    found = localise(model, sae, task, counts=[2, 5])
     assert found.features.shape == (1, 5)
     for point, count in enumerate(found.counts):
         kls, edits = [], []
@@ -79,33 +88,37 @@ def test_each_point_is_the_base_run_with_the_first_features_set_to_the_target_s(
 
 def test_with_an_order_for_each_prompt_every_prompt_is_as_if_alone(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    found = local.localise(model, task, sae, counts=[1, 4], per_prompt=True)
-    alone = [local.localise(model, task[row : row + 1], sae, counts=[1, 4]) for row in range(len(task))]
+    found = localise(model, sae, task, counts=[1, 4], per_prompt=True)
+    alone = [localise(model, sae, task[row : row + 1], counts=[1, 4]) for row in range(len(task))]
     np.testing.assert_array_equal(found.features, np.concatenate([one.features for one in alone]))
     np.testing.assert_allclose(found.kl, np.mean([one.kl for one in alone], axis=0), rtol=1e-4)
     np.testing.assert_allclose(found.edit, np.mean([one.edit for one in alone], axis=0), rtol=1e-4)
     assert "each prompt its own" in repr(found)
     with pytest.raises(SAEError, match="not ranked by elimination"):
-        local.localise(model, task, sae, per_prompt=True, ranking="elimination")
+        localise(model, sae, task, per_prompt=True, ranking="elimination")
 
 
-def test_integrated_effects_of_a_whole_basis_add_up_to_what_patching_all_of_it_does(model, task, states):
-    basis = directions.principal_directions(states, HOOK)
-    parts, rows, _ = local._prepared(model, task, basis, 16)
-    unpatched, everything = (local._patched(model, parts, rows, torch.arange(n)[None])[0] for n in (0, len(rows)))
-    added = [torch.cat(local._effects(model, parts, rows, steps)).sum().item() / len(task) for steps in (1, 50)]
-    assert added[1] == pytest.approx(everything - unpatched, rel=1e-3)
-    assert abs(added[0] - added[1]) > 10 * abs(added[1] - (everything - unpatched)), "one gradient does not add up"
-    found = local.localise(model, task, basis, counts=[3], ranking="integrated")
-    effects = torch.cat(local._effects(model, parts, rows, local.STEPS)).sum(0)
-    assert found.features[0].tolist() == effects.argsort()[:3].tolist()
-    assert found.ranking == "integrated"
+def test_each_ranking_orders_features_by_the_gradient_that_it_says(model, task):
+    """By hand: the mean gradient of the KL at five points of the line, or at its start, times the change."""
+    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
+    for ranking, shares in (("integrated", (0.1, 0.3, 0.5, 0.7, 0.9)), ("attribution", (0.0,))):
+        effects = torch.zeros(96, dtype=torch.float64)
+        for row, (ids, other) in enumerate(zip(task.ids, task.ids_corrupted, strict=True)):
+            base, target = hidden_states(model, ids[None], HOOK), hidden_states(model, other[None], HOOK)
+            change = (sae.encode(target) - sae.encode(base)).detach()
+            for share in shares:
+                states = (base + share * (target - base)).requires_grad_()
+                (gradient,) = torch.autograd.grad(kl_of_states(model, task, row, states), states)
+                effects += (change * (gradient @ sae.W_dec.T)).detach().sum((0, 1)).double() / len(shares)
+        found = localise(model, sae, task, counts=[6], ranking=ranking)
+        assert found.features[0].tolist() == effects.argsort()[:6].tolist()
+        assert found.ranking == ranking
 
 
 def test_the_default_ranks_by_the_mean_gradient_between_the_runs(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     found, asked, one = (
-        local.localise(model, task, sae, counts=[8], **options)
+        localise(model, sae, task, counts=[8], **options)
         for options in ({}, {"ranking": "integrated"}, {"ranking": "attribution"})
     )
     assert found.ranking == "integrated"
@@ -115,43 +128,42 @@ def test_the_default_ranks_by_the_mean_gradient_between_the_runs(model, task):
 
 def test_elimination_leaves_out_of_the_integrated_candidates_what_is_missed_least(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    integrated = local.localise(model, task, sae, counts=[6])
-    found = local.localise(model, task, sae, counts=[1, 2, 6], ranking="elimination", candidates=6)
+    integrated = localise(model, sae, task, counts=[6])
+    found = localise(model, sae, task, counts=[1, 2, 6], ranking="elimination", candidates=6)
     assert set(found.features[0]) == set(integrated.features[0]), "the same candidates in another order"
     assert found.kl[-1] == pytest.approx(integrated.kl[-1], rel=1e-5)
-    parts, rows, _ = local._prepared(model, task, sae, 16)
-    kl_of = lambda chosen: local._patched(model, parts, rows, torch.tensor([chosen]))[0]  # noqa: E731
+    runs = [
+        [hidden_states(model, i[None], HOOK) for i in ids] for ids in zip(task.ids, task.ids_corrupted, strict=True)
+    ]
+
+    def kl_of(chosen):
+        """KL with these features patched, by hand."""
+        kl = 0.0
+        for row, (base, target) in enumerate(runs):
+            change = (sae.encode(target) - sae.encode(base)).detach()[..., list(chosen)]
+            kl += kl_by_hand(model, task, row, base + change @ sae.W_dec[list(chosen)].detach())
+        return kl
+
     left = integrated.features[0].tolist()
     for size in (5, 4, 3, 2, 1):  # greedy, by brute force
         left = list(min(itertools.combinations(left, size), key=kl_of))
     assert found.features[0, 0] == left[0]
 
 
-def test_attribution_is_exact_where_the_model_is_linear(model, task, monkeypatch):
-    """With a KL that is linear in the states the estimated order is the true order of single patches."""
-    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr(local, "_kl", lambda model, part, states: (states @ direction).sum(1) + 1000)
-    sae = tiny.topk_sae(32, 96, hook_name=HOOK)
-    parts, rows, _ = local._prepared(model, task, sae, 16)
-    order = torch.cat(local._effects(model, parts, rows, 1)).sum(0).argsort()
-    alone = torch.tensor([local._patched(model, parts, rows, torch.tensor([[feature]]))[0] for feature in range(96)])
-    torch.testing.assert_close(alone[order], alone.sort().values, atol=2e-3, rtol=0)
-
-
 def test_a_neuron_is_one_coordinate_of_the_state(states):
-    found = directions.neuron_directions(states, HOOK)
+    found = neuron_directions(states, HOOK)
     torch.testing.assert_close(found.encode(states), states - states.mean(0))
     assert (found.name, found.hook_name, len(found.rows)) == ("neurons", HOOK, 32)
-    assert len(directions.neuron_directions(states, HOOK, rectified=True).rows) == 64
+    assert len(neuron_directions(states, HOOK, rectified=True).rows) == 64
 
 
 def test_directions_are_centred_orthonormal_and_ordered(states):
-    found = directions.principal_directions(states, HOOK)
+    found = principal_directions(states, HOOK)
     torch.testing.assert_close(found.rows @ found.rows.T, torch.eye(32), atol=1e-4, rtol=0)
     variance = found.encode(states).var(0)
     assert (variance[:-1] - variance[1:] > -1e-4).all()
     torch.testing.assert_close(found.encode(states).mean(0), torch.zeros(32), atol=1e-4, rtol=0)
-    both = directions.principal_directions(states, HOOK, rectified=True)
+    both = principal_directions(states, HOOK, rectified=True)
     assert both.name == "PCA ±"
     codes = both.encode(states)
     assert (codes >= 0).all()
@@ -159,7 +171,7 @@ def test_directions_are_centred_orthonormal_and_ordered(states):
 
 
 def test_the_summary_says_how_many_features_close_half_of_the_gap(model, task, states):
-    found = local.localise(model, task, directions.principal_directions(states, HOOK), counts=range(1, 33))
+    found = localise(model, principal_directions(states, HOOK), task, counts=range(1, 33))
     half = next(int(n) for n, kl in zip(found.counts, found.kl, strict=True) if kl <= found.kl_unpatched / 2)
     assert found.needed() == half
     assert found.needed(2.0) is None
@@ -169,16 +181,32 @@ def test_the_summary_says_how_many_features_close_half_of_the_gap(model, task, s
 def test_what_cannot_be_localised_is_explained(model, task):
     sae = tiny.topk_sae(32, 96, hook_name=HOOK)
     for options, message in (
-        ({"counts": [0]}, "counts of features must be a whole number, at least 1, not 0"),
-        ({"counts": [1.5]}, "at least 1, not 1.5"),
-        ({"counts": []}, "expected at least one"),
-        ({"ranking": "elimination", "candidates": 0}, "candidates must be a whole number, at least 1"),
+        ({"counts": [0]}, "counts must be a whole number from 1 on, not 0"),
+        ({"counts": [1.5]}, "from 1 on, not 1.5"),
+        ({"counts": []}, "numbers of features, at least one"),
+        ({"ranking": "elimination", "candidates": 0}, "candidates must be a whole number from 1 on"),
         ({"ranking": "x"}, "'attribution', 'integrated' or 'elimination'"),
     ):
         with pytest.raises(SAEError, match=message):
-            local.localise(model, task, sae, **options)
+            localise(model, sae, task, **options)
     same = replace(task, ids_corrupted=task.ids)
     with pytest.raises(TaskError, match="the same prediction"):
-        local.localise(model, same, sae)
+        localise(model, sae, same)
     with pytest.raises(SAEError, match="has 32"):
-        local.localise(model, task, tiny.topk_sae(16, 96, hook_name=HOOK))
+        localise(model, tiny.topk_sae(16, 96, hook_name=HOOK), task)
+
+
+def test_it_says_how_far_it_is_and_ends_when_asked_to(model, task):
+    sae, told = tiny.topk_sae(32, 96, hook_name=HOOK), []
+    localise(model, sae, task, counts=[1, 4], progress=lambda *counts: told.append(counts))
+    assert told == [(1, 2), (2, 2)]
+    for last in range(9):
+        asked = iter(range(100))
+        with pytest.raises(Stopped):
+            localise(model, sae, task, counts=[1, 4], batch_size=1, stop=partial(later, asked, last))
+        assert next(asked) == last + 1, "it ended where it was told to"
+
+
+def later(asked, last):
+    """Return whether this has been asked more than ``last`` times."""
+    return next(asked) >= last

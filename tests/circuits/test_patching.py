@@ -1,30 +1,14 @@
 """TaskPerformance and activation patching, against plain runs with hooks, one prompt and one patch at a time."""
 
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
-from saekit.circuits.tasks import task_from_pairs
-from saekit.errors import TaskError
-from saekit.models import check_hook, last_logits_from
-from tests import tiny
-
-patching = import_module("saekit.circuits.patching")
-
-
-@pytest.fixture(scope="module")
-def task(model):
-    return task_from_pairs(model, tiny.PAIRS)
-
-
-@pytest.fixture(scope="module")
-def model(model_folder):
-    from saekit.models import load_model
-
-    return load_model(str(model_folder), dtype=torch.float64)
+from saekit.circuits import patch_residual, task_performance
+from saekit.errors import ModelError, Stopped, TaskError
+from saekit.models import check_hook
 
 
 def last_logits(model, ids, hooks=()):
@@ -33,7 +17,7 @@ def last_logits(model, ids, hooks=()):
 
 def test_behaviour_is_that_of_prompts_run_one_by_one(model, task):
     for corrupted in (False, True):
-        found = patching.task_performance(model, task, corrupted=corrupted, batch_size=2)
+        found = task_performance(model, task, corrupted=corrupted, batch_size=2)
         for row, ids in enumerate(task.ids_corrupted if corrupted else task.ids):
             logits = last_logits(model, ids)
             expected = logits[task.answers[row]] - logits[task.foils[row]]
@@ -46,7 +30,7 @@ def test_behaviour_is_that_of_prompts_run_one_by_one(model, task):
 
 
 def test_each_patch_is_that_of_one_hook_on_the_whole_model(model, task):
-    found = patching.patch_residual(model, task, batch_size=2)
+    found = patch_residual(model, task, batch_size=2)
     assert found.layers == (0, 1, 2)
     assert found.positions == ("first difference", "end")
     for number, layer in enumerate(found.layers):
@@ -73,34 +57,38 @@ def test_each_patch_is_that_of_one_hook_on_the_whole_model(model, task):
 
 
 def test_the_last_layer_at_the_end_restores_all_and_clean_states_restore_nothing_new(model, task):
-    found = patching.patch_residual(model, task, layers=[2], positions=["end", "first difference"])
+    found = patch_residual(model, task, layers=[2], positions=["end", "first difference"])
     assert found.restored[0, 0] == pytest.approx(1, abs=1e-5)
     assert found.restored[0, 1] == pytest.approx(0, abs=1e-5), "nothing is left to act through"
     assert "1 layers x end, first difference; 3 pairs" in repr(found)
 
 
-def test_a_position_that_the_corruption_has_not_reached_restores_nothing_and_is_not_run(model, task, monkeypatch):
+def test_a_position_that_the_corruption_has_not_reached_restores_nothing_and_is_not_run(model, task):
     early = replace(task, positions={"begin": torch.zeros(len(task), dtype=torch.long), **task.positions})
     rows = []
-
-    def counting(model, ids, states, hook):
-        rows.append(len(ids))
-        return last_logits_from(model, ids, states, hook)
-
-    monkeypatch.setattr(patching, "last_logits_from", counting)
-    found = patching.patch_residual(model, early, layers=[1])
+    with model.hooks(
+        fwd_hooks=[(check_hook(model, "blocks.2.hook_resid_post"), lambda state, hook: rows.append(len(state)))]
+    ):
+        found = patch_residual(model, early, layers=[1])
     assert found.restored[0, 0] == pytest.approx(0, abs=1e-6)
-    assert sum(rows) == 2 * len(task)
-    assert found.restored[0, 1:] == pytest.approx(patching.patch_residual(model, task, layers=[1]).restored[0])
+    assert sum(rows) == (2 + 2) * len(task), "clean and corrupted prompts, and two of the three positions"
+    assert found.restored[0, 1:] == pytest.approx(patch_residual(model, task, layers=[1]).restored[0])
+
+
+def test_patching_says_how_far_it_is_and_ends_when_asked_to(model, task):
+    told = []
+    patch_residual(model, task, layers=[0, 2], progress=lambda *counts: told.append(counts))
+    assert told[-1] == (2 * len(list(task.batches(8))),) * 2
+    for call in (patch_residual, task_performance):
+        with pytest.raises(Stopped):
+            call(model, task, stop=lambda: True)
 
 
 def test_what_cannot_be_patched_is_explained(model, task):
-    from saekit.errors import ModelError
-
     with pytest.raises(TaskError, match="no position 'IO': it has first difference, end"):
-        patching.patch_residual(model, task, positions=["IO"])
+        patch_residual(model, task, positions=["IO"])
     with pytest.raises(ModelError):
-        patching.patch_residual(model, task, layers=[7])
+        patch_residual(model, task, layers=[7])
     same = replace(task, ids_corrupted=task.ids)
     with pytest.raises(TaskError, match="there is no gap to restore"):
-        patching.patch_residual(model, same)
+        patch_residual(model, same)

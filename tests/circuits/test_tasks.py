@@ -164,11 +164,14 @@ def test_what_cannot_be_a_task_is_explained(words):
         with pytest.raises(TaskError, match=message):
             tasks.task_from_pairs(words, given)
     for call, message in (
-        (lambda: tasks.ioi_task(words, 0), "at least 1, not 0"),
+        (lambda: tasks.ioi_task(words, 0), "n must be a whole number from 1 on, not 0"),
         (lambda: tasks.ioi_task(words, corruption="names"), "'subject', 'indirect_object' or 'all_names', not 'names'"),
-        (lambda: tasks.agreement_task(words, structure="x"), "'simple', 'prepositional', 'relative', not 'x'"),
+        (lambda: tasks.agreement_task(words, structure="x"), "'simple', 'prepositional' or 'relative', not 'x'"),
         (lambda: tasks.task_from_pairs(words, [good])[0], "a slice such as"),
-        (lambda: next(tasks.task_from_pairs(words, [good]).batches(-1)), "batch_size must be .* at least 1, not -1"),
+        (
+            lambda: next(tasks.task_from_pairs(words, [good]).batches(-1)),
+            "batch_size must be .* from 1 on, not -1",
+        ),
     ):
         with pytest.raises(TaskError, match=message):
             call()

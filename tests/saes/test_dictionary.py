@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from saekit.attribution import attribution_patching
-from saekit.circuits.faithful import faithfulness
-from saekit.circuits.graph import circuit_edges, feature_circuit
-from saekit.circuits.localisation import localise
-from saekit.circuits.minimal import minimality
-from saekit.circuits.result import ERROR, checked_circuit
-from saekit.circuits.tasks import task_from_pairs
+from saekit.circuits import (
+    ERROR,
+    checked_circuit,
+    circuit_edges,
+    faithfulness,
+    feature_circuit,
+    localise,
+    minimality,
+    task_from_pairs,
+)
 from saekit.errors import SAEError
 from saekit.models import check_hook, hidden_states, logits_from
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
@@ -138,7 +142,7 @@ def test_circuits_and_attribution_patching_agree(model, task, saes):
 
 
 def test_all_features_patched_are_the_target_s_reconstruction_at_the_base_s_scale(model, task, saes):
-    found = localise(model, task, saes[1], counts=[3, 64])
+    found = localise(model, saes[1], task, counts=[3, 64])
     left, edits = [], []
     for row in range(len(task)):
         base, target = pair(model, task, row, HIGH)
@@ -249,21 +253,21 @@ def test_another_dictionary_of_the_same_shape_is_refused(model, task):
     sae, other = made("plain", LOW, 0), made("plain", LOW, 1)
     circuit = feature_circuit(model, sae, task)
     for call in (faithfulness, minimality, circuit_edges, checked_circuit):
-        with pytest.raises(SAEError, match=r"of another dictionary .* Pass the one that the circuit was made with"):
+        with pytest.raises(SAEError, match=r"of another SAE .* Pass the one that the circuit was made with"):
             call(model, other, task, circuit)
     checked_circuit(model, other, task, replace(circuit, hashes=()))
     bases = [random_directions(torch.zeros(1, 32), LOW, seed=seed) for seed in (0, 0, 1)]
     bases = [replace(basis, rows=basis.rows.double(), mean=basis.mean.double()) for basis in bases]
     of_basis = feature_circuit(model, bases[0], task)
     checked_circuit(model, bases[1], task, of_basis)
-    with pytest.raises(SAEError, match="of another dictionary"):
+    with pytest.raises(SAEError, match="of another SAE"):
         checked_circuit(model, bases[2], task, of_basis)
 
 
 def test_what_writes_elsewhere_or_is_no_dictionary_is_refused(model, task):
     transcoder = tiny.topk_sae(32, 96, hook_name=LOW).double()
     transcoder.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
-    for call in (feature_circuit, lambda model, given, task: localise(model, task, given)):
+    for call in (feature_circuit, localise):
         with pytest.raises(SAEError, match=r"a transcoder: it reads blocks\.0\.hook_resid_post and writes blocks\.1\."):
             call(model, transcoder, task)
         narrow = Directions("narrow", LOW, torch.eye(16), torch.zeros(16), rectified=False)

@@ -317,7 +317,7 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
     refused("strength is not a number", lambda: one.scaled(float("nan")))
     refused("zero or not finite", lambda: Intervention.along(torch.zeros(32), HOOK))
     for direction in ("north", [[1.0], [1.0, 2.0]], None, torch.ones(2, 16), [[1.0], [2.0]], 3.0, np.ones(32) * 1j):
-        refused("direction must be a vector", lambda: Intervention.along(direction, HOOK))  # noqa: B023
+        refused("direction must be a", lambda: Intervention.along(direction, HOOK))  # noqa: B023
     refused("zero or not finite", lambda: Intervention.along(torch.full((32,), float("nan")), HOOK))
     for positions in ("some", (3, 3), (-1, 4), (1, 2, 3), 5, (0.5, 2)):
         refused("positions must be", lambda: Intervention.on(sae, 3, unit="norm", positions=positions))  # noqa: B023

@@ -12,13 +12,12 @@ import torch
 import traitlets
 
 from saekit import circuits
-from saekit.circuits import Node, circuit_edges, faithfulness, feature_circuit
-from saekit.errors import FeatureIndexError, SAEError
+from saekit.circuits import Ablation, Node, Task, circuit_edges, faithfulness, feature_circuit
+from saekit.errors import FeatureIndexError, SAEError, Stopped
 from saekit.views.circuit import Circuit
 from tests import tiny
 from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes, small_task
 
-measures = import_module("saekit.circuits.measure")
 data = import_module("saekit.views.circuit.state")
 
 SIZES = (0, 1, 5, 20)
@@ -52,16 +51,16 @@ def slow(monkeypatch):
     """Measuring waits until ``slow.set()``; ``slow.asked`` lists what was begun."""
     gate = threading.Event()
     gate.asked = []
-    real = measures.Measure.__call__
+    real = Ablation.measure
 
-    def waiting(self, size, errors, *, stopped=lambda: False):
+    def waiting(self, size, errors, *, stop=None):
         gate.asked.append((errors, size))
         while not gate.wait(0.005):
-            if stopped():
-                raise measures.Interrupted
-        return real(self, size, errors, stopped=stopped)
+            if stop():
+                raise Stopped
+        return real(self, size, errors, stop=stop)
 
-    monkeypatch.setattr(measures.Measure, "__call__", waiting)
+    monkeypatch.setattr(Ablation, "measure", waiting)
     return gate
 
 
@@ -250,14 +249,14 @@ def test_a_curve_asked_for_while_the_circuit_is_found_is_measured_after_it(model
 
 def test_stop_while_the_circuit_is_found_leaves_none(model, saes, task, monkeypatch):
     begun, gate = threading.Event(), threading.Event()
-    real = measures.StoppableTask.batches
+    real = Task.batches
 
     def waiting(self, size=16):
         begun.set()
         gate.wait(20)
         yield from real(self, size)
 
-    monkeypatch.setattr(measures.StoppableTask, "batches", waiting)
+    monkeypatch.setattr(Task, "batches", waiting)
     view = Circuit(model, saes, task)
     assert begun.wait(20)
     view.stop()
@@ -288,7 +287,7 @@ def test_what_goes_wrong_in_the_worker_is_told(model, saes, task, found, monkeyp
     def broken(self, *args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(measures.Measure, "__call__", broken)
+    monkeypatch.setattr(Ablation, "measure", broken)
     view = Circuit(model, saes, task, *found)
     assert view.wait(20)
     assert view.error == "RuntimeError: out of luck"

@@ -94,7 +94,7 @@ class Circuit(CircuitWork):
         self._task, self._test, self._batch_size = task, test or task, batch_size
         self._steps = whole_number("steps", steps, 1)
         self._most = min(MOST, sum(self._widths.values()) * len(task.positions))
-        self._measure: Any = None
+        self._ablation = None
         self.circuit: FeatureCircuit | None = circuit
         self.edges: tuple[Edge, ...] | None = None if edges is None else tuple(edges)
         if len(layers) == 1:

@@ -13,7 +13,7 @@ from saekit.views.circuit.state import ERROR, circuit_facts, circuit_nodes, cont
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
-    from saekit.circuits import Edge, FeatureCircuit, Task
+    from saekit.circuits import Ablation, Edge, FeatureCircuit, Task
     from saekit.index import FeatureIndex
     from saekit.saes import Dictionary
 
@@ -49,7 +49,7 @@ class CircuitWork(View):
     _batch_size: int
     _most: int
     _steps: int
-    _measure: Any  # a saekit.circuits.measure.Measure, once there is a circuit
+    _ablation: "Ablation | None"  # once there is a circuit
     _finding: bool = False
     _waiting: Sequence[tuple[Any, int]] = ()  # (errors, size) that the curve still lacks
 
@@ -118,29 +118,26 @@ class CircuitWork(View):
 
     def _find_missing(self, stopped: Stopped) -> None:
         """Find the circuit, weigh its edges and read contexts, as far as there are none yet."""
-        from saekit.circuits import Interrupted, circuit_edges, feature_circuit, stoppable
+        from saekit.circuits import circuit_edges, feature_circuit
 
-        task, options = stoppable(self._task, stopped), {"batch_size": self._batch_size}
-        try:
-            if self.circuit is None:
-                self._publish(stopped, _doing="finding the circuit")
-                found = feature_circuit(self._model, self._dictionaries, task, steps=self._steps, **options)
-                with self._guard:
-                    if stopped():
-                        return
-                    self.circuit = found
-                    self._show_circuit()
-            if self.edges is None:
-                self._publish(stopped, _doing="weighing edges")
-                k = min(EDGES_AMONG, *(width for width in self._widths.values()))
-                edges = circuit_edges(self._model, self._dictionaries, task, self.circuit, k=k, **options)
-                with self._guard:
-                    if stopped():
-                        return
-                    self.edges = edges
-                    self._show_circuit()
-        except Interrupted:
-            return
+        parts = self._model, self._dictionaries, self._task
+        if self.circuit is None:
+            self._publish(stopped, _doing="finding the circuit")
+            found = feature_circuit(*parts, steps=self._steps, batch_size=self._batch_size, stop=stopped)
+            with self._guard:
+                if stopped():
+                    return
+                self.circuit = found
+                self._show_circuit()
+        if self.edges is None:
+            self._publish(stopped, _doing="weighing edges")
+            k = min(EDGES_AMONG, *(width for width in self._widths.values()))
+            edges = circuit_edges(*parts, self.circuit, k=k, batch_size=self._batch_size, stop=stopped)
+            with self._guard:
+                if stopped():
+                    return
+                self.edges = edges
+                self._show_circuit()
         self._publish(stopped, _doing="reading contexts" if self._indexes else "")
         self._read_contexts(stopped)
 
@@ -166,28 +163,20 @@ class CircuitWork(View):
 
     def _measure_sizes(self, stopped: Stopped) -> None:
         """Measure the size that is shown, whatever it becomes meanwhile, then those that wait."""
-        from saekit.circuits import Interrupted, Measure
+        from saekit.circuits import ablation_of
 
         if self.circuit is None:
             return  # the end of `_find` takes it up
-        if self._measure is None:
-            options = {"batch_size": self._batch_size}
-            self._measure = Measure(self._model, self._dictionaries, self._test, self.circuit, **options)
-        try:
-            while not stopped() and (wanted := self._next_size()):
-                errors, size = wanted
-                self._publish(stopped, _doing=f"measuring {size:,} features, errors {errors}")
-                point = self._measure(size, errors, stopped=stopped)
-                row = {
-                    "errors": point.errors,
-                    "size": point.size,
-                    "faithfulness": number(point.faithfulness),
-                    "completeness": number(point.completeness),
-                }
-                levels = {"model": self._measure.model, "nothing": self._measure.nothing}
-                self._publish(stopped, _measured=[*self._measured, row], _levels=levels, error="")
-        except Interrupted:
-            return
+        while not stopped() and (wanted := self._next_size()):
+            kind, size = wanted
+            self._publish(stopped, _doing=f"measuring {size:,} features, errors {kind}")
+            if self._ablation is None:
+                parts = self._model, self._dictionaries, self._test, self.circuit
+                self._ablation = ablation_of(*parts, batch_size=self._batch_size, stop=stopped)
+            kept, left = self._ablation.measure(size, kind, stop=stopped)
+            row = {"errors": kind, "size": size, "faithfulness": number(kept), "completeness": number(left)}
+            levels = {"model": self._ablation.whole, "nothing": self._ablation.nothing}
+            self._publish(stopped, _measured=[*self._measured, row], _levels=levels, error="")
         self._publish(stopped, _doing="")
 
     def _next_size(self) -> tuple[Any, int] | None:

@@ -256,12 +256,10 @@ def active_features(model: "SAETransformerBridge", sae: "SAE[Any]", ids: Any) ->
     """Return the features that ablation would change, in random order (seed 0): first those of the last token."""
     import torch
 
-    from saekit.attribution import question, sides
+    from saekit.attribution import compared_states, comparison_of
 
-    asked = question(model, sae, [ids], 0, None, None, None, "zero", None, -1)
-    ((_, _, found),) = sides(model, asked, 1)
-    ((_, side),) = found.items()
-    changes = (side.features != side.features_baseline)[0]
+    (states,) = compared_states(model, comparison_of(model, sae, [ids], answer=0), 1)
+    changes = (states.features != states.features_baseline)[0]
     at_last, anywhere = changes[-1], changes.any(0).nonzero().flatten()
     order = anywhere[torch.randperm(len(anywhere), generator=torch.Generator().manual_seed(0))].tolist()
     return sorted(order, key=lambda feature: not at_last[feature])
