@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._base.cache import cache_dir, made_once
+from saekit._base.progress import tracked
 from saekit.data.files import documents
 from saekit.data.sources import SOURCES, Source
 from saekit.errors import DataError
@@ -196,7 +197,6 @@ def _held_out(source: str, number: int) -> bool:
 def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split: str, progress: bool) -> Tokens:
     """Tokenise a packaged corpus, or read it back from the cache."""
     from safetensors.numpy import load_file, save_file
-    from tqdm.auto import tqdm
 
     recipe = [CORPORA[name], context_size, split, _vocabulary_fingerprint(model), "format 1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
@@ -207,8 +207,8 @@ def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split
             numbered = enumerate(SOURCES[source].documents(progress))
             texts += [text for number, text in numbered if _held_out(source, number) == (split == "heldout")]
         random.Random(0).shuffle(texts)  # mixes the sources along the document numbers
-        bar = tqdm(texts, desc=f"Tokenising {name} ({split})", disable=not progress, leave=False)
-        packed = _pack(enumerate(bar), model, context_size, None)
+        shown = tracked(texts, progress, "document", title=f"Tokenising {name} ({split})")
+        packed = _pack(enumerate(shown), model, context_size, None)
         order = np.random.default_rng(0).permutation(len(packed))
         save_file({"ids": packed.ids[order], "document": packed.document[order]}, draft)
 

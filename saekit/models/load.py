@@ -58,15 +58,14 @@ def load_model(
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
     else:
-        source = name
-        _check_on_hub(name)
+        source = _source_on_hub(name)
     try:
         with transformers_without_bars():
             model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
     except Exception as error:
-        if source != name or Path(source).is_dir():
+        if name in PACKAGED or local.is_dir():
             raise
-        raise _hub_error(name, error) from error
+        raise _hub_error(name, error, offline=source != name and isinstance(error, OSError)) from error
     # The bridge names a local model by its path; a name that is the same on every machine is what SAEs record.
     model.cfg.model_name = PACKAGED[name].name if name in PACKAGED else name
     model.eval()
@@ -75,28 +74,37 @@ def load_model(
     return model
 
 
-def _check_on_hub(name: str) -> None:
-    """Ask the hub, for three seconds, about a model that its cache does not hold: upstream asks for half a minute."""
+def _source_on_hub(name: str) -> str:
+    """Return what to load a model of the hub from: its name, or its folder in the hub's cache if the hub is away.
+
+    The hub is asked once, for three seconds. Upstream asks for half a minute, again for every file, and prints it.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from transformer_lens.supported_models import MODEL_ALIASES
 
-    repository = next((full for full, short in MODEL_ALIASES.items() if name in short), name)  # "gpt2" has an owner
+    # A short name such as "pythia-70m" leaves the owner out.
+    repository = next((full for full, short in MODEL_ALIASES.items() if name in short), name)
+    cached = None
     try:
-        if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
-            get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=3)
+        cached = try_to_load_from_cache(repository, "config.json")
+        get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=3)
     except Exception as error:
-        raise _hub_error(name, error) from error
+        if not isinstance(cached, str):
+            raise _hub_error(name, error) from error
+        return str(Path(cached).parent)
+    return name
 
 
-def _hub_error(name: str, error: Exception) -> ModelError | OfflineError:
+def _hub_error(name: str, error: Exception, *, offline: bool = False) -> ModelError | OfflineError:
     """Tell a hub that cannot be reached from a name that it does not know and a model that cannot be loaded."""
     near = difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    kinds, cause = set(), error
+    kinds: set[str] = set()
+    cause: BaseException | None = error
     while cause is not None:  # upstream wraps what went wrong, and its HTTP library has errors of its own
         kinds |= {kind.__name__ for kind in type(cause).__mro__}
         cause = cause.__cause__ or cause.__context__
-    if kinds & {"LocalEntryNotFoundError", "ConnectionError", "TimeoutError", "TransportError"}:
+    if offline or kinds & {"LocalEntryNotFoundError", "ConnectionError", "TimeoutError", "TransportError"}:
         return OfflineError(
             f"{name!r} is not in the local model cache and the model hub cannot be reached.{hint} Connect and try "
             f"again (the hub's cache then serves it offline), pass a local directory, or use the packaged models: "

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_folder_of_small_files_is_verified_as_a_whole(fake_pip, tmp_path):
     assert package_folder(folder, progress=False) == path
     assert len(fake_pip) == 1
     with pytest.raises(ChecksumError, match=f"{WHEEL} has SHA-256 .* expected 0000"):
-        package_folder(PackageFolder("demo==1.0", "demo", "0" * 64), progress=False)
+        package_folder(PackageFolder("demo==1.0", "demo/other", "0" * 64), progress=False)
 
 
 def test_a_wrong_checksum_is_refused_and_leaves_nothing(fake_pip, tmp_path):
@@ -168,7 +169,6 @@ def make(draft):
         log.write("made\\n")
     draft.write_text("made")
 
-sys.stdin.read()  # all of them begin at once
 print(package_file(PackageFile("demo==1.0", "demo/data.txt", sys.argv[1]), progress=False).read_text())
 print(made_once(Path("made"), make).read_text())
 """
@@ -181,16 +181,16 @@ def test_processes_that_ask_for_the_same_thing_at_once_fetch_and_make_it_once(tm
         "SAEKIT_CACHE": str(tmp_path / "cache"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ASK, HELLO.sha256], cwd=tmp_path, text=True, stdin=subprocess.PIPE,
-            env=environment | {"PIP_LOG": str(tmp_path / f"pip-{number}.log")}, stdout=subprocess.PIPE,
+
+    def ask(number):
+        environment_of_its_own = environment | {"PIP_LOG": str(tmp_path / f"pip-{number}.log")}
+        command = [sys.executable, "-W", "ignore", "-c", ASK, HELLO.sha256]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment_of_its_own, text=True, capture_output=True, check=False
         )
-        for number in range(4)
-    ]  # fmt: skip
-    for process in processes:
-        process.stdin.close()
-    assert [process.stdout.read().split() for process in processes] == [["hello", "made"]] * 4
-    assert [process.wait() for process in processes] == [0] * 4
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(ask, range(4)))
+    assert [done.stdout.split() for done in asked] == [["hello", "made"]] * 4, asked
     assert len(list(tmp_path.glob("pip-*.log"))) == 1
     assert (tmp_path / "made.log").read_text() == "made\n"
