@@ -25,7 +25,7 @@ from saekit._base.progress import tracked
 from saekit.data.files import documents
 from saekit.data.sources import SOURCES, Source
 from saekit.errors import DataError
-from saekit.models import bos_token_id, massive
+from saekit.models import bos_token_id, counted as counted_tokens, token_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -175,8 +175,7 @@ def counted(
 ) -> tuple[Bool[Tensor, "batch pos"], dict[str, int]]:
     """Decide which tokens count in statistics; return them, and how many are left out by reason.
 
-    Left out are BOS, separators and padding; special tokens; and tokens with a massive norm. Every statistic of
-    saekit asks here.
+    The rule of `saekit.models.counted`, for which a corpus knows where its text is.
 
     Args:
         batch: Some rows of a corpus.
@@ -184,10 +183,7 @@ def counted(
         special: Ids of special tokens.
     """
     text = torch.from_numpy(batch.document) >= 0
-    marker = text & torch.isin(torch.from_numpy(batch.ids).long(), special)
-    huge = text & ~marker & massive(states.flatten(2).float().norm(dim=-1)).cpu()
-    left_out = {"bos_or_padding": int((~text).sum()), "special": int(marker.sum()), "massive": int(huge.sum())}
-    return text & ~marker & ~huge, left_out
+    return counted_tokens(torch.from_numpy(batch.ids), states, special, text=text)
 
 
 def _held_out(source: str, number: int) -> bool:
@@ -233,7 +229,7 @@ def _pack(
     documents: Iterable[tuple[int, str]], model: "SAETransformerBridge", context_size: int, max_rows: int | None
 ) -> Tokens:
     """Lay documents end to end, parted by BOS, in rows that each begin with BOS."""
-    tokenizer = _tokenizer(model)
+    _tokenizer(model)
     bos = bos_token_id(model)
     body = context_size - (bos is not None)
     ids: list[np.ndarray] = []
@@ -241,8 +237,7 @@ def _pack(
     filled = 0
     stream = iter(documents)
     while (max_rows is None or filled < max_rows * body) and (batch := list(islice(stream, 256))):
-        encoded = tokenizer([t for _, t in batch], add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        for (number, _), document in zip(batch, encoded, strict=True):
+        for (number, _), document in zip(batch, token_ids(model, [text for _, text in batch]), strict=True):
             if not document:
                 continue
             separator = [bos] if bos is not None and ids else []

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from saekit.errors import FeatureIndexError
 from saekit.index.results import Example, Hit, PromptFeatures
 from saekit.models import (
-    encode_text,
+    counted,
+    encode_start,
     final_norm,
     hidden_states,
     join_pieces,
-    massive,
     special_token_ids,
     token_bytes,
     unembedding,
@@ -185,16 +185,13 @@ def encode(
         raise FeatureIndexError(
             f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: they do not belong together"
         )
-    ids = encode_text(model, text)
-    limit = min(PROMPT_TOKENS, model.cfg.n_ctx)
-    truncated = len(ids) > limit or len(ids) == model.cfg.n_ctx
-    ids = ids[:limit]
+    read = encode_start(model, text, most=min(PROMPT_TOKENS, model.cfg.n_ctx))
+    ids = read.ids
     states = hidden_states(model, ids[None], index.hook_name)
     features = sae.encode(states.to(sae.dtype))[0].float().cpu().numpy()
-    marker = np.isin(ids.numpy(), special_token_ids(model))
-    excluded = marker | massive(states.float().norm(dim=-1))[0].cpu().numpy()
+    keep, _ = counted(ids[None], states, torch.tensor(special_token_ids(model), dtype=torch.long))
     pieces = [index._read.bytes(i) for i in ids]
-    return join_pieces(pieces), features, excluded, truncated
+    return join_pieces(pieces), features, ~keep[0].numpy(), read.cut
 
 
 def strongest(

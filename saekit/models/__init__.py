@@ -1,20 +1,24 @@
 """The seam to language models: everything that depends on the model's class stands in this room.
 
 A model is a ``sae_lens.SAETransformerBridge`` in eval mode. transformer-lens 4 removed ``HookedTransformer``;
-what we use of the bridge is listed in ``tests/test_upstream.py``. No other room puts hooks on a model.
+what we use of the bridge is listed in ``tests/test_upstream.py``. No other room puts hooks on a model, cuts a text,
+or decides which tokens count.
+
+To read in order:
+
+1. `hooks`: reading and editing activations; one forward pass, which may end early.
+2. `blocks`: running a model from the middle, with states that are put there.
+3. `final`: the final norm and the unembedding, and what is read off them.
+4. `gradients`: the mean gradient between two runs.
+5. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
+6. `counting`: which tokens a statistic leaves out.
+7. `packaged`, `load` and `copies`: where models come from, twins and controls.
 """
 
-from saekit.models.blocks import first_block_after, last_logits_from, logits_from, twin
-from saekit.models.control import shuffled_model
-from saekit.models.final import (
-    FinalRun,
-    FrozenNorm,
-    final_norm,
-    final_run,
-    frozen_norm,
-    readout_from,
-    unembedding,
-)
+from saekit.models.blocks import first_block_after, last_logits_from, logits_from
+from saekit.models.copies import shuffled_model, twin
+from saekit.models.counting import counted, massive
+from saekit.models.final import FinalRun, FrozenNorm, final_norm, final_run, frozen_norm, readout_from, unembedding
 from saekit.models.gradients import AT_START, Points, gauss_legendre, integrated_gradient, midpoints
 from saekit.models.hooks import (
     Edit,
@@ -26,28 +30,39 @@ from saekit.models.hooks import (
     hooked,
     reading,
 )
-from saekit.models.load import (
-    bos_token_id,
-    encode_text,
-    load_model,
-    massive,
-    special_token_ids,
-    token_bytes,
-)
+from saekit.models.load import load_model
 from saekit.models.packaged import PACKAGED
-from saekit.models.vocabulary import join_pieces
+from saekit.models.prompts import (
+    Encoded,
+    batches_of_one_length,
+    bos_token_id,
+    encode_start,
+    encode_text,
+    encode_texts,
+    encode_whole,
+    special_token_ids,
+    token_ids,
+    token_text,
+)
+from saekit.models.vocabulary import join_pieces, token_bytes
 
 __all__ = [
     "AT_START",
     "PACKAGED",
     "Edit",
+    "Encoded",
     "FinalRun",
     "FrozenNorm",
     "Points",
+    "batches_of_one_length",
     "before_blocks",
     "bos_token_id",
     "check_hook",
+    "counted",
+    "encode_start",
     "encode_text",
+    "encode_texts",
+    "encode_whole",
     "final_norm",
     "final_run",
     "first_block_after",
@@ -69,6 +84,8 @@ __all__ = [
     "shuffled_model",
     "special_token_ids",
     "token_bytes",
+    "token_ids",
+    "token_text",
     "twin",
     "unembedding",
 ]

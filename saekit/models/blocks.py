@@ -9,7 +9,6 @@ with them from then on. Whether that is right for a model is not assumed but tri
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -197,19 +196,3 @@ def _without_hooks(model: "SAETransformerBridge") -> Generator[None]:
     finally:
         for point, hooks in held:
             point._forward_hooks = hooks
-
-
-def twin(model: "SAETransformerBridge") -> "SAETransformerBridge":
-    """Return the model with hook points of its own and the same weights; nothing big is copied.
-
-    Hooks change what a model computes for everyone who runs it meanwhile: two threads need two sets of hook points.
-    """
-    shared = [*model.parameters(), *model.buffers(), model.tokenizer]
-    # States that a forward pass under way keeps for a moment: they have a gradient and cannot be copied.
-    shared += [thing for part in model.modules() for thing in vars(part).values() if isinstance(thing, Tensor)]
-    made = deepcopy(model, {id(thing): thing for thing in shared if thing is not None})
-    for part in made.modules():
-        # Blocks hook themselves at their first forward pass, by functions that would still write into the original.
-        if teardown := getattr(part, "_teardown_capture_hooks", None):
-            teardown()
-    return made

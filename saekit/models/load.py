@@ -1,20 +1,13 @@
-"""The seam to language models: everything that depends on the model's class stands in this file.
-
-A model is a ``sae_lens.SAETransformerBridge`` in eval mode. transformer-lens 4 removed ``HookedTransformer``;
-what we use of the bridge is listed in ``tests/test_upstream.py``.
-"""
+"""Loading a model: from a data package, a local directory or the model hub, with errors that tell them apart."""
 
 import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from saekit.errors import ModelError, OfflineError
 from saekit.models.packaged import PACKAGED, converted, transformers_without_bars
-from saekit.models.vocabulary import from_byte_level, from_sentencepiece
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -114,63 +107,3 @@ def _hub_error(name: str, error: Exception, *, offline: bool = False) -> ModelEr
         f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
         f"on the model hub that transformer-lens supports. The cause: {' '.join(str(error).split())[:300]}"
     )
-
-
-# --- tokens ----------------------------------------------------------------------------------------------------
-
-
-def special_token_ids(model: "SAETransformerBridge") -> list[int]:
-    """Return the ids of BOS, EOS, padding and chat markers; [] for a model without a tokenizer."""
-    from sae_lens.util import get_special_token_ids
-
-    return sorted(get_special_token_ids(model.tokenizer)) if model.tokenizer is not None else []
-
-
-def bos_token_id(model: "SAETransformerBridge") -> int | None:
-    """Return the id that `encode_text` and the corpora put first, None where the model has none."""
-    return None if model.tokenizer is None else model.tokenizer.bos_token_id
-
-
-def massive(norms: Float[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    """Mark massive activations: a norm above 6 times the median norm of its own sequence.
-
-    A few tokens (the first of a text, rare delimiters) have residuals some hundred times as long as others (Sun et
-    al. 2024) and would decide every mean. The rule looks at one sequence only, so it knows no batches or shards.
-    """
-    return norms > 6 * norms.median(-1, keepdim=True).values
-
-
-def encode_text(model: "SAETransformerBridge", text: str) -> Int[Tensor, "pos"]:
-    """Return the token ids of a text, BOS first where the model has one, cut at the model's context.
-
-    Raises:
-        ModelError: The text is empty, or the model has no tokenizer.
-    """
-    if model.tokenizer is None:
-        raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass token ids, or load the model with one")
-    # Markers of special tokens inside a text stay text. Of a very long text only the start can fit, and tokenising
-    # the rest would take seconds: 32 characters a token is ample.
-    text = text[: 32 * model.cfg.n_ctx]
-    ids = model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    if not ids:
-        raise ModelError("the text is empty: expected at least one character")
-    bos = bos_token_id(model)
-    ids = ([] if bos is None else [bos]) + list(ids)
-    return torch.tensor(ids[: model.cfg.n_ctx])
-
-
-def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
-    """Return the bytes that each token id stands for, ``[d_vocab]``.
-
-    A token is a piece of UTF-8, not always whole characters: 戦 is three pieces in a byte-level vocabulary.
-    """
-    tokenizer = model.tokenizer
-    size = model.cfg.d_vocab
-    if tokenizer is None:
-        return [f"<{i}>".encode() for i in range(size)]
-    surfaces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
-    surfaces += [f"<{i}>" for i in range(len(surfaces), size)]
-    special = set(tokenizer.all_special_tokens)
-    byte_level = "Ġ" in "".join(s or "" for s in surfaces[:2000])
-    convert = from_byte_level if byte_level else from_sentencepiece
-    return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]

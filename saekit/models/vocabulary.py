@@ -3,6 +3,10 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
 
 
 @lru_cache
@@ -26,6 +30,23 @@ def from_sentencepiece(surface: str) -> bytes:
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", surface):
         return bytes([int(byte[1], 16)])
     return surface.replace("▁", " ").encode()
+
+
+def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
+    """Return the bytes that each token id stands for, ``[d_vocab]``.
+
+    A token is a piece of UTF-8, not always whole characters: 戦 is three pieces in a byte-level vocabulary.
+    """
+    tokenizer = model.tokenizer
+    size = model.cfg.d_vocab
+    if tokenizer is None:
+        return [f"<{i}>".encode() for i in range(size)]
+    surfaces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    surfaces += [f"<{i}>" for i in range(len(surfaces), size)]
+    special = set(tokenizer.all_special_tokens)
+    byte_level = "Ġ" in "".join(s or "" for s in surfaces[:2000])
+    convert = from_byte_level if byte_level else from_sentencepiece
+    return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]
 
 
 def join_pieces(pieces: Sequence[bytes]) -> list[str]:

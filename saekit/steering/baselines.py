@@ -1,6 +1,6 @@
 """What a steered feature has to be better than: a plain request, and other directions with an edit as long."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import encode_text, hidden_states, massive
-from saekit.saes import sae_hook
+from saekit.models import counted, encode_text, hidden_states, special_token_ids
+from saekit.saes import encoded, sae_hook
 from saekit.steering.effects import NEUTRAL
 from saekit.steering.intervention import Intervention
 
@@ -27,8 +27,8 @@ def difference_of_means(
 ) -> Float[Tensor, " d_model"]:
     """Return the mean residual of texts with a concept minus that of texts without it, in units of the residual.
 
-    The means are over all tokens of all texts but BOS and those of massive norm. As a baseline for SAE features: Wu
-    et al. 2025 (AxBench, section 3).
+    The means are over all tokens of all texts but special ones and those of massive norm. As a baseline for SAE
+    features: Wu et al. 2025 (AxBench, section 3).
 
     Raises:
         SteeringError: There are no texts on one side, or the means are the same.
@@ -37,14 +37,7 @@ def difference_of_means(
     for name, texts in (("with", with_concept), ("without", without)):
         if isinstance(texts, str) or not len(texts):
             raise SteeringError(f"no texts {name} the concept: expected a list of at least one")
-        kept = []
-        for text in texts:
-            ids = encode_text(model, text)[None]
-            states = hidden_states(model, ids, hook_name).float()
-            counted = ~massive(states.norm(dim=-1))[0]
-            counted[0] = False
-            kept.append(states[0, counted])
-        tokens = torch.cat(kept)
+        tokens = torch.cat(list(_counted_states(model, texts, hook_name)))
         if not len(tokens):
             raise SteeringError(f"no token is left of the texts {name} the concept: expected longer texts")
         means.append(tokens.double().mean(0))
@@ -52,6 +45,17 @@ def difference_of_means(
     if not difference.norm():
         raise SteeringError("the two sides have the same mean: expected different texts")
     return difference
+
+
+def _counted_states(
+    model: "SAETransformerBridge", texts: Sequence[str], hook_name: str
+) -> Iterator[Float[Tensor, "token d_model"]]:
+    """Yield the states of each text at the tokens that count, in float32."""
+    special = torch.tensor(special_token_ids(model), dtype=torch.long)
+    for text in texts:
+        ids = encode_text(model, text)[None]
+        states = hidden_states(model, ids, hook_name).float()
+        yield states[counted(ids, states, special)[0].to(states.device)]
 
 
 def random_direction(width: int, seed: int) -> Float[Tensor, " d_model"]:
@@ -72,10 +76,8 @@ def random_feature(
         live = torch.from_numpy(~index.dead)
     else:
         live = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
-        for text in NEUTRAL:
-            states = hidden_states(model, encode_text(model, text)[None], sae_hook(sae))[0, 1:]
-            encoded = sae.encode(states.to(sae.device, sae.dtype))
-            live |= ((encoded.to_dense() if encoded.is_sparse else encoded) > 0).any(0).cpu()
+        for states in _counted_states(model, NEUTRAL, sae_hook(sae)):
+            live |= (encoded(sae, states) > 0).any(0).cpu()
     live[list(but)] = False
     candidates = live.nonzero()[:, 0]
     if not len(candidates):

@@ -11,7 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import check_hook, encode_text, forward, hidden_states, logits_from, reading
+from saekit.models import (
+    batches_of_one_length,
+    check_hook,
+    encode_text,
+    forward,
+    hidden_states,
+    logits_from,
+    reading,
+)
 from saekit.saes import sae_hook
 from saekit.steering.generation import Generation, Prompt
 from saekit.steering.intervention import Intervention, check_feature, check_sae
@@ -212,23 +220,21 @@ def _read_again(
         None where there is none to read.
     """
     found: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(0), None) for _ in generation.ids]
-    lengths: dict[int, list[int]] = {}
-    for row, ids in enumerate(generation.ids):
-        lengths.setdefault(len(ids), []).append(row)
-    for n, alike in lengths.items():
-        for start in range(0, len(alike) if n else 0, READ_TOGETHER):
-            rows = alike[start : start + READ_TOGETHER]
-            hooks = [sae_hook(sae)] if sae is not None and any(features[row] for row in rows) else []
-            output = torch.tensor([generation.ids[row] for row in rows])
-            text = torch.cat([torch.tensor(generation.prompt_ids).expand(len(rows), -1), output], 1)
-            with reading(model, hooks) as states:
-                logits = forward(model, text)[:, -n - 1 : -1]
-            for number, row in enumerate(rows):
-                likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
-                active = None
-                if sae is not None and features[row]:
-                    active = _strongest(sae, states[hooks[0]][number, -n:], features[row])
-                found[row] = (likely, active)
+    for batch in batches_of_one_length(generation.ids, READ_TOGETHER):
+        rows, n = batch.tolist(), len(generation.ids[batch[0]])
+        if not n:
+            continue
+        hooks = [sae_hook(sae)] if sae is not None and any(features[row] for row in rows) else []
+        output = torch.tensor([generation.ids[row] for row in rows])
+        text = torch.cat([torch.tensor(generation.prompt_ids).expand(len(rows), -1), output], 1)
+        with reading(model, hooks) as states:
+            logits = forward(model, text)[:, -n - 1 : -1]
+        for number, row in enumerate(rows):
+            likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
+            active = None
+            if sae is not None and features[row]:
+                active = _strongest(sae, states[hooks[0]][number, -n:], features[row])
+            found[row] = (likely, active)
     return found
 
 

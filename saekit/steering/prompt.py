@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import encode_text
+from saekit.models import encode_start
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -30,11 +30,13 @@ def prompt_ids(
     """
     if chat and not has_chat(model):
         raise SteeringError(f"{model.cfg.model_name} has no chat template: pass chat=False to let it go on with a text")
+    fits = True
     if isinstance(prompt, str):
         if not prompt.strip():
             raise SteeringError("the prompt is empty: expected at least one character that is not white space")
-        as_chat = has_chat(model) if chat is None else chat
-        ids = _in_template(model, prompt) if as_chat else encode_text(model, prompt)
+        start = encode_start(model, prompt)
+        fits, as_chat = not start.cut, has_chat(model) if chat is None else chat
+        ids = _in_template(model, prompt) if fits and as_chat else start.ids
     else:
         if chat:
             raise SteeringError("chat=True needs the prompt as text, got tokens: they are read as they are")
@@ -51,7 +53,7 @@ def prompt_ids(
             raise SteeringError(
                 f"token ids go from 0 to {model.cfg.d_vocab - 1}, the prompt has {int(ids.min())} to {int(ids.max())}"
             )
-    if len(ids) >= model.cfg.n_ctx:
+    if not fits or len(ids) >= model.cfg.n_ctx:
         raise SteeringError(
             f"the prompt fills the context of {model.cfg.n_ctx} tokens: no room for an answer. Shorten it"
         )
@@ -59,9 +61,7 @@ def prompt_ids(
 
 
 def _in_template(model: "SAETransformerBridge", prompt: str) -> Int[Tensor, " pos"]:
-    encode_text(model, "a")  # the error for a model without tokenizer
-    # Of a very long text only the start can fit, and tokenising the rest would take seconds.
-    messages = [{"role": "user", "content": prompt[: 32 * model.cfg.n_ctx]}]
+    messages = [{"role": "user", "content": prompt}]
     encoded = model.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )

@@ -109,3 +109,22 @@ def test_another_thread_gets_the_model_as_it_is(model):
         other.join()
     assert torch.equal(got[0], clean)
     assert asked == []
+
+
+def test_layers_above_the_hook_do_not_run(model):
+    ran = []
+    handle = model.blocks[2].mlp.register_forward_hook(lambda *args: ran.append(1))
+    try:
+        hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
+    finally:
+        handle.remove()
+    assert ran == []
+    handle = model.blocks[1].mlp.register_forward_hook(lambda *args: ran.append(1))
+    hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
+    handle.remove()
+    assert ran == [1], "the count sees a layer that does run"
+
+
+def test_a_missing_hook_point_is_an_error_that_names_the_nearest(model):
+    with pytest.raises(ModelError, match=r"no hook point 'blocks\.7\.hook_resid_post' \(3 layers.*Nearest: blocks"):
+        hidden_states(model, torch.tensor([[0, 1]]), "blocks.7.hook_resid_post")

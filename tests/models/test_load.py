@@ -16,9 +16,7 @@ import torch
 import saekit.models as models
 from saekit._base.cache import package_file
 from saekit.errors import ChecksumError, ModelError, OfflineError
-from saekit.models import join_pieces
 from saekit.models.packaged import PACKAGED, _in_one_piece
-from saekit.models.vocabulary import from_sentencepiece
 from tests import tiny
 
 
@@ -32,107 +30,6 @@ def test_a_local_model_gives_the_same_logits_and_states_as_transformers(model, m
         torch.testing.assert_close(model(ids), want.logits, atol=1e-4, rtol=1e-4)
     got = models.hidden_states(model, ids, "blocks.1.hook_resid_post")
     torch.testing.assert_close(got, want.hidden_states[2], atol=1e-4, rtol=1e-4)
-
-
-def test_layers_above_the_hook_do_not_run(model):
-    ran = []
-    handle = model.blocks[2].mlp.register_forward_hook(lambda *args: ran.append(1))
-    try:
-        models.hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
-    finally:
-        handle.remove()
-    assert ran == []
-    handle = model.blocks[1].mlp.register_forward_hook(lambda *args: ran.append(1))
-    models.hidden_states(model, torch.tensor([[0, 5, 6]]), "blocks.1.hook_resid_post")
-    handle.remove()
-    assert ran == [1], "the count sees a layer that does run"
-
-
-def test_a_missing_hook_point_is_an_error_that_names_the_nearest(model):
-    with pytest.raises(ModelError, match=r"no hook point 'blocks\.7\.hook_resid_post' \(3 layers.*Nearest: blocks"):
-        models.hidden_states(model, torch.tensor([[0, 1]]), "blocks.7.hook_resid_post")
-
-
-def test_final_norm_of_a_state_gives_the_models_logits_up_to_its_scale(model):
-    """Independent: the model's own norm and unembedding on a whole residual."""
-    ids = torch.tensor([[0, 7, 9, 30]])
-    state = models.hidden_states(model, ids, "blocks.2.hook_resid_post")[0, -1]
-    scale = (state.square().mean() + model.cfg.eps).sqrt()
-    logits = models.final_norm(model, state) / scale @ models.unembedding(model)
-    torch.testing.assert_close(logits, model(ids)[0, -1], atol=1e-4, rtol=1e-4)
-
-
-def test_final_norm_centres_for_a_model_with_layer_norm(tmp_path, model_folder):
-    """A random GPT-2: its bias is a constant over features, so it is added back here."""
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
-    sizes = {"vocab_size": 400, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=1, initializer_range=0.3)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        reference = GPT2LMHeadModel(config).eval()
-        torch.nn.init.normal_(reference.transformer.ln_f.weight, 1, 0.3)
-        torch.nn.init.normal_(reference.transformer.ln_f.bias, 0, 0.3)
-    reference.save_pretrained(tmp_path)
-    gpt2 = models.load_model(tmp_path)
-    ids = torch.tensor([[0, 7, 9, 30]])
-    with torch.no_grad():
-        want = reference(ids).logits[0, -1]
-    torch.testing.assert_close(gpt2(ids)[0, -1], want, atol=1e-4, rtol=1e-4)
-    state = models.hidden_states(gpt2, ids, "blocks.1.hook_resid_post")[0, -1]
-    scale = (state.var(correction=0) + config.layer_norm_epsilon).sqrt()
-    logits = (models.final_norm(gpt2, state) / scale + gpt2.ln_final.bias) @ models.unembedding(gpt2)
-    torch.testing.assert_close(logits, want, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "plain words",
-        "naïve café",
-        "戦場のヴァルキュリア",
-        "😀👩‍👩‍👧 family",
-        "مرحبا بالعالم",
-        "tab\tline\nend ",
-        "nul\0byte",
-        "née",
-    ],
-)
-def test_joined_pieces_are_the_text_whatever_the_script(model, text):
-    ids = models.encode_text(model, text)[1:]
-    pieces = models.token_bytes(model)
-    joined = join_pieces([pieces[i] for i in ids])
-    assert "".join(joined) == text
-    assert len(joined) == len(ids)
-    assert "\ufffd" not in "".join(joined)
-
-
-def test_a_character_cut_in_two_is_shown_as_a_replacement_character():
-    assert join_pieces(["戦".encode()[:2]]) == ["\ufffd"]
-    assert join_pieces([b"a", "é".encode()[:1], "é".encode()[1:] + b"b"]) == ["a", "é", "b"]
-
-
-def test_sentencepiece_vocabularies_become_bytes_too():
-    assert from_sentencepiece("▁the") == b" the"
-    assert from_sentencepiece("<0xE2>") == b"\xe2"
-
-
-def test_special_token_markers_in_a_text_stay_text(model):
-    ids = models.encode_text(model, "<s> and </s>")
-    assert ids[0] == model.tokenizer.bos_token_id
-    assert not set(ids[1:].tolist()) & set(models.special_token_ids(model))
-
-
-def test_a_very_long_text_is_cut_at_the_context_and_an_empty_one_refused(model):
-    assert len(models.encode_text(model, "word " * 20_000)) == model.cfg.n_ctx
-    with pytest.raises(ModelError, match="empty"):
-        models.encode_text(model, "")
-
-
-def test_massive_norms_are_judged_within_their_own_sequence():
-    norms = torch.tensor([[600.0, 10, 11, 9, 12], [600.0, 610, 590, 605, 600]])
-    assert models.massive(norms).tolist() == [[True, False, False, False, False], [False] * 5]
 
 
 def test_unknown_models_and_an_unreachable_hub_are_told_apart(monkeypatch, tmp_path):

@@ -4,8 +4,7 @@ import threading
 
 import torch
 
-from saekit.models import check_hook
-from saekit.models.blocks import twin
+from saekit.models import check_hook, twin
 
 LOW = "blocks.0.hook_resid_post"
 IDS = torch.tensor([[0, 5, 6, 7]])

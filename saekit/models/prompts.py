@@ -1,0 +1,175 @@
+"""From text to tokens, and tokens to batches: the one place that cuts a text, and says so.
+
+`encode_texts` and `encode_start` cut at the model's context and return that they did; `encode_text` warns,
+`encode_whole` refuses.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saekit.errors import ModelError, SaekitError
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+# Of a very long text only the start can fit, and tokenising the rest would take seconds. A token has some four.
+CHARACTERS = 32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as a model reads it.
+
+    Attributes:
+        ids: Token ids, BOS first where the model has one.
+        cut: Whether the text goes on where the ids end.
+        size: Length of the whole text in words, "301 tokens"; in characters where it is too long to be tokenised.
+    """
+
+    ids: Int[Tensor, "pos"]
+    cut: bool
+    size: str
+
+
+def special_token_ids(model: "SAETransformerBridge") -> list[int]:
+    """Return the ids of BOS, EOS, padding and chat markers; [] for a model without a tokenizer."""
+    from sae_lens.util import get_special_token_ids
+
+    return sorted(get_special_token_ids(model.tokenizer)) if model.tokenizer is not None else []
+
+
+def bos_token_id(model: "SAETransformerBridge") -> int | None:
+    """Return the id that `encode_text` and the corpora put first, None where the model has none."""
+    return None if model.tokenizer is None else model.tokenizer.bos_token_id
+
+
+def token_ids(model: "SAETransformerBridge", texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of whole texts, without BOS. Markers of special tokens inside a text stay text.
+
+    Raises:
+        ModelError: The model has no tokenizer.
+    """
+    if model.tokenizer is None:
+        raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass token ids, or load the model with one")
+    if not texts:
+        return []
+    return model.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def token_text(model: "SAETransformerBridge", token: int) -> str:
+    """Return the text of one token, its number for a model without a tokenizer."""
+    return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([int(token)])
+
+
+def encode_texts(
+    model: "SAETransformerBridge", texts: Sequence[str], *, most: int | None = None
+) -> tuple[Encoded, ...]:
+    """Return texts as the model reads them, cut where they are too long.
+
+    Args:
+        model: The model.
+        texts: The texts; an empty one is BOS alone.
+        most: Number of tokens at which to cut, BOS included; None for the model's context.
+
+    Raises:
+        ModelError: The model has no tokenizer.
+    """
+    most = model.cfg.n_ctx if most is None else most
+    bos = [] if bos_token_id(model) is None else [bos_token_id(model)]
+    encoded = []
+    for text, ids in zip(texts, token_ids(model, [text[: CHARACTERS * most] for text in texts]), strict=True):
+        ids, long = [*bos, *ids], len(text) > CHARACTERS * most
+        size = f"{len(text):,} characters" if long else f"{len(ids):,} tokens"
+        encoded.append(Encoded(torch.tensor(ids[:most], dtype=torch.long), long or len(ids) > most, size))
+    return tuple(encoded)
+
+
+def encode_start(
+    model: "SAETransformerBridge",
+    text: str,
+    *,
+    most: int | None = None,
+    name: str = "the text",
+    error: type[SaekitError] = ModelError,
+) -> Encoded:
+    """Return one text as the model reads it, cut where it is too long.
+
+    Args:
+        model: The model.
+        text: The text.
+        most: Number of tokens at which to cut, BOS included; None for the model's context.
+        name: What the text is, as a message begins.
+        error: Class of the error for an empty text.
+
+    Raises:
+        ModelError: The model has no tokenizer.
+        SaekitError: The text is empty; of the class ``error``.
+    """
+    (encoded,) = encode_texts(model, [text], most=most)
+    if len(encoded.ids) == (bos_token_id(model) is not None):
+        raise error(f"{name} is empty: expected at least one character")
+    return encoded
+
+
+def encode_text(model: "SAETransformerBridge", text: str) -> Int[Tensor, "pos"]:
+    """Return the token ids of a text, BOS first where the model has one, cut at the model's context.
+
+    Raises:
+        ModelError: The text is empty, or the model has no tokenizer.
+
+    Warns:
+        UserWarning: The text is longer than the model's context.
+    """
+    encoded = encode_start(model, text)
+    if encoded.cut:
+        n_ctx = model.cfg.n_ctx
+        warnings.warn(
+            f"the text has {encoded.size}, the model's context holds {n_ctx} tokens: only the first {n_ctx} are read",
+            stacklevel=2,
+        )
+    return encoded.ids
+
+
+def encode_whole(
+    model: "SAETransformerBridge", text: str, *, name: str = "the prompt", error: type[SaekitError] = ModelError
+) -> Int[Tensor, "pos"]:
+    """Return the token ids of a text of which nothing may be missing, BOS first where the model has one.
+
+    Args:
+        model: The model.
+        text: The text.
+        name: What the text is, as a message begins.
+        error: Class of the error for an empty or too long text.
+
+    Raises:
+        ModelError: The model has no tokenizer.
+        SaekitError: The text is empty or longer than the model's context; of the class ``error``.
+    """
+    encoded = encode_start(model, text, name=name, error=error)
+    if encoded.cut:
+        raise error(
+            f"{name} has {encoded.size}, the model's context holds {model.cfg.n_ctx} tokens: its end would be cut off. "
+            f"Shorten it"
+        )
+    return encoded.ids
+
+
+def batches_of_one_length(rows: Sequence[Sized], size: int) -> Iterator[Int[Tensor, "batch"]]:
+    """Yield numbers of rows that are equally long, so that none needs padding: the shortest first, then in order.
+
+    Args:
+        rows: Token ids of each row; only their number counts.
+        size: Number of rows in a batch, at most.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        by_length[len(row)].append(number)
+    for _, alike in sorted(by_length.items()):
+        yield from torch.tensor(alike).split(size)

@@ -1,0 +1,62 @@
+"""Text to tokens: what is cut, who says so, and batches without padding."""
+
+import pytest
+import torch
+
+from saekit.errors import ModelError, TaskError
+from saekit.models import (
+    batches_of_one_length,
+    encode_start,
+    encode_text,
+    encode_texts,
+    encode_whole,
+    special_token_ids,
+    token_ids,
+)
+
+
+def test_special_token_markers_in_a_text_stay_text(model):
+    ids = encode_text(model, "<s> and </s>")
+    assert ids[0] == model.tokenizer.bos_token_id
+    assert not set(ids[1:].tolist()) & set(special_token_ids(model))
+
+
+def test_a_very_long_text_is_cut_at_the_context_with_a_warning_and_an_empty_one_refused(model):
+    with pytest.warns(UserWarning, match="the text has 100,000 characters.*only the first 256 are read"):
+        assert len(encode_text(model, "word " * 20_000)) == model.cfg.n_ctx
+    with pytest.raises(ModelError, match="empty"):
+        encode_text(model, "")
+
+
+def test_a_text_that_fills_the_context_exactly_is_not_cut(model):
+    n_ctx = model.cfg.n_ctx
+    whole = model.tokenizer.decode(token_ids(model, ["The cat sat. " * 200])[0][: n_ctx - 1])
+    (fits,) = encode_texts(model, [whole])
+    assert (len(fits.ids), fits.cut, fits.size) == (n_ctx, False, f"{n_ctx} tokens")
+    (longer,) = encode_texts(model, [whole + " the mat"])
+    assert longer.cut and torch.equal(longer.ids, fits.ids)
+    assert encode_start(model, whole, most=10).cut
+    assert torch.equal(encode_start(model, whole, most=10).ids, fits.ids[:10])
+
+
+def test_characters_that_were_not_looked_at_count_as_cut(model):
+    """A long run that is few tokens: the rest of the text is not read, though the ids fit."""
+    end = encode_start(model, " " * 40 * model.cfg.n_ctx + "end", most=2)
+    assert end.cut and end.size == f"{40 * model.cfg.n_ctx + 3:,} characters"
+
+
+def test_a_text_of_which_nothing_may_be_missing_is_refused_in_the_callers_words(model):
+    ids = encode_whole(model, "The cat")
+    assert ids.tolist() == [model.tokenizer.bos_token_id, *token_ids(model, ["The cat"])[0]]
+    with pytest.raises(TaskError, match="prompt 3 has 20,000 characters, the model.s context holds 256 tokens: its"):
+        encode_whole(model, "word " * 4_000, name="prompt 3", error=TaskError)
+    with pytest.raises(ModelError, match=r"the prompt has [\d,]+ tokens, the model's context holds 256 tokens"):
+        encode_whole(model, "word " * 1_000)
+    with pytest.raises(TaskError, match="the prompt is empty"):
+        encode_whole(model, "", error=TaskError)
+
+
+def test_batches_hold_rows_of_one_length_and_every_row_once():
+    rows = ["abc", "a", "xyz", "", "b", "uvw", "c"]
+    batches = [batch.tolist() for batch in batches_of_one_length(rows, 2)]
+    assert batches == [[3], [1, 4], [6], [0, 2], [5]]
