@@ -342,7 +342,7 @@ def test_a_model_without_tokenizer_reads_and_writes_token_ids(bare):
 
 
 def test_generation_ends_where_the_context_ends(model, sae):
-    ids = encode_text(model, "cat " * 200)[:250]
+    ids = encode_text(model, "cat " * 250)[:250]
     got = generate(model, ids, Intervention.on(sae, 7, unit="norm"), sae=sae, max_new_tokens=64, stop_at_eos=False)
     assert len(got.ids[0]) == 6
     assert got.ends == ("context",)
