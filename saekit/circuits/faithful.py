@@ -26,7 +26,7 @@ from torch import Tensor
 from saekit._base.checks import listed, one_of, whole
 from saekit._base.progress import Progress, Stop, ask, tracked
 from saekit.circuits.graph import ERROR, FeatureCircuit, Node, SAEs, checked_circuit, named_positions
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import hidden_states_at, hooked, last_logits_from
 from saekit.saes import Dictionary

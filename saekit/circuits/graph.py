@@ -22,7 +22,7 @@ from torch import Tensor
 
 from saekit._base.checks import whole
 from saekit._base.progress import Progress, Stop, ask, progress_of
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import (
     AT_START,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from saekit._base.checks import listed, one_of, whole
 from saekit._base.progress import Progress, Stop, ask, tracked
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import AT_START, Points, hidden_states, integrated_gradient, last_logits_from, midpoints
 from saekit.saes import Directions, dictionary_of

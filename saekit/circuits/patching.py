@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saekit._base.progress import Progress, Stop, progress_of, tracked
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import TaskError
 from saekit.models import check_hook, hidden_states_at, last_logits_from
 
