@@ -92,7 +92,7 @@ def faithfulness(
         circuit: The circuit from `feature_circuit`; its features are taken in the order of their effects.
         sizes: Numbers of features to keep, over all layers and positions; more than there are is cut.
         errors: "kept" or "ablated", in all runs but that of the model.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each size.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
@@ -173,7 +173,7 @@ def minimality(
         circuit: The circuit from `feature_circuit`.
         size: Number of features that make the circuit; as many runs and three more are made.
         errors: "kept" or "ablated", in all runs but that of the model.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each feature.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
@@ -272,7 +272,7 @@ def ablation_of(
         saes: The SAEs or directions that the circuit was found with.
         task: Prompts to run, at least two different ones.
         circuit: The circuit from `feature_circuit`.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
