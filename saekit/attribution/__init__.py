@@ -19,9 +19,10 @@ from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, s
 from saekit.attribution.lens import LogitLens, logit_lens
 from saekit.attribution.patching import activation_patching, attribution_patching
 from saekit.attribution.predicted import Predictions, predictions
-from saekit.attribution.result import Agreement, Attribution, Contribution
+from saekit.attribution.result import KINDS, Agreement, Attribution, Contribution
 
 __all__ = [
+    "KINDS",
     "Agreement",
     "Attribution",
     "ComparedStates",
