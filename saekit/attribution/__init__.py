@@ -2,7 +2,15 @@
 
 All of them take one prompt or several, one SAE or several on different hook points, and read off a token's logit, a
 difference of two logits (answer minus foil) or any direction of the final norm's output. They return an `Attribution`,
-which says in its repr whether the items add up to what they should.
+which says in its repr whether the items add up to what they should. Read in this order:
+
+1. ``result``: an `Attribution`, its items and its check.
+2. ``inputs``: prompts, answers and SAEs, and what is wrong with them.
+3. ``direct``: what features, heads and MLPs write towards a logit themselves.
+4. ``lens``: what the model would predict if it stopped after each layer.
+5. ``comparison``: with what a clean run is compared, and which of its nodes are patched.
+6. ``patching``: what features do through all later layers, by gradients or one by one.
+7. ``predicted``: the next tokens, with and without some features.
 """
 
 from saekit.attribution.comparison import ComparedStates, Comparison, compared_states, comparison_of
@@ -11,9 +19,10 @@ from saekit.attribution.inputs import counterparts_of, prompts_of, readout_of, s
 from saekit.attribution.lens import LogitLens, logit_lens
 from saekit.attribution.patching import activation_patching, attribution_patching
 from saekit.attribution.predicted import Predictions, predictions
-from saekit.attribution.result import Agreement, Attribution, Contribution
+from saekit.attribution.result import KINDS, Agreement, Attribution, Contribution
 
 __all__ = [
+    "KINDS",
     "Agreement",
     "Attribution",
     "ComparedStates",

@@ -138,7 +138,7 @@ def compared_states(model: "SAETransformerBridge", comparison: Comparison, batch
     Args:
         model: The model.
         comparison: What is compared.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
     """
     hooks, means = list(comparison.saes), comparison.means or {}
     for rows in batches(comparison.ids, batch_size):

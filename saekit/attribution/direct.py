@@ -101,7 +101,7 @@ def direct_logit_attribution(
         answer: The token to explain, text or id: one, or one per prompt.
         foil: Token that the answer is compared with; the logit difference is explained, in which the final norm's
             scale and the prediction's overall confidence matter less.
-        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
+        direction: Any direction of the final norm's output, in place of a token's ``[d_model]``, or one per prompt.
         position: Position whose prediction is read: -1, the prompt's last token; "each": every position's own, towards
             the same answer.
         batch_size: Number of prompts of one length that run together.
@@ -172,7 +172,7 @@ def logit_attribution_by_component(
         prompts: Text, or token ids ``[pos]``, or several of either.
         answer: The token to explain, text or id: one, or one per prompt.
         foil: Token that the answer is compared with.
-        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
+        direction: Any direction of the final norm's output, in place of a token's ``[d_model]``, or one per prompt.
         by: "head": every attention head, and each layer's attention bias. "layer": each layer's attention as a whole.
         position: Position whose prediction is read; -1 is the last.
         batch_size: Number of prompts of one length that run together.

@@ -179,12 +179,12 @@ def readout_of(
 
 
 def tokens_of(model: "SAETransformerBridge", tokens: Answers, n_prompts: int, name: str) -> Int[Tensor, "prompt"]:
-    """Return one token id a prompt, from text or ids; one for all is repeated."""
+    """Return one token id per prompt, from text or ids; one for all is repeated."""
     if isinstance(tokens, Tensor):
         tokens = tokens.reshape(-1).tolist()
     several = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
     if len(several) not in (1, n_prompts):
-        raise ModelError(f"{len(several)} {name}s for {n_prompts} prompts: expected one, or one a prompt")
+        raise ModelError(f"{len(several)} {name}s for {n_prompts} prompts: expected one, or one per prompt")
     ids = [_token(model, token, name) for token in several]
     return torch.tensor(ids * (n_prompts if len(ids) == 1 else 1))
 

@@ -79,7 +79,7 @@ def attribution_patching(
         prompts: The clean prompts: text, or token ids ``[pos]``, or several of either.
         answer: The token whose logit is read, text or id: one, or one per prompt.
         foil: A token whose logit is subtracted.
-        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
+        direction: Any direction of the final norm's output, in place of a token's ``[d_model]``, or one per prompt.
         corrupted: As many prompts of the same lengths; the baseline of a node is its value there.
         baseline: Without corrupted prompts: "zero" (features and error zero, the SAE's bias stays; the default) or
             "mean". Special tokens and massive activations then keep their values and are no nodes.
@@ -145,7 +145,7 @@ def activation_patching(
         prompts: The clean prompts: text, or token ids ``[pos]``, or several of either.
         answer: The token whose logit is read, text or id: one, or one per prompt.
         foil: A token whose logit is subtracted.
-        direction: In place of a token, any direction of the final norm's output ``[d_model]``, or one per prompt.
+        direction: Any direction of the final norm's output, in place of a token's ``[d_model]``, or one per prompt.
         corrupted: As many prompts of the same lengths, whose values are the baseline.
         baseline: Without corrupted prompts: "zero" (the default) or "mean", as in `attribution_patching`.
         reference: Prompts over which "mean" is taken; the clean ones by default.

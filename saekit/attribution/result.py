@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from saekit._base.checks import one_of
 from saekit.errors import ModelError
 
 # What a contribution can come from. The last five arise where a whole model is taken apart, not an SAE's hook point.
@@ -28,9 +29,9 @@ class Contribution:
         kind: "feature", "error" (what the SAE misses), "bias" (the SAE's own), "rest" (all that is not at this hook
             point), "output_bias" (of the final norm and the unembedding); of a whole model taken apart: "embedding",
             "head", "attention" (a layer's bias, or the whole of it), "mlp".
-        feature: Its number, or the head's; -1 if there is none.
-        activation: The feature's value in the clean run; the length of the vector for other kinds.
-        effect: The contribution, in the attribution's units.
+        feature: Number of the feature or head; -1 if there is none.
+        activation: Value of the feature in the clean run; length of the vector for other kinds.
+        effect: Contribution in the attribution's units; positive in favour of the answer.
     """
 
     prompt: int
@@ -60,8 +61,8 @@ class Agreement:
     """How well two methods agree on the items that both have.
 
     Attributes:
-        n: Items compared.
-        correlation: Pearson's, NaN if one method gives the same to all.
+        n: Number of items compared.
+        correlation: Pearson's correlation of the effects, NaN if one method gives the same to all.
         same_sign: Share of items with the same sign, weighted by the first method's absolute effect.
         largest_difference: Largest absolute difference of two effects, in the attributions' units.
     """
@@ -83,8 +84,8 @@ class Attribution:
     Attributes:
         method: "direct", "patching", "integrated gradients" or "exact".
         towards: What is read, by prompt: ``' Mary' - ' John'``.
-        baseline: With what the clean run is compared; "" for "direct".
-        units: Of effects.
+        baseline: What the clean run is compared with; "" for "direct".
+        units: Units of effects.
         tokens: Text of each token, by prompt.
         hook_names: The hook points, as the SAEs name them.
         read_prompt: Prompt of each reading ``[read]``.
@@ -97,11 +98,12 @@ class Attribution:
         position: Position of each item ``[item]``, -1 for all positions together.
         kind: Index into `KINDS` ``[item]``.
         feature: Number of feature or head ``[item]``, -1 if none.
-        activation: In the clean run ``[item]``; the vector's length for other kinds.
-        activation_baseline: In the run it is compared with ``[item]``; 0 for "direct".
-        effect: ``[item]``, in ``units``; positive in favour of the answer.
-        excluded_tokens: Positions left as they are (special and massive tokens), where the baseline is zero or a mean.
-        together: The hook points are parts of one account: a whole model taken apart.
+        activation: Value in the clean run ``[item]``; the vector's length for other kinds than features.
+        activation_baseline: Value in the run that it is compared with ``[item]``; 0 for "direct".
+        effect: Contribution of each item in ``units`` ``[item]``; positive in favour of the answer.
+        excluded_tokens: Number of positions left as they are (special and massive tokens), where the baseline is zero
+            or a mean.
+        together: Whether the hook points are parts of one account: a whole model taken apart.
     """
 
     method: str
@@ -175,23 +177,16 @@ class Attribution:
         """Return the k strongest items.
 
         Args:
-            k: How many at most.
-            kinds: Of these kinds only, see `Contribution`; ``()`` for all.
-            prompt: Of this prompt only.
+            k: Number of items at most.
+            kinds: Kinds of items to look at, see `Contribution`; ``()`` for all.
+            prompt: Number of the only prompt to look at; None for all.
             by: "size" (absolute effect), "positive" or "negative" (most so first; none of the other sign).
         """
+        by = one_of("by", by, ("size", "positive", "negative"), error=ModelError)
+        score = {"size": np.abs(self.effect), "positive": self.effect, "negative": -self.effect}[by]
         keep = self._of(kinds, prompt)
-        if by == "positive":
-            order = np.flatnonzero(keep & (self.effect > 0))
-            order = order[np.argsort(-self.effect[order], kind="stable")]
-        elif by == "negative":
-            order = np.flatnonzero(keep & (self.effect < 0))
-            order = order[np.argsort(self.effect[order], kind="stable")]
-        elif by == "size":
-            order = np.flatnonzero(keep)
-            order = order[np.argsort(-np.abs(self.effect[order]), kind="stable")]
-        else:
-            raise ModelError(f"by must be 'size', 'positive' or 'negative', not {by!r}")
+        order = np.flatnonzero(keep if by == "size" else keep & (score > 0))
+        order = order[np.argsort(-score[order], kind="stable")]
         return tuple(self._item(i) for i in order[:k])
 
     def by_feature(self, k: int = 10, *, kinds: Sequence[str] = ("feature",)) -> tuple[Contribution, ...]:
@@ -199,22 +194,28 @@ class Attribution:
         keep = np.flatnonzero(self._of(kinds, None))
         columns = np.stack([self.at_hook[keep], self.kind[keep], self.feature[keep]], 1)
         rows, which = np.unique(columns, axis=0, return_inverse=True)
-        which, n = which.reshape(-1), len(self.tokens)
-        effect = np.bincount(which, self.effect[keep], len(rows)) / n
-        activation = np.bincount(which, self.activation[keep], len(rows)) / n
-        order = np.argsort(-np.abs(effect), kind="stable")[:k]
-        return tuple(
-            Contribution(
-                -1, ALL_POSITIONS, "", self.hook_names[rows[i, 0]], KINDS[rows[i, 1]], int(rows[i, 2]),
-                float(activation[i]), float(effect[i]),
-            )
-            for i in order
-        )  # fmt: skip
+        means = [
+            np.bincount(which.reshape(-1), of_item[keep], len(rows)) / len(self.tokens)
+            for of_item in (self.activation, self.effect)
+        ]
+        out = []
+        for i in np.argsort(-np.abs(means[1]), kind="stable")[:k]:
+            hook, kind, feature = rows[i].tolist()
+            activation, effect = (float(mean[i]) for mean in means)
+            place = -1, ALL_POSITIONS, "", self.hook_names[hook]
+            out.append(Contribution(*place, KINDS[kind], feature, activation, effect))
+        return tuple(out)
 
     def matrix(
         self, features: Sequence[int], *, prompt: int = 0, hook: str | None = None
     ) -> Float[np.ndarray, "pos f"]:
-        """Return the effects of some features at every position of one prompt, 0 where there is no item."""
+        """Return the effects of some features at every position of one prompt, 0 where there is no item.
+
+        Args:
+            features: Numbers of the features, one per column.
+            prompt: Number of the prompt.
+            hook: The hook point; None for the first.
+        """
         number = self.hook_names.index(hook) if hook is not None else 0
         out = np.zeros((len(self.tokens[prompt]), len(features)))
         column = {feature: i for i, feature in enumerate(features)}
@@ -224,7 +225,16 @@ class Attribution:
         return out
 
     def only(self, *, prompt: int | None = None, hook: str | None = None, position: int | None = None) -> "Attribution":
-        """Return the part of one prompt, of one hook point or of the readings at one position: complete in itself."""
+        """Return the part of one prompt, of one hook point or of the readings at one position: complete in itself.
+
+        Args:
+            prompt: Number of the prompt; None for all.
+            hook: The hook point; None for all.
+            position: Position that is read; None for all.
+
+        Raises:
+            ModelError: No such prompt, hook point or position.
+        """
         keep_read = np.ones(len(self.read_prompt), bool) if prompt is None else self.read_prompt == prompt
         reads = np.flatnonzero(keep_read if position is None else keep_read & (self.read_position == position))
         if self.together and hook is not None:
@@ -238,12 +248,11 @@ class Attribution:
         keep = np.isin(self.at_read, reads) & np.isin(self.at_hook, hooks)
         one = slice(None) if prompt is None else slice(prompt, prompt + 1)
         arrays = {name: getattr(self, name)[keep] for name in ITEM_ARRAYS}
+        arrays["at_read"] = np.searchsorted(reads, arrays["at_read"])
+        arrays["at_hook"] = np.searchsorted(hooks, arrays["at_hook"])
         return replace(
             self,
-            **arrays | {
-                "at_read": np.searchsorted(reads, arrays["at_read"]),
-                "at_hook": np.searchsorted(hooks, arrays["at_hook"]),
-            },
+            **arrays,
             towards=self.towards[one],
             tokens=self.tokens[one],
             hook_names=tuple(self.hook_names[i] for i in hooks),
@@ -251,7 +260,7 @@ class Attribution:
             read_position=self.read_position[reads],
             clean=self.clean[reads],
             total=self.total[reads] if self.together else self.total[np.ix_(reads, hooks)],
-        )  # fmt: skip
+        )
 
     def agreement(self, other: "Attribution") -> Agreement:
         """Compare with another method on the items that both have (same prompt, hook point, position and feature)."""
@@ -288,10 +297,9 @@ class Attribution:
 
     def _item(self, i: int) -> Contribution:
         prompt, position = int(self.read_prompt[self.at_read[i]]), int(self.position[i])
-        return Contribution(
-            prompt, position, self.tokens[prompt][position] if position >= 0 else "", self.hook_names[self.at_hook[i]],
-            KINDS[self.kind[i]], int(self.feature[i]), float(self.activation[i]), float(self.effect[i]),
-        )  # fmt: skip
+        token = self.tokens[prompt][position] if position >= 0 else ""
+        node = self.hook_names[self.at_hook[i]], KINDS[self.kind[i]], int(self.feature[i])
+        return Contribution(prompt, position, token, *node, float(self.activation[i]), float(self.effect[i]))
 
     def _effects(self) -> dict[tuple, float]:
         columns = (self.read_prompt[self.at_read], self.at_hook, self.position, self.kind, self.feature)

@@ -2,8 +2,8 @@
 
 1. `ablation_of` runs the clean prompts once, keeps their states at the lowest SAE, and takes the mean of every feature
    and error at every named position.
-2. `ablated` runs them again from there: at each SAE in turn all nodes but the kept ones are moved to their means.
-   Positions that the task does not name are left as they are, for the circuit claims nothing about them.
+2. `Ablation.difference` runs them again from there: at each SAE in turn all nodes but the kept ones are moved to their
+   means. Positions that the task does not name are left as they are, for the circuit claims nothing about them.
 3. With m the mean logit difference, a circuit keeps the share (m(circuit) - m(nothing)) / (m(model) - m(nothing)).
 4. `faithfulness` keeps the strongest features and ablates all others (Marks et al. 2024, section 3.3); completeness
    does the reverse. `minimality` takes one feature at a time out of a circuit (Wang et al. 2022, section 4, with
@@ -13,7 +13,7 @@ Faithfulness depends on such choices (Miller et al. 2024): it may lie below 0 or
 changes little is not shown to be useless: another may do its work when it is gone.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
@@ -26,7 +26,7 @@ from torch import Tensor
 from saekit._base.checks import listed, one_of, whole
 from saekit._base.progress import Progress, Stop, ask, tracked
 from saekit.circuits.graph import ERROR, FeatureCircuit, Node, SAEs, checked_circuit, named_positions
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import hidden_states_at, hooked, last_logits_from
 from saekit.saes import Dictionary
@@ -92,7 +92,7 @@ def faithfulness(
         circuit: The circuit from `feature_circuit`; its features are taken in the order of their effects.
         sizes: Numbers of features to keep, over all layers and positions; more than there are is cut.
         errors: "kept" or "ablated", in all runs but that of the model.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each size.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
@@ -173,7 +173,7 @@ def minimality(
         circuit: The circuit from `feature_circuit`.
         size: Number of features that make the circuit; as many runs and three more are made.
         errors: "kept" or "ablated", in all runs but that of the model.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each feature.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
@@ -197,17 +197,8 @@ def minimality(
 # --- ablated runs ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Means:
-    """Means over the prompts at each named position, one tensor per SAE.
-
-    Attributes:
-        features: ``[position, feature]`` of each SAE.
-        errors: ``[position, d_model]`` of each SAE.
-    """
-
-    features: tuple[Float[Tensor, "position _feature"], ...]
-    errors: tuple[Float[Tensor, "position d_model"], ...]
+_Run = tuple[Task, Float[Tensor, "_prompt _pos d_model"]]  # prompts of one length, their states at the lowest SAE
+_Mean = tuple[Float[Tensor, "position _feature"], Float[Tensor, "position d_model"]]  # features and error of one SAE
 
 
 @dataclass(frozen=True)
@@ -216,7 +207,9 @@ class Ablation:
 
     Attributes:
         circuit: The circuit.
-        difference: Function that runs the prompts with these nodes kept, and returns their mean logit difference.
+        difference: Function that is given the nodes to keep, runs the prompts with all others at named positions at
+            their means, and returns the mean logit difference. With ``inside=False`` it ablates the features among
+            these nodes and keeps all others; errors are treated alike in both. With ``stop=`` it can be ended.
         whole: Mean logit difference of the model itself.
         nothing: Mean logit difference with all nodes at named positions ablated.
     """
@@ -241,7 +234,7 @@ class Ablation:
         return self.share(kept, stop=stop), self.share(kept, inside=False, stop=stop)
 
     def share(self, kept: Collection[Node], *, inside: bool = True, stop: Stop = None) -> float:
-        """Return where the runs lie between nothing kept (0) and the whole model (1); arguments as in `ablated`."""
+        """Return where the runs lie between nothing kept (0) and the whole model (1); see `measure`."""
         if abs(self.whole - self.nothing) < 1e-5:
             raise TaskError(
                 f"the logit difference is {self.whole:+.3f}, also with all features and errors at their means: there "
@@ -272,7 +265,7 @@ def ablation_of(
         saes: The SAEs or directions that the circuit was found with.
         task: Prompts to run, at least two different ones.
         circuit: The circuit from `feature_circuit`.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
@@ -281,23 +274,21 @@ def ablation_of(
     """
     layers = checked_circuit(model, saes, task, circuit)
     if len({tuple(ids.tolist()) for ids in task.ids}) < 2:  # the means would be the prompts' own values
+        same = f"all {len(task)} clean prompts of the task are the same" if len(task) > 1 else "the task has one pair"
         raise TaskError(
-            f"all {len(task)} clean prompts of the task are the same: outside of a circuit a feature takes its mean "
-            f"over the prompts, and the mean of one prompt changes nothing. Add pairs with other prompts"
-            if len(task) > 1
-            else "the task has one pair: outside of a circuit a feature takes its mean over the prompts, and the mean "
-            "of one prompt changes nothing. Add pairs"
+            f"{same}: outside of a circuit a feature takes its mean over the prompts, and the mean of one prompt "
+            f"changes nothing. Add pairs{' with other prompts' if len(task) > 1 else ''}"
         )
     runs, means = _clean_runs(model, layers, task, batch_size, stop)
-    difference = partial(ablated, model, layers, runs, means)
+    difference = partial(_ablated, model, layers, runs, means)
     return Ablation(circuit, difference, whole=difference(None, stop=stop), nothing=difference(set(), stop=stop))
 
 
 @torch.no_grad()
 def _clean_runs(
     model: "SAETransformerBridge", layers: list[Dictionary], task: Task, batch_size: int, stop: Stop
-) -> tuple[tuple[tuple[Task, Float[Tensor, "_prompt _pos d_model"]], ...], Means]:
-    """Return the parts of a task with their clean states at the lowest SAE, and the means of all nodes."""
+) -> tuple[list[_Run], list[_Mean]]:
+    """Return the parts of a task with their clean states at the lowest SAE, and the means of all nodes by SAE."""
     hooks, places, runs = [one.hook_name for one in layers], len(task.positions), []
     features = [torch.zeros(places, one.rows.shape[0], dtype=torch.float64) for one in layers]
     errors = [torch.zeros(places, one.rows.shape[1], dtype=torch.float64) for one in layers]
@@ -313,16 +304,16 @@ def _clean_runs(
                 features[layer][which] += here.features.sum(0).double()
                 errors[layer][which] += here.error.sum(0).double()
     dtype, count = runs[0][1].dtype, count.clamp(min=1)
-    mean = [tuple((total / count).to(dtype) for total in totals) for totals in (features, errors)]
-    return tuple(runs), Means(*mean)
+    means = zip(features, errors, strict=True)
+    return runs, [((feature / count).to(dtype), (error / count).to(dtype)) for feature, error in means]
 
 
 @torch.no_grad()
-def ablated(
+def _ablated(
     model: "SAETransformerBridge",
     layers: list[Dictionary],
-    runs: Iterable[tuple[Task, Float[Tensor, "_prompt _pos d_model"]]],
-    means: Means,
+    runs: list[_Run],
+    means: list[_Mean],
     kept: Collection[Node] | None,
     *,
     inside: bool = True,
@@ -330,14 +321,7 @@ def ablated(
 ) -> float:
     """Return the mean logit difference with some nodes kept and all others at named positions at their means.
 
-    Args:
-        model: The model.
-        layers: The checked SAEs, lowest first.
-        runs: Parts of a task with their clean states at the lowest SAE.
-        means: What ablated nodes take.
-        kept: Nodes to keep; None for the model itself.
-        inside: False ablates the kept features and keeps all others; errors are treated alike in both.
-        stop: Function that is asked before each batch.
+    ``inside=False`` ablates the kept features and keeps all others; errors are treated alike in both. None: the model.
     """
     total, prompts = 0.0, 0
     for part, states in runs:
@@ -345,8 +329,8 @@ def ablated(
         edits = []
         if kept is not None:
             edits = [
-                partial(_edit, dictionary=dictionary, layer=layer, part=part, means=means, kept=kept, inside=inside)
-                for layer, dictionary in enumerate(layers)
+                partial(_edit, dictionary=dictionary, layer=layer, part=part, mean=mean, kept=kept, inside=inside)
+                for layer, (dictionary, mean) in enumerate(zip(layers, means, strict=True))
             ]
             states = edits[0](states)
         above = {dictionary.hook_name: edit for dictionary, edit in zip(layers[1:], edits[1:], strict=False)}
@@ -363,7 +347,7 @@ def _edit(
     dictionary: Dictionary,
     layer: int,
     part: Task,
-    means: Means,
+    mean: _Mean,
     kept: Collection[Node],
     inside: bool,
 ) -> Tensor:
@@ -373,8 +357,8 @@ def _edit(
         chosen = [node.feature for node in kept if (node.layer, node.position) == (layer, which) and node.feature >= 0]
         keep = torch.full((len(dictionary.rows),), not inside)
         keep[chosen] = inside
-        move = dictionary.writes(torch.where(keep, 0, means.features[layer][which] - here.features) * here.scale)
+        move = dictionary.writes(torch.where(keep, 0, mean[0][which] - here.features) * here.scale)
         if Node(layer, which, ERROR) not in kept:
-            move = move + means.errors[layer][which] - here.error
+            move = move + mean[1][which] - here.error
         states[prompt, at] += move
     return states

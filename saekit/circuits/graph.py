@@ -22,7 +22,7 @@ from torch import Tensor
 
 from saekit._base.checks import whole
 from saekit._base.progress import Progress, Stop, ask, progress_of
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import (
     AT_START,
@@ -154,7 +154,7 @@ def feature_circuit(
         steps: Number of points of integrated gradients on the line from the clean to the corrupted states. 1:
             attribution patching, with the gradient of the clean run alone; cheaper, and wrong where attention
             saturates (`FeatureCircuit.completeness` says how wrong).
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each batch and SAE.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
@@ -224,7 +224,7 @@ def circuit_edges(
         task: Pairs of prompts, usually those by which the circuit was found.
         circuit: The circuit from `feature_circuit`.
         k: Number of nodes of each layer between which edges are weighed.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each batch and pair of layers.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 

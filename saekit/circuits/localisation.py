@@ -24,7 +24,7 @@ from torch import Tensor
 
 from saekit._base.checks import listed, one_of, whole
 from saekit._base.progress import Progress, Stop, ask, tracked
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
 from saekit.models import AT_START, Points, hidden_states, integrated_gradient, last_logits_from, midpoints
 from saekit.saes import Directions, dictionary_of
@@ -108,7 +108,7 @@ def localise(
         candidates: Number of features among which "elimination" chooses, at about candidates² / 2 patched runs.
         per_prompt: Whether each prompt has an order of its own; not with elimination. An SAE has features for single
             names, so that prompts with other names need others; a shared order hides how few each prompt needs.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each number of features.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saekit._base.progress import Progress, Stop, progress_of, tracked
-from saekit.circuits.pairs import Task
+from saekit.circuits.tasks import Task
 from saekit.errors import TaskError
 from saekit.models import check_hook, hidden_states_at, last_logits_from
 
@@ -99,7 +99,7 @@ def task_performance(
         model: The model.
         task: Pairs of prompts, from `ioi_task`, `agreement_task` or `task_from_pairs`.
         corrupted: Whether the corrupted prompts are run, with answer and foil unchanged.
-        batch_size: Number of prompts a pass.
+        batch_size: Number of prompts per pass.
         progress: Show a progress bar; or a function that is given (done, total) after each batch.
         stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
     """
@@ -133,7 +133,7 @@ def patch_residual(
         task: Pairs of prompts; their corrupted run has to differ from the clean one in the logit difference.
         layers: Numbers of the blocks after which the residual stream is patched; all by default.
         positions: Names of positions in ``task.positions``; all by default.
-        batch_size: Number of prompts a pass; all positions of a prompt that the corruption has reached run together,
+        batch_size: Number of prompts per pass; all positions of a prompt that the corruption has reached run together,
             so a pass may have a few times as many rows.
         progress: Show a progress bar; or a function that is given (done, total) after each batch and layer.
         stop: Function that is asked between layers; once it returns True, `saekit.errors.Stopped` is raised.

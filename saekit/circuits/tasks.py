@@ -1,18 +1,26 @@
-"""Prompts in pairs, clean and corrupted, whose answer a circuit has to find: IOI, agreement, and the reader's own."""
+"""Tasks: prompts in pairs, clean and corrupted, whose answer a circuit has to find: IOI, agreement, the reader's own.
+
+1. A row of texts is drawn: a clean prompt, a corrupted one, the answer, a foil with which it is compared, and the
+   answer of the corrupted prompt. Words that are not one token of the model's tokenizer are left out.
+2. The rows are tokenised and checked: both prompts of a pair have as many tokens, so that positions match, and differ.
+3. The places of the named positions are found by their tokens.
+
+Sources: Wang et al. 2022 (indirect object identification), Marks et al. 2024 (agreement); the templates are saekit's.
+"""
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.checks import one_of, whole
-from saekit.circuits.pairs import Task, is_single, single_token, task_of
 from saekit.errors import TaskError
+from saekit.models import bos_token_id, encode_text
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -59,6 +67,95 @@ _AGREEMENT = {
 }
 
 
+@dataclass(frozen=True)
+class Task:
+    """Prompts in pairs with their answers.
+
+    Attributes:
+        name: What the task is, and how it was corrupted.
+        clean: Prompts whose right next token is the answer.
+        corrupted: As many, pair by pair of the same length in tokens.
+        answers: Token ids of the right continuations of the clean prompts ``[prompt]``.
+        foils: Token ids of the continuations with which they are compared ``[prompt]``.
+        answers_corrupted: Token ids of the right continuations of the corrupted prompts ``[prompt]``.
+        positions: Places of each named position, one per prompt ``[prompt]``; BOS counts as 0.
+        ids: Token ids of the clean prompts, one ``[pos]`` each, BOS first where the model has one.
+        ids_corrupted: Token ids of the corrupted prompts, one ``[pos]`` each.
+    """
+
+    name: str
+    clean: tuple[str, ...]
+    corrupted: tuple[str, ...]
+    answers: Int[Tensor, "prompt"]
+    foils: Int[Tensor, "prompt"]
+    answers_corrupted: Int[Tensor, "prompt"]
+    positions: dict[str, Int[Tensor, "prompt"]]
+    ids: tuple[Int[Tensor, "_pos"], ...]
+    ids_corrupted: tuple[Int[Tensor, "_pos"], ...]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, which: slice) -> "Task":
+        """Return some of the prompts as a task of their own."""
+        if not isinstance(which, slice):
+            raise TaskError(f"expected a slice such as task[:8], not {which!r}: a task is never a single prompt")
+        return self.select(range(len(self))[which])
+
+    def select(self, which: Sequence[int]) -> "Task":
+        """Return the prompts of these numbers as a task of their own, in this order; TaskError if there are none."""
+        rows = torch.tensor(list(which), dtype=torch.long)
+        if not len(rows) or rows.min() < -len(self) or rows.max() >= len(self):
+            raise TaskError(f"expected numbers of prompts from 0 to {len(self) - 1}, at least one, not {rows.tolist()}")
+
+        def pick(items: Sequence) -> tuple:
+            return tuple(items[i] for i in rows.tolist())
+
+        return replace(
+            self,
+            clean=pick(self.clean),
+            corrupted=pick(self.corrupted),
+            answers=self.answers[rows],
+            foils=self.foils[rows],
+            answers_corrupted=self.answers_corrupted[rows],
+            positions={name: where[rows] for name, where in self.positions.items()},
+            ids=pick(self.ids),
+            ids_corrupted=pick(self.ids_corrupted),
+        )
+
+    def logit_difference(
+        self, logits: Float[Tensor, "run d_vocab"], prompt: Int[Tensor, "run"] | slice = slice(None)
+    ) -> Float[Tensor, "run"]:
+        """Return logit of the answer minus logit of the foil.
+
+        Args:
+            logits: Logits at the last position of each run.
+            prompt: Number of each run's prompt; by default there is one run per prompt.
+        """
+        answers, foils = (tokens[prompt, None].to(logits.device) for tokens in (self.answers, self.foils))
+        return (logits.gather(1, answers) - logits.gather(1, foils))[:, 0]
+
+    def batches(self, size: int = 16) -> Iterator[tuple[Int[Tensor, "batch"], "Task"]]:
+        """Yield parts whose prompts are of one length, so that they need no padding, with the numbers of their rows.
+
+        Args:
+            size: Number of prompts in a part at most.
+
+        Raises:
+            TaskError: A size below 1.
+        """
+        size = whole("batch_size", size, at_least=1, error=TaskError)
+        by_length = defaultdict(list)
+        for row, ids in enumerate(self.ids):
+            by_length[len(ids)].append(row)
+        for _, rows in sorted(by_length.items()):
+            for start in range(0, len(rows), size):
+                yield torch.tensor(rows[start : start + size]), self.select(rows[start : start + size])
+
+    def __repr__(self) -> str:
+        return f"Task({self.name}: {len(self)} pairs, for example {self.clean[0]!r} against {self.corrupted[0]!r})"
+
+
 def ioi_task(
     model: "SAETransformerBridge",
     n: int = 120,
@@ -74,15 +171,15 @@ def ioi_task(
     subject's first mention), "S2" and "end".
 
     Args:
-        model: For its tokenizer: names, places and things must be single tokens, and those that are not are left out.
-        n: Pairs of prompts.
+        model: The model, whose tokenizer decides which names, places and things are single tokens; others are left out.
+        n: Number of pairs of prompts.
         corruption: What the corrupted prompt changes. "subject": the second subject becomes the indirect object, so
             one token differs and the answer flips. "indirect_object": another name stands for the indirect object and
             the subject stays (Cunningham et al. 2023, section 4). "all_names": three other names that differ from
             each other, so that no answer is right ("p_ABC"); the corrupted answer is then the first of them.
         names: Names to draw from, without the space before them; default: 48 common ones. Names of your own must all
             be single tokens, and words that stand nowhere else in the prompts.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         TaskError: Too few names, names that are not single tokens (with their pieces), or names that are words of the
@@ -116,7 +213,7 @@ def ioi_task(
         }
         corrupted, answer = changed[corruption]
         rows.append((text(io, s, s), corrupted, io, s, answer))
-    task = task_of(model, f"IOI, other {corruption.replace('_', ' ')}", rows)
+    task = _task_of(model, f"IOI, other {corruption.replace('_', ' ')}", rows)
     return replace(task, positions=_ioi_positions(task))
 
 
@@ -128,12 +225,20 @@ def agreement_task(
     The corrupted prompt has the subject in the other number; the noun between it and the verb, where there is one,
     always disagrees with the clean subject. Positions: "subject" and "end".
 
-    Raises TaskError for an unknown structure, or a tokenizer that splits too many of the nouns.
+    Args:
+        model: The model, whose tokenizer decides which nouns and verbs are single tokens; others are left out.
+        n: Number of pairs of prompts.
+        structure: "simple" (The boys), "prepositional" (The boys near the car) or "relative" (The boys that the car
+            knew).
+        seed: Seed of the draws.
+
+    Raises:
+        TaskError: An unknown structure, or a tokenizer that splits too many of the nouns.
     """
     structure = one_of("structure", structure, get_args(Structure), error=TaskError)
     n = whole("n", n, at_least=1, error=TaskError)
     nouns = [pair for pair in NOUNS if len(_single(model, pair)) == 2]
-    verbs = [pair for pair in VERBS if all(is_single(model, verb) for verb in pair)]
+    verbs = [pair for pair in VERBS if all(_is_single(model, verb) for verb in pair)]
     if len(nouns) < 2 or not verbs:
         raise TaskError(f"only {len(nouns)} nouns and {len(verbs)} verbs are single tokens in both numbers")
     generator = torch.Generator().manual_seed(seed)
@@ -147,7 +252,7 @@ def agreement_task(
             for which in (plural, 1 - plural)
         )
         rows.append((clean, corrupted, verb[plural], verb[1 - plural], verb[1 - plural]))
-    task = task_of(model, f"subject-verb agreement, {structure}", rows)
+    task = _task_of(model, f"subject-verb agreement, {structure}", rows)
     return replace(task, positions={"subject": _first_difference(task), **task.positions})
 
 
@@ -157,10 +262,10 @@ def task_from_pairs(
     """Make a task of one's own.
 
     Args:
-        model: For its tokenizer.
-        pairs: ``(clean prompt, corrupted prompt, answer, foil)``; answer and foil are single tokens, usually with a
-            space before them. The answer of the corrupted prompt is taken to be the foil.
-        name: For tables and figures.
+        model: The model, whose tokenizer is used.
+        pairs: Rows ``(clean prompt, corrupted prompt, answer, foil)``; answer and foil are single tokens, usually with
+            a space before them. The answer of the corrupted prompt is taken to be the foil.
+        name: Name of the task, for tables and figures.
 
     Raises:
         TaskError: No pairs; prompts of different length (both are shown in pieces), of the same tokens, or longer than
@@ -169,7 +274,7 @@ def task_from_pairs(
     for pair in pairs:
         if isinstance(pair, str) or len(pair) != 4:
             raise TaskError(f"a pair is (clean prompt, corrupted prompt, answer, foil), not {pair!r}")
-    task = task_of(model, name, [(*pair, pair[3]) for pair in pairs])
+    task = _task_of(model, name, [(*pair, pair[3]) for pair in pairs])
     return replace(task, positions={"first difference": _first_difference(task), **task.positions})
 
 
@@ -182,7 +287,7 @@ def _own_names(model: "SAETransformerBridge", names: Sequence[str]) -> list[str]
         raise TaskError(f"names must be a list of names, not the text {names!r}")
     fixed = {word for template in TEMPLATES for word in re.findall(r"\w+", re.sub(r"\{\w+\}", " ", template))}
     for name in names:
-        single_token(model, f" {name}")
+        _single_token(model, f" {name}")
         if name in fixed or name in (*PLACES, *THINGS):
             raise TaskError(
                 f"the name {name!r} is also a word of the prompts: it would stand there twice, and no position would "
@@ -207,8 +312,83 @@ def _first_difference(task: Task) -> Int[Tensor, "prompt"]:
 
 
 def _single(model: "SAETransformerBridge", words: Sequence[str]) -> list[str]:
-    return [f" {word}" for word in words if is_single(model, f" {word}")]
+    return [f" {word}" for word in words if _is_single(model, f" {word}")]
 
 
 def _draw(items: Sequence, k: int, generator: torch.Generator) -> list:
     return [items[i] for i in torch.randperm(len(items), generator=generator)[:k].tolist()]
+
+
+def _single_token(model: "SAETransformerBridge", text: str) -> int:
+    """Return the id of a text that is one token. Raises TaskError, with the pieces, if it is not."""
+    if not text:
+        raise TaskError("expected a token, such as ' Mary', not an empty text")
+    pieces = _token_ids(model, text)
+    if len(pieces) != 1:
+        shown = " + ".join(repr(model.tokenizer.decode([piece])) for piece in pieces)
+        hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
+        raise TaskError(f"{text!r} is {len(pieces)} tokens for this model: {shown}. Choose a word that is one{hint}")
+    if pieces[0] == model.tokenizer.unk_token_id:
+        raise TaskError(f"{text!r} is unknown to this model's tokenizer: choose another word")
+    return pieces[0]
+
+
+def _task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str, str, str, str, str]]) -> Task:
+    """Make a task with the one position "end", of rows (clean prompt, corrupted prompt, answer, foil, its answer).
+
+    Raises:
+        TaskError: What `task_from_pairs` refuses.
+    """
+    if not rows:
+        raise TaskError("a task needs at least one pair of prompts")
+    ids = [(_encoded(model, row[0]), _encoded(model, row[1])) for row in rows]
+    for row, (clean, corrupted) in zip(rows, ids, strict=True):
+        if len(clean) != len(corrupted):
+            shown = [" | ".join(model.tokenizer.decode([i]) for i in side) for side in (clean, corrupted)]
+            raise TaskError(
+                f"the prompts of a pair must have as many tokens, so that positions match, not {len(clean)} and "
+                f"{len(corrupted)}: {shown[0]!r} and {shown[1]!r}"
+            )
+        if torch.equal(clean, corrupted):
+            raise TaskError(
+                f"the prompts of a pair are the same tokens, {row[0]!r}: nothing is corrupted. Change a word that the "
+                f"answer depends on"
+            )
+        if row[2] == row[3]:
+            raise TaskError(f"answer and foil of {row[0]!r} are both {row[2]!r}: their difference is always zero")
+    answers, foils, corrupted = (torch.tensor([_single_token(model, row[i]) for row in rows]) for i in (2, 3, 4))
+    return Task(
+        name=name,
+        clean=tuple(row[0] for row in rows),
+        corrupted=tuple(row[1] for row in rows),
+        answers=answers,
+        foils=foils,
+        answers_corrupted=corrupted,
+        positions={"end": torch.tensor([len(clean) - 1 for clean, _ in ids])},
+        ids=tuple(clean for clean, _ in ids),
+        ids_corrupted=tuple(corrupted for _, corrupted in ids),
+    )
+
+
+def _encoded(model: "SAETransformerBridge", text: str) -> Int[Tensor, "_pos"]:
+    """Return the tokens of a whole prompt: `encode_text` would cut it at the model's context without a word."""
+    n_ctx = model.cfg.n_ctx
+    cut = len(text) > 32 * n_ctx  # more characters than `encode_text` looks at
+    ids = encode_text(model, text)
+    if cut or (len(ids) == n_ctx and len(_token_ids(model, text)) + (bos_token_id(model) is not None) > n_ctx):
+        raise TaskError(
+            f"the prompt {text[:40]!r}... of {len(text):,} characters is longer than the model's context of {n_ctx:,} "
+            f"tokens: its end, from which the answer follows, would be cut off. Shorten it"
+        )
+    return ids
+
+
+def _is_single(model: "SAETransformerBridge", text: str) -> bool:
+    """Return whether a text is one token that the tokenizer knows."""
+    pieces = _token_ids(model, text)
+    return len(pieces) == 1 and pieces[0] != model.tokenizer.unk_token_id
+
+
+def _token_ids(model: "SAETransformerBridge", text: str) -> list[int]:
+    """Return the tokens of a text, without BOS and without a limit."""
+    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

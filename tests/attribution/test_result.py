@@ -5,19 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from saekit.attribution.result import BIAS, ERROR, FEATURE, Attribution, ItemTable
+from saekit.attribution import KINDS, Attribution
 from saekit.errors import ModelError
 
 
 def made(effects, *, total=None, method="direct"):
     """Return an attribution of two prompts and two hook points from ``{(prompt, hook, position, feature): effect}``."""
-    items = ItemTable()
-    for (prompt, hook, position, feature), effect in effects.items():
-        kind = FEATURE if feature >= 0 else (ERROR if feature == -1 else BIAS)
-        items.add(
-            at_read=prompt, at_hook=hook, position=position, kind=kind, feature=max(feature, -1),
-            activation=abs(effect), effect=np.array([effect]),
-        )  # fmt: skip
+    kinds = {-1: "error", -2: "bias"}
+    items = np.array([(*place, KINDS.index(kinds.get(place[3], "feature")), max(place[3], -1)) for place in effects])
+    effect = np.array([*effects.values()])
     found = Attribution(
         method=method,
         towards=("' a' - ' b'", "' c' - ' d'"),
@@ -29,7 +25,14 @@ def made(effects, *, total=None, method="direct"):
         read_position=np.array([2, 2]),
         clean=np.zeros(2),
         total=np.zeros((2, 2)),
-        **items.arrays(),
+        at_read=items[:, 0],
+        at_hook=items[:, 1],
+        position=items[:, 2],
+        kind=items[:, 4],
+        feature=items[:, 5],
+        activation=np.abs(effect),
+        activation_baseline=np.zeros(len(effect)),
+        effect=effect,
     )
     return dataclasses.replace(found, total=found.sums if total is None else np.array(total))
 
