@@ -95,9 +95,7 @@ def figure(title: Node, picture: Node, words: str | None = None, **attributes: A
     return el("figure", attributes, el("figcaption", {}, el("h3", {}, title)), picture, said)
 
 
-def picture(
-    width: float, height: float, words: str, *shapes: Node | None, top: float = 0, **attributes: Any
-) -> Node:
+def picture(width: float, height: float, words: str, *shapes: Node | None, top: float = 0, **attributes: Any) -> Node:
     """Return an SVG picture; ``words`` say it to those who do not see it, ``top`` is the highest y that is drawn."""
     look = {"class": "picture", "viewBox": f"0 {top:g} {width:g} {height - top:g}", "width": f"{width:g}"}
     return el("svg", {**look, "role": "img", "aria-label": words, **attributes}, *shapes)
