@@ -1,4 +1,5 @@
 # make lab: JupyterLab on the start notebook.  make test: everything that CI runs.  See CONTRIBUTING.md.
+# make fetch NAMES="english sms-spam" and make bench NAMES="index probes" do some of what they do without NAMES.
 # The first of these that is at least 3.11; `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -15,7 +16,7 @@ JAVASCRIPT := widgets tests/widgets
 # JupyterLab asks on its first start whether it may fetch news: a lecture need not begin with that.
 LAB_SETTINGS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
-.PHONY: install lab test bench notebooks lint format
+.PHONY: install lab fetch test check bench notebooks lint format
 
 install: $(STAMP)
 
@@ -33,13 +34,19 @@ lab: install
 	@$(BIN)/python -m jupyterlab --port=$(PORT) --allow-root --ServerApp.root_dir="$(CURDIR)" --LabApp.news_url= \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(BROWSER)),--no-browser)
 
+fetch: install
+	@$(BIN)/python -W ignore -m saekit.fetch $(NAMES)
+
 test: install
 	@$(BIN)/python -m tests
 
-bench: install
-	@$(BIN)/python -m tests.benchmarks
+check: lint
+	@$(BIN)/python -m tests quick
 
-notebooks: install
+bench: install
+	@$(BIN)/python -m tests.benchmarks $(NAMES)
+
+notebooks: fetch
 	@$(BIN)/python notebooks/execute.py
 
 lint: install

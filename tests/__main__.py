@@ -1,33 +1,61 @@
-"""Everything that CI runs: JavaScript, Python and browser tests, then every notebook, cell by cell: `make test`.
+"""Everything that CI runs: `make test`. What the tests need is fetched first; what can run side by side does.
+
+    python -m tests          # JavaScript tests, every notebook cell by cell, then all Python and browser tests
+    python -m tests quick    # the Python tests that need no browser, no model and no more than seconds: `make check`
+
+Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at most): the stored
+outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow; what took how long
+stands in a table at the end, and in build/notebooks.json for the benchmarks.
 
 Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_NODE=1 or
 SAEKIT_REQUIRE_BROWSER=1 (CI) that is a failure.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK_SECONDS = 120
+NOTEBOOK_SECONDS = ROOT / "build" / "notebooks.json"
+CELL_SECONDS = 600  # ends what hangs
+AT_ONCE = min(os.cpu_count() or 1, 4)  # more would need more memory than a laptop has
 REQUIRE_NODE = os.environ.get("SAEKIT_REQUIRE_NODE") == "1"
 REQUIRE_BROWSER = os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1"
 
 
-def javascript() -> bool:
-    """Test the front-end's pure functions with node's own test runner."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its name, whether it succeeded, how long it took and what it printed."""
+
+    name: str
+    passed: bool
+    seconds: float
+    output: str
+
+
+def environment(scratch: str) -> dict[str, str]:
+    """Return the environment of a process that runs beside others.
+
+    Args:
+        scratch: A folder of its own; two kernels would fight over one IPython history.
+    """
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return os.environ | dict.fromkeys(threads, "1") | {"IPYTHONDIR": scratch, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def javascript() -> list[str] | None:
+    """Return the command that tests the front-end's pure functions with node's own test runner; None without node."""
     files = sorted(str(file) for file in (ROOT / "tests/widgets").glob("*.test.mjs"))
     node = find_node()
-    if node is None:
-        say("JavaScript tests skipped: no Node 20.19 or newer")
-        return not REQUIRE_NODE
-    return run(node, "--test", "--test-reporter=dot", *files)
+    return None if node is None else [node, "--test", "--test-reporter=dot", *files]
 
 
 def find_node() -> str | None:
@@ -42,36 +70,53 @@ def find_node() -> str | None:
     return next((str(path) for path in (folder / "node", folder / "node.exe") if path.is_file()), None)
 
 
-def python() -> bool:
-    """Run the unit and the browser tests."""
-    if not (os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")):
-        say("Browser tests skipped: no chromium on PATH, and SAEKIT_CHROMIUM does not name one")
-        if REQUIRE_BROWSER:
-            return False
-    return run(sys.executable, "-m", "pytest", "--quiet", "--durations=10", "tests")
-
-
-def model() -> bool:
-    """Fetch and convert the model, so that no notebook's time has it in it."""
-    code = "import saekit; saekit.load_model(progress=False)"
-    return run(sys.executable, "-W", "ignore", "-c", code)
-
-
-def notebook(path: Path) -> bool:
-    """Execute one notebook and compare every cell with its stored output."""
-    start = time.perf_counter()
-    passed = run(
-        sys.executable, "-m", "pytest", "--quiet", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120",
+def notebook(path: Path) -> list[str]:
+    """Return the command that executes a notebook and compares every cell with its stored output."""
+    return [
+        sys.executable, "-m", "pytest", "--quiet", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider",
+        f"--nbval-cell-timeout={CELL_SECONDS}", f"--nbval-kernel-startup-timeout={CELL_SECONDS}",
         "--nbval-sanitize-with=notebooks/nbval.cfg", "-W", "default", str(path.relative_to(ROOT)),
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    say(f"{path.name}: {seconds:.0f} s of at most {NOTEBOOK_SECONDS} s")
-    return passed and seconds <= NOTEBOOK_SECONDS
+    ]  # fmt: skip
 
 
-def run(*command: str) -> bool:
-    """Run a command in the repository, its output passed through; return whether it succeeded."""
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+def run(name: str, command: list[str]) -> Outcome:
+    """Run a command in the repository beside others, and keep what it prints until it has ended."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="saekit-tests-") as scratch:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    return Outcome(name, done.returncode == 0, time.perf_counter() - start, done.stdout.decode(errors="replace"))
+
+
+def side_by_side() -> list[Outcome]:
+    """Run the JavaScript tests and all notebooks, and a fixed piece of model work to compare their times with."""
+    commands = {path.stem: notebook(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    earlier = json.loads(NOTEBOOK_SECONDS.read_text(encoding="utf-8")) if NOTEBOOK_SECONDS.is_file() else {}
+    order = sorted(commands, key=lambda name: -earlier.get(name, float("inf")))  # the longest first
+    order.insert(len(order) // 2, "model work")
+    commands["model work"] = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.notebooks_bench"]
+    if (command := javascript()) is not None:
+        commands["JavaScript"] = command
+        order.append("JavaScript")
+    outcomes = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for future in as_completed([pool.submit(run, name, commands[name]) for name in order]):
+            outcome = future.result()
+            say(f"--- {outcome.name}: {outcome.seconds:.0f} s{'' if outcome.passed else ', FAILED'}\n{outcome.output}")
+            outcomes.append(outcome)
+    seconds = {outcome.name: round(outcome.seconds, 1) for outcome in outcomes}
+    NOTEBOOK_SECONDS.parent.mkdir(exist_ok=True)
+    NOTEBOOK_SECONDS.write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
+    return outcomes
+
+
+def python(*options: str) -> bool:
+    """Run the unit and the browser tests, a file at a time in each process."""
+    with tempfile.TemporaryDirectory(prefix="saekit-tests-") as scratch:
+        command = [sys.executable, "-m", "pytest", "--quiet", f"--numprocesses={AT_ONCE}", "--dist=loadfile"]
+        done = subprocess.run([*command, *options, "tests"], cwd=ROOT, env=environment(scratch), check=False)
+    return done.returncode == 0
 
 
 def say(line: str) -> None:
@@ -79,24 +124,31 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
-    """Run every layer, also after a failure, and say which failed."""
-    layers: dict[str, Callable[[], bool]] = {"JavaScript": javascript}
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    if notebooks:
-        layers["model"] = model
-    layers |= {path.name: partial(notebook, path) for path in notebooks}
+def main(arguments: list[str]) -> int:
+    """Run every layer, also after a failure, and say which failed; the Python tests last."""
+    if arguments == ["quick"]:
+        return 0 if python("-m", "not slow and not browser") else 1
+    say("--- what the tests need")
     start = time.perf_counter()
-    failed = []
-    for name, layer in layers.items():
-        say(f"--- {name}")
-        if not layer():
-            failed.append(name)
+    if subprocess.run([sys.executable, "-W", "ignore", "-m", "saekit.fetch"], cwd=ROOT, check=False).returncode:
+        return 1  # what failed would fail for this one reason
+    fetched = Outcome("fetching", True, time.perf_counter() - start, "")
+    say(f"\n--- notebooks, {AT_ONCE} side by side")
+    outcomes = [fetched, *side_by_side()]
+    failed = [outcome.name for outcome in outcomes if not outcome.passed]
+    if find_node() is None:
+        say("JavaScript tests skipped: no Node 20.19 or newer")
+        failed += ["JavaScript"] if REQUIRE_NODE else []
+    if not (os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")):
+        say("Browser tests skipped: no chromium on PATH, and SAEKIT_CHROMIUM does not name one")
+        failed += ["browser"] if REQUIRE_BROWSER else []
+    for outcome in sorted(outcomes, key=lambda outcome: -outcome.seconds):
+        say(f"{outcome.name:32} {outcome.seconds:6.0f} s")
     say(f"--- {time.perf_counter() - start:.0f} s; " + (f"FAILED: {', '.join(failed)}" if failed else "all passed"))
     say("--- Python")  # the last layer, so that pytest's closing line ends the log
-    passed = python()
+    passed = python("--durations=15")
     return 0 if passed and not failed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
