@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes import Site, TextFeatures, as_extracted, fit, make_folds, pool, read_result, write_plain
+from saekit.probes import SAEFeatures, TextFeatures, as_extracted, fit, make_folds, pool, read_result, write_plain
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -65,7 +65,7 @@ def load_removal(path: Path | str) -> Removal:
 
 
 def spurious_correlation_removal(
-    features: TextFeatures, sae: "SAE[Any]", spurious: np.ndarray, *, site: str | None = None,
+    sae: "SAE[Any]", features: TextFeatures, spurious: np.ndarray, *, name: str | None = None,
     sizes: tuple[int, ...] = SIZES, folds: int = 5, seed: int = 0,
 ) -> Removal:  # fmt: skip
     """Spurious correlation removal: take out what a biased probe should not have learned (SCR).
@@ -76,18 +76,18 @@ def spurious_correlation_removal(
     (ablated - base) / (oracle - base).
 
     Args:
-        features: Texts of two classes.
-        sae: The SAE of the site.
+        sae: SAE whose features are taken out.
+        features: Extraction of texts of two classes.
         spurious: 0 or 1 for each text, in the order of the data that was extracted.
-        site: Which one.
-        sizes: Numbers of features.
-        folds: One is the test part.
-        seed: Of folds and random features.
+        name: Name of the SAE in the extraction; the first one if None.
+        sizes: Numbers of features that are taken out.
+        folds: Number of parts, one of which is the test part.
+        seed: Seed of the folds and of the features drawn at random.
 
     Raises:
         ProbeError: Not two classes, or too few texts of one combination of label and property.
     """
-    at, directions = _checked(features, sae, site)
+    at, directions = _checked(sae, features, name)
     labels = features.data.labels
     present = np.unique(labels)
     spurious = as_extracted(features, "spurious", np.asarray(spurious))
@@ -119,8 +119,8 @@ def spurious_correlation_removal(
 
 
 def targeted_probe_perturbation(
-    features: TextFeatures, sae: "SAE[Any]", *, site: str | None = None, sizes: tuple[int, ...] = SIZES, folds: int = 5,
-    seed: int = 0,
+    sae: "SAE[Any]", features: TextFeatures, *, name: str | None = None, sizes: tuple[int, ...] = SIZES,
+    folds: int = 5, seed: int = 0,
 ) -> Removal:  # fmt: skip
     """Targeted probe perturbation: take out one class's features and see whether only its probe fails (TPP).
 
@@ -128,18 +128,18 @@ def targeted_probe_perturbation(
     The score is the mean loss of accuracy of the class's own probe minus that of the other classes' probes.
 
     Args:
-        features: Texts of three classes or more. With two, one class's probe is the other's turned round: what breaks
-            one breaks both, and the measure is 0 whatever is taken out.
-        sae: The SAE of the site.
-        site: Which one.
-        sizes: Numbers of features.
-        folds: One is the test part.
-        seed: Of folds and random features.
+        sae: SAE whose features are taken out.
+        features: Extraction of texts of three classes or more. With two, one class's probe is the other's turned
+            round: what breaks one breaks both, and the measure is 0 whatever is taken out.
+        name: Name of the SAE in the extraction; the first one if None.
+        sizes: Numbers of features that are taken out.
+        folds: Number of parts, one of which is the test part.
+        seed: Seed of the folds and of the features drawn at random.
 
     Raises:
         ProbeError: Fewer than three classes, or too few texts of one.
     """
-    at, directions = _checked(features, sae, site)
+    at, directions = _checked(sae, features, name)
     labels = features.data.labels
     classes = np.unique(labels)
     if len(classes) < 3:
@@ -177,9 +177,9 @@ def targeted_probe_perturbation(
 
 
 def _checked(
-    features: TextFeatures, sae: "SAE[Any]", site: str | None
-) -> tuple[Site, Float[np.ndarray, "feature d_model"]]:
-    at = features.site(site)
+    sae: "SAE[Any]", features: TextFeatures, name: str | None
+) -> tuple[SAEFeatures, Float[np.ndarray, "feature d_model"]]:
+    at = features.sae(name)
     directions = sae.W_dec.detach().float().cpu().numpy()
     if directions.shape != (at.d_sae, at.hook.mean.shape[1]):
         raise ProbeError(f"{at.name} has {at.d_sae} features of {at.hook.mean.shape[1]} dimensions, not this SAE's")

@@ -20,8 +20,8 @@ from saekit.probes.cell import (
 )
 from saekit.probes.classifiers import fit
 from saekit.probes.curves import Curve, curve, load_curve
-from saekit.probes.extract import _named, extract_features
-from saekit.probes.features import Hook, Site, TextFeatures, as_extracted, subset
+from saekit.probes.extract import extract_features, named_saes
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, subset
 from saekit.probes.grid_result import Cell, Grid, load_grid
 from saekit.probes.pooling import fit_binariser, pool
 from saekit.probes.probing import baselines, compare, probe, probe_columns
@@ -38,7 +38,7 @@ from saekit.probes.reading import (
     tree_text,
 )
 from saekit.probes.result import ProbeResult, ProbeTable, load_probe
-from saekit.probes.score import Comparison, Interval, Scores, confusion_of
+from saekit.probes.score import Comparison, Estimate, Scores, confusion_of
 from saekit.probes.search import grid, grid_axes
 from saekit.probes.split import Duplicates, Folds, check_labels, find_duplicates, in_both, make_folds
 from saekit.probes.store import read_result, write_plain
@@ -52,19 +52,18 @@ __all__ = [
     "Context",
     "Curve",
     "Duplicates",
+    "Estimate",
     "Folds",
     "Grid",
     "Hook",
-    "Interval",
     "ProbeResult",
     "ProbeTable",
     "Question",
+    "SAEFeatures",
     "Scores",
-    "Site",
     "TextFeatures",
     "Transfer",
     "Weight",
-    "_named",
     "answer_questions",
     "as_extracted",
     "baselines",
@@ -92,6 +91,7 @@ __all__ = [
     "load_probe",
     "load_transfer",
     "make_folds",
+    "named_saes",
     "number_of",
     "pool",
     "predict",

@@ -14,12 +14,12 @@ from saekit.probes.grid_result import Grid
 from saekit.probes.pooling import fit_binariser, pool
 from saekit.probes.recipes import baseline_recipe, sae_recipe
 from saekit.probes.result import ProbeResult, digest_of, keys_of
-from saekit.probes.score import Interval, auroc_resampled, interval, resamples
+from saekit.probes.score import Estimate, auroc_resampled, estimate, resamples
 
 FIGURES = ("macro_f1", "auroc", "accuracy")
 
 
-def cell_figures(grid: Grid, figure: str) -> tuple[Interval, ...]:
+def cell_figures(grid: Grid, figure: str) -> tuple[Estimate, ...]:
     """Return a figure of every cell, then of every baseline, in validation, with its 95 % interval.
 
     Args:
@@ -39,14 +39,14 @@ def cell_figures(grid: Grid, figure: str) -> tuple[Interval, ...]:
     if figure == "accuracy":
         right = np.stack([each.predicted[:, rows] == labels for each in grid.rounds]).mean(0, dtype=np.float32)
         drawn = (weights @ right.T) / weights.sum(1, keepdims=True)
-        return tuple(interval(hits.mean(dtype=np.float64), d) for hits, d in zip(right, drawn.T, strict=True))
+        return tuple(estimate(hits.mean(dtype=np.float64), d) for hits, d in zip(right, drawn.T, strict=True))
     ones = np.ones((1, len(rows)), np.float32)
 
     def area(number: int, times: np.ndarray) -> np.ndarray:
         each = [auroc_resampled(labels, r.scores[number, rows], r.fold[rows], times) for r in grid.rounds]
         return np.mean(each, axis=0)
 
-    return tuple(interval(area(i, ones)[0], area(i, weights)) for i in range(len(grid.scores)))
+    return tuple(estimate(area(i, ones)[0], area(i, weights)) for i in range(len(grid.scores)))
 
 
 def number_of(grid: Grid, name: str) -> int:
@@ -61,24 +61,24 @@ def number_of(grid: Grid, name: str) -> int:
 
 
 def check_grid(grid: Grid, features: TextFeatures) -> None:
-    """Raise ProbeError unless a grid was made from these texts and has no other sites."""
+    """Raise ProbeError unless a grid was made from these texts and has no other SAEs."""
     if grid.digest != digest_of(features.data):
         raise ProbeError(
             f"the grid was made from other texts ({grid.data_name!r}, {len(grid.labels):,}) than these features "
             f"({features.data.name!r}, {len(features):,}): pass the extraction that the grid was made from"
         )
-    if missing := [name for name in grid.axes["site"] if name not in features.sites]:
-        raise ProbeError(f"the grid has a site {missing[0]!r}, these features have {', '.join(features.sites)}")
+    if missing := [name for name in grid.axes["sae"] if name not in features.saes]:
+        raise ProbeError(f"the grid has an SAE {missing[0]!r}, these features have {', '.join(features.saes)}")
 
 
 def training_part(grid: Grid, features: TextFeatures, number: int) -> TextFeatures:
     """Return the texts outside the test part, with the features that a cell reads."""
     setting = (*grid.cells, *grid.baselines)[number].setting
-    sites = [features.site(name) for name in grid.axes["site"]]
-    at = features.site(setting["site"]) if "site" in setting else sites[0]
+    saes = [features.sae(name) for name in grid.axes["sae"]]
+    at = features.sae(setting["sae"]) if "sae" in setting else saes[0]
     if "hook" in setting:
-        at = next(site for site in sites if site.hook.name == setting["hook"])
-    alone = replace(features, sites={at.name: at}, hooks={at.hook.name: at.hook})
+        at = next(sae for sae in saes if sae.hook.name == setting["hook"])
+    alone = replace(features, saes={at.name: at}, hooks={at.hook.name: at.hook})
     return subset(alone, np.flatnonzero(grid.fold != 0))
 
 
@@ -93,17 +93,17 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
         part: From `training_part`.
         number: Of the cell; baselines come after the cells.
     """
-    cell, site = (*grid.cells, *grid.baselines)[number], part.site()
+    cell, sae = (*grid.cells, *grid.baselines)[number], part.sae()
     rows, everything, threshold, read = np.flatnonzero(grid.fold != 0), np.arange(len(part)), None, {}
     options: dict[str, Any] = {"balanced": grid.balanced, "seed": grid.seed}
-    if "site" in cell.setting:
+    if "sae" in cell.setting:
         setting: dict[str, Any] = {key: cell.setting[key] for key in ("pooling", "binarise", "classifier")}
-        pooled = pool(site, setting["pooling"])
-        recipe = sae_recipe(part, site, pooled=pooled, **setting, **options)
+        pooled = pool(sae, setting["pooling"])
+        recipe = sae_recipe(part, sae, pooled=pooled, **setting, **options)
         threshold = fit_binariser(setting["binarise"], pooled, everything).threshold
         read = {"context_size": str(part.context_size)}
     else:
-        recipe = baseline_recipe(part, site, cell.setting.get("baseline", cell.name), **options)
+        recipe = baseline_recipe(part, sae, cell.setting.get("baseline", cell.name), **options)
     fitted, columns = recipe.final(everything, cell.strength)
     return ProbeResult(
         name=cell.name, family=recipe.family, setting=recipe.setting | read, data_name=grid.data_name,

@@ -11,7 +11,7 @@ from saekit.errors import ProbeError
 from saekit.probes.features import TextFeatures
 from saekit.probes.progress import Progress, Reporting
 from saekit.probes.recipes import baseline_recipe, sae_recipe
-from saekit.probes.score import Interval, f1_of, f1_resampled, interval, resamples
+from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
 from saekit.probes.split import make_folds
 from saekit.probes.store import read_result, write_plain
 
@@ -33,7 +33,7 @@ class Curve:
 
     over: str
     at: tuple[float, ...]
-    macro_f1: dict[str, tuple[Interval, ...]]
+    macro_f1: dict[str, tuple[Estimate, ...]]
     spread: dict[str, tuple[float, ...]]
     n_test: int
 
@@ -52,7 +52,7 @@ def load_curve(path: Path | str) -> Curve:
     about, _ = read_result(path, "curve")
     return Curve(
         about["over"], tuple(about["at"]),
-        {name: tuple(Interval(*point) for point in row) for name, row in about["macro_f1"].items()},
+        {name: tuple(Estimate(*point) for point in row) for name, row in about["macro_f1"].items()},
         {name: tuple(row) for name, row in about["spread"].items()}, about["n_test"],
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ def curve(
     over: str,
     at: Sequence[float],
     *,
-    site: str | None = None,
+    sae: str | None = None,
     pooling: str = "max",
     binarise: str = "none",
     classifier: str = "logistic",
@@ -80,7 +80,7 @@ def curve(
         over: ``"size"``: number of training texts. ``"noise"``: share of training labels that are replaced by another
             class. ``"imbalance"``: share of the rarest class among the training texts.
         at: The points, for example ``(10, 30, 100, 300)`` texts.
-        site: Name of the SAE.
+        sae: Name of the SAE.
         pooling: As in `probe`.
         binarise: As in `probe`.
         classifier: As in `probe`.
@@ -94,7 +94,7 @@ def curve(
     Raises:
         ProbeError: No such curve, or a point that these texts cannot reach.
     """
-    where = features.site(site)
+    where = features.sae(sae)
     options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
     dealt = make_folds(features, folds, seed=seed)
     train, test = dealt.train(0), dealt.test(0)
@@ -124,7 +124,7 @@ def curve(
     names = [recipe.name for recipe in recipes]
     return Curve(
         over, tuple(map(float, at)),
-        {n: tuple(interval(v.mean(), d.mean(0)) for v, d in zip(value[i], drawn[i], strict=True))
+        {n: tuple(estimate(v.mean(), d.mean(0)) for v, d in zip(value[i], drawn[i], strict=True))
          for i, n in enumerate(names)},
         {n: tuple(float(v.std(ddof=1)) if draws > 1 else float("nan") for v in value[i]) for i, n in enumerate(names)},
         len(test),

@@ -17,7 +17,7 @@ from saekit.errors import ProbeError
 from saekit.index import batch_events, sparse_form
 from saekit.models import bos_token_id, hidden_states_at, special_token_ids
 from saekit.probes.alignment import warn_if_misaligned
-from saekit.probes.features import Hook, Site, TextFeatures, unlabelled
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, unlabelled
 from saekit.probes.progress import Progress, Reporting
 from saekit.saes import check_pair, control_saes, sae_hook
 
@@ -54,7 +54,7 @@ def extract_features(
         data: Texts with labels, or texts alone (label -1: for predictions only).
         context_size: Longer texts are cut, counted, and the result says so. Tokens, BOS included.
         batch_size: Texts a forward pass.
-        controls: ``"random"`` and ``"permuted"``: for each SAE one more site whose encoder is random directions, or
+        controls: ``"random"`` and ``"permuted"``: for each SAE one more whose encoder is random directions, or
             its own with the input dimensions permuted, at the same number of active features.
         controls_of: Names of the SAEs that get controls, which cost as much as they do; None: all.
         keep_states: Also keep the model's own activations of every token (for the attention-pooled baseline):
@@ -72,7 +72,7 @@ def extract_features(
     Warns:
         UserWarning: An SAE fits the layer before or after its hook point better than its own.
     """
-    named = _named(saes)
+    named = named_saes(saes)
     if context_size < 2 or batch_size < 1:
         raise ProbeError(f"context_size must be at least 2 and batch_size 1, not {context_size} and {batch_size}")
     if context_size > model.cfg.n_ctx:
@@ -94,7 +94,7 @@ def extract_features(
             raise ProbeError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
         made = control_saes(model, controlled, ids, kind, seed=seed)
         everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in made.items()}
-    hooks, sites = _run(model, everything, ids, batch_size, keep_states, progress)
+    hooks, found = _run(model, everything, ids, batch_size, keep_states, progress)
     lengths = np.array([len(row) for row in ids])
     starts = next(iter(hooks.values())).starts
     return TextFeatures(
@@ -103,7 +103,7 @@ def extract_features(
         ids=np.array([i for row in ids for i in row], np.int32),
         id_starts=np.concatenate([[0], np.cumsum(lengths)]),
         hooks=hooks,
-        sites=sites,
+        saes=found,
         truncated=truncated,
         empty=int((np.diff(starts) == 0).sum()),
         context_size=context_size,
@@ -111,7 +111,11 @@ def extract_features(
     )
 
 
-def _named(saes) -> "dict[str, SAE[Any]]":
+def named_saes(saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]") -> "dict[str, SAE[Any]]":
+    """Return SAEs by the names that they have in an extraction: their own, or hook point and width.
+
+    Raises ProbeError if there is none.
+    """
     if isinstance(saes, Mapping):
         named = dict(saes)
     else:
@@ -201,7 +205,7 @@ class _Column:
 def _run(
     model: "SAETransformerBridge", saes: dict, ids: list[list[int]], batch_size: int, keep_states: bool,
     progress: bool | Progress,
-) -> tuple[dict[str, Hook], dict[str, Site]]:  # fmt: skip
+) -> tuple[dict[str, Hook], dict[str, SAEFeatures]]:  # fmt: skip
     hook_of = {name: sae_hook(sae) for name, (sae, _, _) in saes.items()}
     names = list(dict.fromkeys(hook_of.values()))
     encoders = {name: sparse_form(sae) for name, (sae, _, _) in saes.items()}
@@ -242,11 +246,11 @@ def _run(
         starts = np.concatenate([[0], np.cumsum(taken["count"])])
         states = taken["states"] if keep_states else None
         hooks[hook] = Hook(hook, starts, taken["position"], taken["last"], taken["mean"], states, excluded[hook])
-    sites = {}
+    read = {}
     for name, (sae, control, of) in saes.items():
         matrix = _matrix(*events.pop(name), sae.cfg.d_sae)
-        sites[name] = Site(name, hooks[hook_of[name]], matrix, control, of)
-    return hooks, sites
+        read[name] = SAEFeatures(name, hooks[hook_of[name]], matrix, control, of)
+    return hooks, read
 
 
 def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:

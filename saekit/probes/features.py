@@ -43,7 +43,7 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Site:
+class SAEFeatures:
     """What one SAE says about every token that counts.
 
     Attributes:
@@ -76,7 +76,7 @@ class TextFeatures:
         ids: Token ids of all texts, end to end, without BOS.
         id_starts: The ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
         hooks: The model's activations by hook point.
-        sites: Features by name of the SAE.
+        saes: Features by name of the SAE.
         truncated: How many texts were longer than the context, and were cut; of a `subset` how many are known to be.
         empty: How many texts have no token that counts.
         context_size: Tokens of a text that were read, BOS included.
@@ -90,7 +90,7 @@ class TextFeatures:
     ids: Int[np.ndarray, " id"]
     id_starts: Int[np.ndarray, " text1"]
     hooks: dict[str, Hook]
-    sites: dict[str, Site]
+    saes: dict[str, SAEFeatures]
     truncated: int
     empty: int
     context_size: int
@@ -101,17 +101,17 @@ class TextFeatures:
     def __len__(self) -> int:
         return len(self.data)
 
-    def site(self, name: str | None = None) -> Site:
-        """Return a site by name; without a name, the first one."""
-        name = next(iter(self.sites)) if name is None else name
-        if name not in self.sites:
-            raise ProbeError(f"no site {name!r}: this extraction has {', '.join(self.sites)}")
-        return self.sites[name]
+    def sae(self, name: str | None = None) -> SAEFeatures:
+        """Return the features of an SAE by its name; without a name, of the first one."""
+        name = next(iter(self.saes)) if name is None else name
+        if name not in self.saes:
+            raise ProbeError(f"no SAE {name!r}: this extraction has {', '.join(self.saes)}")
+        return self.saes[name]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sparse matrices of all sites."""
-        return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.sites.values()))
+        """Bytes of the sparse matrices of all SAEs."""
+        return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.saes.values()))
 
     def __repr__(self) -> str:
         hook = next(iter(self.hooks.values()))
@@ -119,8 +119,8 @@ class TextFeatures:
         notes = [f"{cut} texts cut at {self.context_size} tokens"] if (cut := cut_words(self)) else []
         notes += [f"{self.empty:,} texts without a token that counts"] if self.empty else []
         return (
-            f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; sites "
-            f"{', '.join(self.sites)}; left out: {'; '.join([left_out, *notes])})"
+            f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; SAEs "
+            f"{', '.join(self.saes)}; left out: {'; '.join([left_out, *notes])})"
         )
 
 
@@ -137,13 +137,13 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
     rows = chosen_rows(rows, len(features))
     n_ids = int(np.diff(features.id_starts)[rows].sum())
     hooks = {name: _hook_subset(hook, rows, n_ids) for name, hook in features.hooks.items()}
-    sites = {
-        name: replace(site, hook=hooks[site.hook.name], events=site.events[_tokens_of(site.hook.starts, rows)])
-        for name, site in features.sites.items()
+    saes = {
+        name: replace(sae, hook=hooks[sae.hook.name], events=sae.events[_tokens_of(sae.hook.starts, rows)])
+        for name, sae in features.saes.items()
     }
     lengths = np.diff(features.id_starts)[rows]
     return replace(
-        features, data=features.data[rows], index=features.index[rows], hooks=hooks, sites=sites,
+        features, data=features.data[rows], index=features.index[rows], hooks=hooks, saes=saes,
         ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
         n_extracted=_n_extracted(features), empty=int((np.diff(next(iter(hooks.values())).starts) == 0).sum()),
         **_cut_among(features, rows),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from saekit.probes.features import Site, TextFeatures
+from saekit.probes.features import SAEFeatures, TextFeatures
 from saekit.probes.nested import Recipe
 from saekit.probes.recipes import baseline_recipe
 
@@ -20,22 +20,22 @@ class Line(NamedTuple):
 
 
 def grid_lines(
-    features: TextFeatures, sites: Sequence[Site], names: Sequence[str], *, balanced: bool = False, seed: int = 0
+    features: TextFeatures, saes: Sequence[SAEFeatures], names: Sequence[str], *, balanced: bool = False, seed: int = 0
 ) -> list[Line]:
-    """Return the baselines of a grid over some sites, the same ones in whatever order the sites come.
+    """Return the baselines of a grid over some SAEs, the same ones in whatever order the SAEs come.
 
     A cell may come from any layer, so a baseline that reads the model's own activations stands at every hook point
-    of the sites, and a control beside every site that has one.
+    of the SAEs, and a control beside every SAE that has one.
     """
     options: dict[str, Any] = {"balanced": balanced, "seed": seed}
-    sites = sorted(sites, key=place)
-    at = {site.hook.name: site for site in reversed(sites)}
+    saes = sorted(saes, key=place)
+    at = {sae.hook.name: sae for sae in reversed(saes)}
     called = _short(sorted(at, key=_natural))
     made = []
     for name in names:
         if name in CONTROLS:
-            having = [site for site in sites if f"{site.name} ({name})" in features.sites] or sites[:1]
-            recipes = [baseline_recipe(features, site, name, **options) for site in having]
+            having = [sae for sae in saes if f"{sae.name} ({name})" in features.saes] or saes[:1]
+            recipes = [baseline_recipe(features, sae, name, **options) for sae in having]
             made += [Line(recipe.name, recipe.setting, recipe) for recipe in recipes]
         elif name == "attention" or name.startswith(("hidden-", "pca-")):
             for hook, short in called.items():
@@ -44,13 +44,13 @@ def grid_lines(
                     Line(f"{name} at {short}" if len(at) > 1 else name, {"baseline": name, "hook": hook}, recipe)
                 )
         else:
-            made.append(Line(name, {}, baseline_recipe(features, sites[0], name, **options)))
+            made.append(Line(name, {}, baseline_recipe(features, saes[0], name, **options)))
     return made
 
 
-def place(site: Site) -> tuple:
-    """Return where a site comes in an order that is its own: by hook point, then by name."""
-    return _natural(site.hook.name), _natural(site.name)
+def place(sae: SAEFeatures) -> tuple:
+    """Return where an SAE comes in an order that is its own: by hook point, then by name."""
+    return _natural(sae.hook.name), _natural(sae.name)
 
 
 def _natural(name: str) -> list[str | int]:

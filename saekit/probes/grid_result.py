@@ -9,19 +9,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes.score import Comparison, Interval, Scores, f1_resampled, interval, resamples
+from saekit.probes.score import Comparison, Estimate, Scores, estimate, f1_resampled, resamples
 from saekit.probes.store import read_result, write_result
 
-AXES = ("site", "pooling", "binarise", "classifier")
+AXES = ("sae", "pooling", "binarise", "classifier")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One choice of site, pooling, binarising and classifier, or one baseline.
+    """One choice of SAE, pooling, binarising and classifier, or one baseline.
 
     Attributes:
         name: Of the baseline, with its layer if there are several; of a cell its four settings.
-        setting: Site, pooling, binarise, classifier, also of a control; ``baseline`` and ``hook`` of a baseline on
+        setting: SAE, pooling, binarise, classifier, also of a control; ``baseline`` and ``hook`` of a baseline on
             hidden states; {} of other baselines.
         macro_f1: In validation, on the texts outside the test part; the mean over repeats, with the interval of that
             mean.
@@ -31,7 +31,7 @@ class Cell:
 
     name: str
     setting: dict[str, str]
-    macro_f1: Interval
+    macro_f1: Estimate
     spread: float
     strength: float
 
@@ -120,15 +120,15 @@ class Grid:
         f1 = lambda said: f1_resampled(self.labels[rows], said[rows], len(self.label_names), weights)  # noqa: E731
         return np.mean([[f1(said) for said in each.predicted] for each in self.rounds], axis=0)
 
-    def difference(self, one: int, other: int) -> Interval:
+    def difference(self, one: int, other: int) -> Estimate:
         """Return macro F1 of one cell minus that of another in validation; if it holds 0, they may be equal.
 
         Cells go by number, baselines after them: the first is ``len(cells)``.
         """
         value = [(*self.cells, *self.baselines)[i].macro_f1.value for i in (one, other)]
-        return interval(value[0] - value[1], self._resampled[one] - self._resampled[other])
+        return estimate(value[0] - value[1], self._resampled[one] - self._resampled[other])
 
-    def behind_best(self, cell: int) -> Interval:
+    def behind_best(self, cell: int) -> Estimate:
         """Return macro F1 of the best cell minus that of another; see `difference`."""
         return self.difference(self.best, cell)
 
@@ -137,7 +137,7 @@ class Grid:
         """Cells that validation cannot tell from the best, the best among them."""
         return tuple(i for i in range(len(self.cells)) if i == self.best or self.behind_best(i).low <= 0)
 
-    def effect(self, axis: str) -> dict[str, Interval]:
+    def effect(self, axis: str) -> dict[str, Estimate]:
         """Return for each level of a choice how far its mean macro F1 is from the mean over all levels.
 
         A level whose interval holds 0 makes no difference that these texts could show.
@@ -149,7 +149,7 @@ class Grid:
         middle = np.mean([value[i].mean() for i in of.values()])
         middle_drawn = np.mean([drawn[i].mean(0) for i in of.values()], axis=0)
         return {
-            level: interval(value[i].mean() - middle, drawn[i].mean(0) - middle_drawn)
+            level: estimate(value[i].mean() - middle, drawn[i].mean(0) - middle_drawn)
             for level, i in of.items()
         }  # fmt: skip
 
@@ -181,13 +181,13 @@ class Grid:
 def load_grid(path: Path | str) -> Grid:
     """Load what `Grid.save` has saved. Raises ProbeError if the file is not that."""
     about, arrays = read_result(path, "grid")
-    cells = lambda rows: tuple(Cell(n, s, Interval(*f), spread, strength) for n, s, f, spread, strength in rows)  # noqa: E731
+    cells = lambda rows: tuple(Cell(n, s, Estimate(*f), spread, strength) for n, s, f, spread, strength in rows)  # noqa: E731
     f1, auroc, accuracy = about["test"]
     parts = {name: arrays[name] for name in ("confusion", "precision", "recall", "f1")}
-    test = Scores(Interval(*f1), Interval(*auroc), accuracy, **parts, n=about["n_test"])
+    test = Scores(Estimate(*f1), Estimate(*auroc), accuracy, **parts, n=about["n_test"])
     difference = None
     if d := about.get("difference"):
-        difference = Comparison(d[0], d[1], Interval(*d[2]), Interval(*d[3]), *d[4:])
+        difference = Comparison(d[0], d[1], Estimate(*d[2]), Estimate(*d[3]), *d[4:])
     rounds = tuple(map(Round, *(arrays[name] for name in Round._fields)))
     return Grid(
         cells(about["cells"]), cells(about["baselines"]), {k: tuple(v) for k, v in about["axes"].items()},
@@ -196,5 +196,5 @@ def load_grid(path: Path | str) -> Grid:
     )  # fmt: skip
 
 
-def _listed(found: Interval) -> list[float]:
+def _listed(found: Estimate) -> list[float]:
     return [found.value, found.low, found.high]

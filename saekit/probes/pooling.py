@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes.features import Site
+from saekit.probes.features import SAEFeatures
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -40,13 +40,13 @@ class Binariser:
         return made
 
 
-def pool(site: Site, how: str = "max") -> "csr_array":
+def pool(sae: SAEFeatures, how: str = "max") -> "csr_array":
     """Return one row a text, ``[text, feature]``, made of the rows of its tokens.
 
     Only tokens that count take part; a text without any is all 0.
 
     Args:
-        site: What an SAE says about the tokens.
+        sae: What an SAE says about the tokens.
         how: ``"max"``; ``"mean"`` over the tokens; ``"sum"``; ``"last"``: the last token alone; ``"top-N"``: in how
             many tokens a feature is among the N with the largest activations; ``"first-K"``: the maximum over the
             first K tokens.
@@ -55,27 +55,27 @@ def pool(site: Site, how: str = "max") -> "csr_array":
         ProbeError: No such pooling.
     """
     check_pooling(how)
-    starts = site.hook.starts
+    starts = sae.hook.starts
     if how == "last":
         has = np.diff(starts) > 0
-        return _row_sums(_one_row_each(starts[1:] - 1, has), site.events)
+        return _row_sums(_one_row_each(starts[1:] - 1, has), sae.events)
     if how in ("sum", "mean"):
         counts = np.diff(starts)
-        summed = _row_sums(_ranges(starts, counts), site.events)
+        summed = _row_sums(_ranges(starts, counts), sae.events)
         if how == "mean":
             summed.data /= np.repeat(np.maximum(counts, 1), np.diff(summed.indptr)).astype(np.float32)
         return summed
     if how == "max":
-        return _maximum(site.events, starts[:-1], starts[1:])
+        return _maximum(sae.events, starts[:-1], starts[1:])
     kind, number = how.split("-")[0], int(how.split("-")[1])
     if kind == "first":
-        return _maximum(site.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + number))
-    return _row_sums(_ranges(starts, np.diff(starts)), _largest(site.events, number))
+        return _maximum(sae.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + number))
+    return _row_sums(_ranges(starts, np.diff(starts)), _largest(sae.events, number))
 
 
-def ranked_tokens(site: Site, how: str) -> "csr_array":
+def ranked_tokens(sae: SAEFeatures, how: str) -> "csr_array":
     """Return 1 where a feature is among the N largest of its token, for the pooling ``"top-N"``."""
-    return _largest(site.events, int(how.split("-")[1]))
+    return _largest(sae.events, int(how.split("-")[1]))
 
 
 def check_pooling(how: str) -> None:

@@ -29,7 +29,7 @@ _NEARLY_ALL = 0.95  # share of columns that are constant above which there is li
 
 def probe(
     features: TextFeatures,
-    site: str | None = None,
+    sae: str | None = None,
     *,
     pooling: str = "max",
     binarise: str = "none",
@@ -42,7 +42,7 @@ def probe(
 
     Args:
         features: What `extract_features` found.
-        site: Name of the SAE; the first one if None.
+        sae: Name of the SAE; the first one if None.
         pooling: From tokens to texts: ``"max"``, ``"mean"``, ``"sum"``, ``"last"``, ``"top-N"``, ``"first-K"``.
         binarise: ``"none"``, ``"above-zero"``, ``"threshold-T"`` or ``"quantile-Q"``, learned in each training part.
         classifier: ``"logistic"`` (L2), ``"logistic-l1"``, ``"ridge"``, ``"difference"`` (of means), ``"tree"``, or
@@ -52,14 +52,14 @@ def probe(
         seed: Of the folds and the resamples behind the intervals.
 
     Raises:
-        ProbeError: No such site or setting; no labels, one class, or a class with fewer texts than folds.
+        ProbeError: No such SAE or setting; no labels, one class, or a class with fewer texts than folds.
 
     Warns:
         UserWarning: Nearly all columns are constant: the threshold does not suit the scale.
     """
-    pooled = pool(features.site(site), pooling)
+    pooled = pool(features.sae(sae), pooling)
     recipe = sae_recipe(
-        features, features.site(site), pooling=pooling, binarise=binarise, classifier=classifier, balanced=balanced,
+        features, features.sae(sae), pooling=pooling, binarise=binarise, classifier=classifier, balanced=balanced,
         seed=seed, pooled=pooled,
     )  # fmt: skip
     dealt = make_folds(features, folds, seed=seed)
@@ -72,7 +72,7 @@ def probe(
 
 def baselines(
     features: TextFeatures,
-    site: str | None = None,
+    sae: str | None = None,
     *,
     names: Sequence[str] | None = None,
     pooling: str = "max",
@@ -87,7 +87,7 @@ def baselines(
 
     Args:
         features: What `extract_features` found.
-        site: The SAE beside which they stand: its hook point is where hidden states are read.
+        sae: The SAE beside which they stand: its hook point is where hidden states are read.
         names: Among ``"majority"``, ``"length"``, ``"bag-of-words"``, ``"tfidf-word"``, ``"tfidf-char"``,
             ``"hidden-last"``, ``"hidden-mean"``, ``"pca-K"``, ``"attention"`` (if `extract_features` kept the
             states), and ``"random"`` and ``"permuted"`` (if it made these controls). All that can be run if
@@ -100,8 +100,8 @@ def baselines(
         seed: As in `probe`.
         progress: Show a progress bar, or a function that is given (done, number).
     """
-    at = features.site(site)
-    made = [site.control for site in features.sites.values() if site.of == at.name]
+    at = features.sae(sae)
+    made = [each.control for each in features.saes.values() if each.of == at.name]
     if names is None:
         names = [*BASELINES, *(["attention"] if at.hook.states is not None else []), *made]
     dealt = make_folds(features, folds, seed=seed)

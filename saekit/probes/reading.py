@@ -11,8 +11,8 @@ from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
 from saekit.probes.classifiers import Fitted
 from saekit.probes.extract import extract_features
-from saekit.probes.features import Site, TextFeatures
-from saekit.probes.pooling import Binariser, pool as pool_site, ranked_tokens
+from saekit.probes.features import SAEFeatures, TextFeatures
+from saekit.probes.pooling import Binariser, pool as pool_features, ranked_tokens
 from saekit.probes.result import ProbeResult
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class Classified:
 def inputs_of(result: ProbeResult, features: TextFeatures) -> "csr_array":
     """Return what a probe on SAE features reads of texts: pooled and made 0 or 1 as when it was fitted.
 
-    Raises ProbeError if the probe reads something else, or the extraction lacks its site.
+    Raises ProbeError if the probe reads something else, or the extraction lacks its SAE.
     """
     weights = _fitted(result).weights
-    pooled = pool_site(features.site(result.setting["site"]), result.setting["pooling"])
+    pooled = pool_features(features.sae(result.setting["sae"]), result.setting["pooling"])
     if weights is not None and pooled.shape[1] != weights.shape[1]:
-        raise ProbeError(f"the probe reads {weights.shape[1]} features, the site has {pooled.shape[1]}")
+        raise ProbeError(f"the probe reads {weights.shape[1]} features, the SAE has {pooled.shape[1]}")
     return Binariser(result.setting["binarise"], result.threshold)(pooled)
 
 
@@ -110,7 +110,7 @@ def top_features(result: ProbeResult, features: TextFeatures, *, k: int = 10) ->
 
     Args:
         result: A probe on SAE features.
-        features: The extraction that it was made from, or another with the same site.
+        features: The extraction that it was made from, or another with the same SAE.
         k: How many a class; fewer if fewer have any weight.
     """
     inputs = inputs_of(result, features)
@@ -140,7 +140,7 @@ def top_words(result: ProbeResult, *, k: int = 10) -> dict[str, tuple[tuple[str,
 
 
 def contexts(
-    features: TextFeatures, feature: int, *, site: str | None = None, k: int = 5, window: int = 8,
+    features: TextFeatures, feature: int, *, sae: str | None = None, k: int = 5, window: int = 8,
     model: "SAETransformerBridge | None" = None,
 ) -> tuple[Context, ...]:  # fmt: skip
     """Return the tokens at which a feature is most active, the strongest of each text.
@@ -148,12 +148,12 @@ def contexts(
     Args:
         features: The extraction.
         feature: Its number.
-        site: Of which SAE; the first one if None.
+        sae: Of which SAE; the first one if None.
         k: How many texts.
         window: Tokens shown on either side.
         model: Spells the tokens; without it contexts hold numbers only.
     """
-    at = features.site(site)
+    at = features.sae(sae)
     if not 0 <= feature < at.d_sae:
         raise ProbeError(f"no feature {feature}: {at.name} has {at.d_sae}, numbered from 0")
     column = at.events[:, [feature]].tocoo()
@@ -193,11 +193,11 @@ def classify(
     Raises:
         ProbeError: The text is empty, or the SAE is of another width.
     """
-    name = result.setting.get("site", "")
+    name = result.setting.get("sae", "")
     size = int(result.setting.get("context_size", min(model.cfg.n_ctx, 1024)))
     features = extract_features(model, {name: sae}, [text], context_size=size, check_hooks=False, progress=False)
-    site = features.site()
-    if not len(site.hook.position):
+    read = features.sae()
+    if not len(read.hook.position):
         raise ProbeError("no token of this text counts: expected at least one character")
     inputs = inputs_of(result, features)
     fitted = _fitted(result)
@@ -208,9 +208,9 @@ def classify(
     weights, _ = _weights(result, inputs)
     used = np.flatnonzero(inputs.toarray()[0])
     if fitted.weights is not None:
-        shares = _shares(site, result.setting["pooling"], used)
+        shares = _shares(read, result.setting["pooling"], used)
         value = inputs.toarray()[0][used]
-        contributions[:, site.hook.position] = (weights[:, used] * value) @ shares.T
+        contributions[:, read.hook.position] = (weights[:, used] * value) @ shares.T
         order = used[np.argsort(-np.abs(weights[best, used] * value), kind="stable")]
     else:
         order = np.array(_path(fitted.tree, inputs.toarray()[0]), np.int64)
@@ -281,13 +281,13 @@ def _path(tree: dict[str, np.ndarray], values: Float[np.ndarray, " column"]) -> 
     return list(dict.fromkeys(path))
 
 
-def _shares(site: Site, how: str, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+def _shares(sae: SAEFeatures, how: str, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
     """Return which share of each pooled feature of one text comes from each token; columns add up to 1.
 
     A sum or mean comes from all tokens by their activations, a maximum from the token that has it, a count from the
     tokens that are counted.
     """
-    rows = ranked_tokens(site, how) if how.startswith("top-") else site.events
+    rows = ranked_tokens(sae, how) if how.startswith("top-") else sae.events
     dense = rows[:, used].toarray().astype(np.float64)
     if how == "last":
         dense[:-1] = 0

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from saekit.errors import ProbeError
 from saekit.probes.attention import AttentionRecipe
 from saekit.probes.classifiers import Fitted, fit, strengths
-from saekit.probes.features import Site, TextFeatures, as_extracted
+from saekit.probes.features import SAEFeatures, TextFeatures, as_extracted
 from saekit.probes.pooling import check_binarise, check_pooling, fit_binariser, pool
 
 if TYPE_CHECKING:
@@ -85,21 +85,21 @@ class MajorityRecipe:
 
 
 def sae_recipe(
-    features: TextFeatures, site: Site, *, pooling: str, binarise: str, classifier: str, balanced: bool = False,
+    features: TextFeatures, sae: SAEFeatures, *, pooling: str, binarise: str, classifier: str, balanced: bool = False,
     seed: int = 0, pooled: "csr_array | None" = None,
 ) -> ColumnRecipe:  # fmt: skip
     """Return the recipe of a probe on SAE features; ``pooled`` saves pooling again."""
     check_pooling(pooling)
-    pooled = pool(site, pooling) if pooled is None else pooled
+    pooled = pool(sae, pooling) if pooled is None else pooled
     check_binarise(binarise)  # an unknown one is refused at once
     strengths(classifier)
 
     def prepare(train: Rows):
         return fit_binariser(binarise, pooled, train)(pooled), ()
 
-    name = f"{site.name}, {pooling}, {binarise}, {classifier}"
-    setting = {"site": site.name, "pooling": pooling, "binarise": binarise, "classifier": classifier}
-    return _recipe(name, "control" if site.control else "sae", setting, prepare, features, classifier, balanced, seed)
+    name = f"{sae.name}, {pooling}, {binarise}, {classifier}"
+    setting = {"sae": sae.name, "pooling": pooling, "binarise": binarise, "classifier": classifier}
+    return _recipe(name, "control" if sae.control else "sae", setting, prepare, features, classifier, balanced, seed)
 
 
 def hidden_recipe(
@@ -182,10 +182,10 @@ def own_recipe(
 
 
 def baseline_recipe(
-    features: TextFeatures, site: Site, name: str, *, pooling: str = "max", binarise: str = "none",
+    features: TextFeatures, sae: SAEFeatures, name: str, *, pooling: str = "max", binarise: str = "none",
     classifier: str = "logistic", balanced: bool = False, seed: int = 0,
 ) -> "ColumnRecipe | MajorityRecipe | AttentionRecipe":  # fmt: skip
-    """Return a baseline by name, beside the SAE of a site.
+    """Return a baseline by name, beside an SAE.
 
     Raises ProbeError for one that does not exist, or for which the extraction has kept too little.
     """
@@ -193,13 +193,13 @@ def baseline_recipe(
     if name == "majority":
         return MajorityRecipe(features.data.labels, len(features.data.label_names))
     if name == "attention":
-        return AttentionRecipe(site.hook, features.data.labels, len(features.data.label_names), balanced, seed)
+        return AttentionRecipe(sae.hook, features.data.labels, len(features.data.label_names), balanced, seed)
     if name.startswith(("hidden-", "pca-")):
-        return hidden_recipe(features, site.hook.name, name.removeprefix("hidden-"), **options)
+        return hidden_recipe(features, sae.hook.name, name.removeprefix("hidden-"), **options)
     if name in ("random", "permuted"):
-        if f"{site.name} ({name})" not in features.sites:
-            raise ProbeError(f"no {name} control of {site.name} was extracted: extract with controls=({name!r},)")
-        control = features.site(f"{site.name} ({name})")
+        if f"{sae.name} ({name})" not in features.saes:
+            raise ProbeError(f"no {name} control of {sae.name} was extracted: extract with controls=({name!r},)")
+        control = features.sae(f"{sae.name} ({name})")
         return sae_recipe(features, control, pooling=pooling, binarise=binarise, **options)
     if name not in BASELINES:
         raise ProbeError(f"no baseline {name!r}: expected {', '.join(BASELINES)}, attention, random or permuted")

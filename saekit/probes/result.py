@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt64
 from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Fitted
-from saekit.probes.score import Comparison, Interval, Scores, compare_predictions, score
+from saekit.probes.score import Comparison, Estimate, Scores, compare_predictions, score
 from saekit.probes.store import read_result, write_result
 
 _OF_EACH_TEXT = ("labels", "predicted", "scores", "fold", "group", "keys")
@@ -26,7 +26,7 @@ class ProbeResult:
     Attributes:
         name: What it reads and how.
         family: "sae", "control", "hidden", "text", "own" or "none".
-        setting: Site, pooling, binarising, classifier, as far as they apply.
+        setting: SAE, pooling, binarising, classifier, as far as they apply.
         data_name: Of the data set.
         label_names: Classes.
         labels: The truth, in the extraction's order of texts.
@@ -69,12 +69,12 @@ class ProbeResult:
         return score(self.labels, self.predicted, self.scores, fold=self.fold, group=self.group, seed=self.seed)
 
     @property
-    def macro_f1(self) -> Interval:
+    def macro_f1(self) -> Estimate:
         """Macro F1 with its 95 % interval."""
         return self.summary.macro_f1
 
     @property
-    def auroc(self) -> Interval:
+    def auroc(self) -> Estimate:
         """AUROC with its 95 % interval."""
         return self.summary.auroc
 

@@ -18,7 +18,7 @@ from saekit.probes.pooling import check_binarise, check_pooling, pool
 from saekit.probes.progress import Progress, Reporting
 from saekit.probes.recipes import sae_recipe
 from saekit.probes.result import digest_of
-from saekit.probes.score import Comparison, Scores, compare_predictions, f1_of, f1_resampled, interval, resamples, score
+from saekit.probes.score import Comparison, Scores, compare_predictions, estimate, f1_of, f1_resampled, resamples, score
 from saekit.probes.split import Folds, deal_rest, make_folds
 
 _SAME_SUPPORT = ("max", "mean", "sum")  # above zero, these three are one
@@ -27,7 +27,7 @@ _SAME_SUPPORT = ("max", "mean", "sum")  # above zero, these three are one
 def grid(
     features: TextFeatures,
     *,
-    sites: Sequence[str] | None = None,
+    saes: Sequence[str] | None = None,
     poolings: Sequence[str] = ("max", "mean", "sum", "last"),
     binarisings: Sequence[str] = ("none", "above-zero", "quantile-0.5"),
     classifiers: Sequence[str] = ("logistic", "difference"),
@@ -45,13 +45,13 @@ def grid(
 
     Args:
         features: One extraction, with as many SAEs (layers, widths) as there are to compare.
-        sites: Which of them; all that are no controls if None.
+        saes: Which of them; all that are no controls if None.
         poolings: As in `pool`.
         binarisings: As in `fit_binariser`.
         classifiers: As in `probe`.
-        baselines: As in `baselines`. Those that read hidden states are scored at every hook point of the sites and
+        baselines: As in `baselines`. Those that read hidden states are scored at every hook point of the SAEs and
             named after it where there are several, ``"hidden-mean at blocks.18"``; ``"random"`` and ``"permuted"``
-            beside every site for which they were extracted. The verdict is thus on the best layer of either kind, both
+            beside every SAE for which they were extracted. The verdict is thus on the best layer of either kind, both
             chosen in validation.
         folds: How many parts.
         repeats: Score everything again with the texts outside the test part dealt out anew, to see the spread.
@@ -60,26 +60,26 @@ def grid(
         progress: Show a progress bar, or a function that is given (cells done, number of cells). What it raises ends
             the search.
     """
-    axes = grid_axes(features, sites, poolings, binarisings, classifiers)
-    names = axes["site"]
+    axes = grid_axes(features, saes, poolings, binarisings, classifiers)
+    names = axes["sae"]
     if repeats < 1 or folds < 4:
         raise ProbeError(f"a grid needs at least 1 repeat and 4 folds (one is the test part), not {repeats}, {folds}")
     data = features.data
     options: dict[str, Any] = {"balanced": balanced, "seed": seed}
     dealt = [_dealt(features, folds, seed, repeat) for repeat in range(repeats)]
     weights = resamples(dealt[0].duplicates.group[dealt[0].train(0)], seed=seed)
-    wanted = grid_lines(features, [features.site(name) for name in names], baselines, **options)
+    wanted = grid_lines(features, [features.sae(name) for name in names], baselines, **options)
     lines: list[_Found] = []
     cells: list[_Found] = []
     with Reporting(progress, len(wanted) + int(np.prod([len(v) for v in axes.values()])), "cell") as report:
         for line in wanted:
             lines.append(_validated(line.recipe, line.name, line.setting, features, dealt, weights))
             report(len(lines))
-        for site, pooling in product(names, poolings):
-            pooled = pool(features.site(site), pooling)
+        for sae, pooling in product(names, poolings):
+            pooled = pool(features.sae(sae), pooling)
             for binarise, classifier in product(binarisings, classifiers):
-                setting = dict(zip(AXES, (site, pooling, binarise, classifier), strict=True))
-                recipe = sae_recipe(features, features.site(site), pooling=pooling, binarise=binarise,
+                setting = dict(zip(AXES, (sae, pooling, binarise, classifier), strict=True))
+                recipe = sae_recipe(features, features.sae(sae), pooling=pooling, binarise=binarise,
                                     classifier=classifier, pooled=pooled, **options)  # fmt: skip
                 known = next((f for f in cells if _same(f.cell.setting, setting)), None)
                 if known is None:
@@ -89,7 +89,7 @@ def grid(
                     cells.append(known._replace(cell=cell))
                 report(len(lines) + len(cells))
     reached = lambda rows: lambda i: rows[i].cell.macro_f1.value  # noqa: E731
-    order = sorted(range(len(cells)), key=lambda i: place(features.site(cells[i].cell.setting["site"])))
+    order = sorted(range(len(cells)), key=lambda i: place(features.sae(cells[i].cell.setting["sae"])))
     best = max(order, key=reached(cells))  # of equal ones the first in an order that is not that of the argument
     best_line = max(range(len(lines)), key=reached(lines)) if lines else None
     test, difference = _tested(features, dealt[0], cells[best], None if best_line is None else lines[best_line], seed)
@@ -110,15 +110,15 @@ class _Found(NamedTuple):
 
 
 def grid_axes(
-    features: TextFeatures, sites: Sequence[str] | None, poolings: Sequence[str], binarisings: Sequence[str],
+    features: TextFeatures, saes: Sequence[str] | None, poolings: Sequence[str], binarisings: Sequence[str],
     classifiers: Sequence[str],
 ) -> dict[str, tuple[str, ...]]:  # fmt: skip
     """Return the levels of each choice. What is wrong with a setting shows here, not after an hour (ProbeError)."""
-    names = [n for n, s in features.sites.items() if not s.control] if sites is None else list(sites)
+    names = [n for n, s in features.saes.items() if not s.control] if saes is None else list(saes)
     axes = dict(zip(AXES, map(tuple, (names, poolings, binarisings, classifiers)), strict=True))
     if empty := [axis for axis, levels in axes.items() if not levels or len(set(levels)) < len(levels)]:
         raise ProbeError(f"{empty[0]}: expected at least one level, and each once")
-    for name, checks in zip(AXES, (features.site, check_pooling, check_binarise, strengths), strict=True):
+    for name, checks in zip(AXES, (features.sae, check_pooling, check_binarise, strengths), strict=True):
         for level in axes[name]:
             checks(level)
     return axes
@@ -128,7 +128,7 @@ def _same(one: dict[str, str], other: dict[str, str]) -> bool:
     """Return whether two settings are one: what is above zero does not depend on max, mean or sum."""
     if one["binarise"] != "above-zero" or {one["pooling"], other["pooling"]} - set(_SAME_SUPPORT):
         return False
-    return all(one[axis] == other[axis] for axis in ("site", "binarise", "classifier"))
+    return all(one[axis] == other[axis] for axis in ("sae", "binarise", "classifier"))
 
 
 def _dealt(features: TextFeatures, n_folds: int, seed: int, repeat: int) -> Folds:
@@ -145,7 +145,7 @@ def _validated(recipe, name, setting, features, dealt, weights) -> _Found:
         f1.append(f1_of(labels[rows], predicted[rows], n_classes))
         drawn.append(f1_resampled(labels[rows], predicted[rows], n_classes, weights))
     spread = float(np.std(f1, ddof=1)) if len(f1) > 1 else float("nan")
-    cell = Cell(name, setting, interval(float(np.mean(f1)), np.mean(drawn, axis=0)), spread, made[0][0])
+    cell = Cell(name, setting, estimate(float(np.mean(f1)), np.mean(drawn, axis=0)), spread, made[0][0])
     predicted = [np.where(test, -1, predicted) for _, predicted, _ in made]
     return _Found(cell, predicted, [scores.astype(np.float32) for *_, scores in made], recipe)
 

@@ -13,11 +13,11 @@ from saekit.probes.features import Hook, TextFeatures, as_extracted
 from saekit.probes.nested import nested, usual
 from saekit.probes.progress import Progress, Reporting
 from saekit.probes.recipes import baseline_recipe, sae_recipe
-from saekit.probes.score import Interval, f1_of, f1_resampled, interval, resamples
+from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
 from saekit.probes.split import find_duplicates, in_both, make_folds, same_keys
 from saekit.probes.store import read_result, write_plain
 
-Table = tuple[tuple[Interval, ...], ...]  # [trained on][tested on]
+Table = tuple[tuple[Estimate, ...], ...]  # [trained on][tested on]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Transfer:
 def load_transfer(path: Path | str) -> Transfer:
     """Load what `Transfer.save` has saved. Raises ProbeError if the file is not that."""
     about, _ = read_result(path, "transfer")
-    table = lambda rows: tuple(tuple(Interval(*point) for point in row) for row in rows)  # noqa: E731
+    table = lambda rows: tuple(tuple(Estimate(*point) for point in row) for row in rows)  # noqa: E731
     tables = lambda what: {name: table(rows) for name, rows in about[what].items()}  # noqa: E731
     names, shared = tuple(about["names"]), tuple(map(tuple, about["shared"]))
     return Transfer(names, tables("macro_f1"), tables("lost"), tables("ahead"), shared)
@@ -76,7 +76,7 @@ def transfer(
     sets: Mapping[str, TextFeatures],
     *,
     groups: Sequence[int] | np.ndarray | None = None,
-    site: str | None = None,
+    sae: str | None = None,
     pooling: str = "max",
     binarise: str = "none",
     classifier: str = "logistic",
@@ -96,7 +96,7 @@ def transfer(
         groups: For sets whose texts belong together, such as translations: the group of each text, in the order of
             the data that was given, the same for all sets (``group`` of `load_parallel`). All sets are then cut into
             the same folds, and a test text is never predicted by a fit that has seen one of its group.
-        site: Name of the SAE.
+        sae: Name of the SAE.
         pooling: As in `probe`.
         binarise: As in `probe`; learned on the training set.
         classifier: As in `probe`.
@@ -107,7 +107,7 @@ def transfer(
         progress: Show a progress bar, or a function that is given (done, number).
 
     Raises:
-        ProbeError: Fewer than two sets, other classes, other sites, or groups that are not one for each text.
+        ProbeError: Fewer than two sets, other classes, other SAEs, or groups that are not one for each text.
     """
     names = tuple(sets)
     if len(names) < 2:
@@ -118,7 +118,7 @@ def transfer(
     options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
 
     def recipes(features: TextFeatures) -> list:
-        at = features.site(site)
+        at = features.sae(sae)
         made = [sae_recipe(features, at, pooling=pooling, binarise=binarise, **options)]
         return made + [
             baseline_recipe(features, at, b, pooling=pooling, binarise=binarise, **options) for b in baselines
@@ -192,7 +192,7 @@ def _tables(
     places = range(len(weights))
 
     def table(of) -> Table:
-        return tuple(tuple(interval(*of(i, j)) for j in places) for i in places)
+        return tuple(tuple(estimate(*of(i, j)) for j in places) for i in places)
 
     minus = lambda one, other: (one[0] - other[0], one[1] - other[1])  # noqa: E731
     first, *others = figures
@@ -214,8 +214,8 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         for what, one, two in (
             ("model", first.model_name, other.model_name),
             ("classes", first.data.label_names, other.data.label_names),
-            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.sites.items()},
-             {n: (s.d_sae, s.hook.name) for n, s in other.sites.items()}),
+            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.saes.items()},
+             {n: (s.d_sae, s.hook.name) for n, s in other.saes.items()}),
         ):  # fmt: skip
             if one != two:
                 raise ProbeError(
@@ -229,11 +229,9 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         left_out = {key: sum(h.excluded.get(key, 0) for h in all_of) for key in all_of[0].excluded}
         stacked = (np.concatenate([getattr(h, what) for h in all_of]) for what in ("position", "last", "mean"))
         hooks[name] = Hook(name, end_to_end([h.starts for h in all_of]), *stacked, states, left_out)
-    sites = {
-        name: replace(
-            site, hook=hooks[site.hook.name], events=vstack([s.sites[name].events for s in sets], format="csr")
-        )
-        for name, site in first.sites.items()
+    saes = {
+        name: replace(sae, hook=hooks[sae.hook.name], events=vstack([s.saes[name].events for s in sets], format="csr"))
+        for name, sae in first.saes.items()
     }
     data = replace(
         first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.texts for s in sets), ()),
@@ -243,7 +241,7 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
     joined = TextFeatures(
         data=data, index=np.concatenate([s.index + shift for s, shift in zip(sets, shifts, strict=False)]),
         ids=np.concatenate([s.ids for s in sets]), id_starts=end_to_end([s.id_starts for s in sets]), hooks=hooks,
-        sites=sites, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
+        saes=saes, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
         context_size=max(s.context_size for s in sets), model_name=first.model_name,
     )  # fmt: skip
     return joined, np.repeat(np.arange(len(sets)), [len(s) for s in sets])

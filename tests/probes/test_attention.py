@@ -58,7 +58,7 @@ def test_attention_finds_the_one_token_where_there_are_texts_enough():
 
 def test_attention_off_is_the_hidden_mean_baseline():
     features = planted(120, keep_states=True)
-    hook = features.site().hook
+    hook = features.sae().hook
     train = np.arange(90)
     for balanced in (False, True):
         recipe = AttentionRecipe(hook, features.data.labels, 2, balanced)

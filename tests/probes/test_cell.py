@@ -78,7 +78,7 @@ def test_a_cell_is_fitted_without_the_test_part(made):
     assert len(part) == (grid.fold != 0).sum()
     result = cells.fit_cell(grid, part, number)
     setting = grid.cells[number].setting
-    inputs = pool(features.site(), setting["pooling"])[grid.fold != 0]
+    inputs = pool(features.sae(), setting["pooling"])[grid.fold != 0]
     if setting["binarise"] == "above-zero":
         inputs = (inputs > 0).astype(np.float32)
     by_hand = next(fit("difference", inputs, grid.labels[grid.fold != 0], len(grid.label_names), (0.0,)))

@@ -144,9 +144,9 @@ def test_joined_sets_are_the_sets_one_after_another(domains):
         rows = np.flatnonzero(part == i)
         mine = probes.subset(joined, rows)
         assert mine.data.texts == features.data.texts, name
-        assert (mine.site().events != features.site().events).nnz == 0
-        np.testing.assert_array_equal(mine.site().hook.starts, features.site().hook.starts)
-        np.testing.assert_array_equal(mine.site().hook.last, features.site().hook.last)
+        assert (mine.sae().events != features.sae().events).nnz == 0
+        np.testing.assert_array_equal(mine.sae().hook.starts, features.sae().hook.starts)
+        np.testing.assert_array_equal(mine.sae().hook.last, features.sae().hook.last)
 
 
 def test_sets_that_do_not_fit_together_are_refused(domains):

@@ -51,7 +51,7 @@ def test_a_leak_of_the_test_part_is_what_the_pipeline_prevents():
         noise = planted(120, d_sae=400, signal=0.0, seed=seed)
         labels = np.random.default_rng(seed + 50).permutation(noise.data.labels)
         noise = replace(noise, data=replace(noise.data, labels=labels))
-        pooled = probes.pool(noise.site(), "max")
+        pooled = probes.pool(noise.sae(), "max")
         chosen = pooled[:, best_columns(pooled, labels, 20)]  # on purpose: the test part has a say
         folds = make_folds(noise.data, 5)
         for f in range(5):
@@ -67,14 +67,14 @@ def test_nothing_outside_the_training_part_moves_a_fit(features):
     """Fault 3: the scaler was fitted before the split. Here test texts may become anything."""
     folds = make_folds(features.data, 5)
     train, test = folds.train(0), folds.test(0)
-    pooled = probes.pool(features.site(), "sum")
+    pooled = probes.pool(features.sae(), "sum")
     changed = pooled.tolil()
     changed[test] = np.random.default_rng(0).random((len(test), pooled.shape[1])) * 1e4
     for classifier in ("logistic", "ridge", "tree", "sparse-5"):
         for binarise in ("none", "quantile-0.5"):
             options = {"pooling": "sum", "binarise": binarise, "classifier": classifier}
-            one = sae_recipe(features, features.site(), pooled=pooled, **options)
-            other = sae_recipe(features, features.site(), pooled=changed.tocsr(), **options)
+            one = sae_recipe(features, features.sae(), pooled=pooled, **options)
+            other = sae_recipe(features, features.sae(), pooled=changed.tocsr(), **options)
             scores = [next(iter(recipe.each(train, recipe.strengths[:1])))[train] for recipe in (one, other)]
             np.testing.assert_array_equal(*scores)
 
@@ -96,14 +96,14 @@ def test_text_baselines_are_scikit_learns_vectorisers_fitted_on_the_training_par
 def test_the_pca_baseline_is_fitted_on_the_training_part(features):
     train = make_folds(features.data, 5).train(2)
     table, _ = hidden_recipe(features, "blocks.1.hook_resid_post", "pca-3").prepare(train)
-    mean = features.site().hook.mean
+    mean = features.sae().hook.mean
     want = PCA(3).fit(mean[train]).transform(mean)
     np.testing.assert_allclose(np.abs(table), np.abs(want), atol=1e-3)
 
 
 def test_the_hidden_state_baseline_reads_the_last_token_not_the_first(features):
     """Fault 0: it read position 0, BOS or padding."""
-    hook = features.site().hook
+    hook = features.sae().hook
     table, _ = hidden_recipe(features, hook.name, "last").prepare(np.arange(200))
     np.testing.assert_allclose(table, hook.states[hook.starts[1:] - 1], atol=2e-3)
 
@@ -152,7 +152,7 @@ def test_the_inner_folds_are_the_other_folds_and_the_test_fold_has_no_say(featur
     lied = replace(features, data=replace(features.data, labels=labels))
     options = {"pooling": "max", "binarise": "none", "classifier": "logistic"}
     for data in (features, lied):
-        recipe = sae_recipe(data, data.site(), **options)
+        recipe = sae_recipe(data, data.sae(), **options)
         strength, predicted, scores = validate(recipe, data.data.labels, folds, 2, test_fold=0)
         assert not predicted[folds.test(0)].any() and not scores[folds.test(0)].any()
         seen.append((strength, predicted.tolist()))
@@ -243,7 +243,7 @@ def test_results_come_back_from_disk_as_they_were(features, tmp_path):
         assert repr(again) == repr(found)
         assert again.setting == found.setting
         np.testing.assert_array_equal(again.scores, found.scores)
-        inputs = probes.pool(features.site(), "max")
+        inputs = probes.pool(features.sae(), "max")
         np.testing.assert_array_equal(again.fitted.scores(inputs), found.fitted.scores(inputs))
         assert again.minus(found).macro_f1.value == 0
     majority = probes.baselines(features, names=["majority"])[0]
@@ -284,7 +284,7 @@ def test_what_cannot_be_probed_is_refused(features):
         probes.probe(replace(features, data=replace(features.data, labels=single)))
     with pytest.raises(ProbeError, match="no labels"):
         probes.probe(replace(features, data=replace(features.data, labels=np.full(200, -1))))
-    for wrong in ({"site": "x"}, {"pooling": "x"}, {"binarise": "x"}, {"classifier": "x"}):
+    for wrong in ({"sae": "x"}, {"pooling": "x"}, {"binarise": "x"}, {"classifier": "x"}):
         with pytest.raises(ProbeError, match="no "):
             probes.probe(features, **wrong)
     with pytest.raises(ProbeError, match="no baseline 'x'"):

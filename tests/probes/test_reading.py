@@ -55,8 +55,8 @@ def test_words_behind_a_baseline_are_named(many):
 
 def test_contexts_are_the_strongest_tokens_one_a_text(many):
     got = probes.contexts(many, 1, k=4)
-    column = many.site().events[:, [1]].toarray().ravel()
-    starts = many.site().hook.starts
+    column = many.sae().events[:, [1]].toarray().ravel()
+    starts = many.sae().hook.starts
     best = sorted(((column[starts[t] : starts[t + 1]].max(), t) for t in range(240)), key=lambda p: (-p[0], p[1]))[:4]
     assert [(c.activation, c.text) for c in got] == [(pytest.approx(value), t) for value, t in best]
     for c in got:
@@ -124,7 +124,7 @@ def test_a_tree_shows_the_way_to_its_leaf(model, trained):
 
 def test_contexts_are_spelled_by_the_model(model, trained):
     _, features = trained
-    feature = int(np.bincount(features.site().events.indices).argmax())
+    feature = int(np.bincount(features.sae().events.indices).argmax())
     for context in probes.contexts(features, feature, k=3, window=100, model=model):
         whole = context.before + context.token + context.after
         assert whole.strip() == features.data.texts[context.text]
@@ -133,7 +133,7 @@ def test_contexts_are_spelled_by_the_model(model, trained):
 def test_shares_of_a_maximum_go_to_the_token_that_has_it(many):
     from saekit.probes.features import subset
 
-    one = subset(many, np.array([7])).site()
+    one = subset(many, np.array([7])).sae()
     used = np.unique(one.events.indices)
     shares = _shares(one, "max", used)
     assert (shares.sum(0) == 1).all()
@@ -179,5 +179,5 @@ def test_what_cannot_be_read_is_refused(model, trained):
     found = probes.probe(features, folds=3)
     with pytest.raises(ProbeError, match="no token of this text counts"):
         probes.classify(found, model, sae, "")
-    with pytest.raises(ProbeError, match="the probe reads 96 features, the site has 48"):
+    with pytest.raises(ProbeError, match="the probe reads 96 features, the SAE has 48"):
         probes.classify(found, model, tiny.topk_sae(32, 48), "The cat sat")

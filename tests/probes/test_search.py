@@ -8,7 +8,7 @@ import pytest
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.features import Site
+from saekit.probes.features import SAEFeatures
 from saekit.probes.split import make_folds
 from tests.planted_texts import planted
 
@@ -20,9 +20,9 @@ OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "c
 def features():
     """Two SAEs on the same texts: one has the planted features, the other has only noise."""
     good = planted(200, signal=0.9)
-    events = good.site().events
+    events = good.sae().events
     shuffled = events[np.random.default_rng(0).permutation(events.shape[0])]
-    return replace(good, sites={**good.sites, "noise": Site("noise", good.site().hook, shuffled)})
+    return replace(good, saes={**good.saes, "noise": SAEFeatures("noise", good.sae().hook, shuffled)})
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,13 @@ def test_every_combination_is_there_once(found):
 
 
 def test_validation_finds_the_site_that_holds_the_signal(found):
-    assert found.best_cell.setting["site"] == "planted"
+    assert found.best_cell.setting["sae"] == "planted"
     assert found.test.macro_f1.value > 0.8
-    by_site = {
-        s: np.mean([c.macro_f1.value for c in found.cells if c.setting["site"] == s]) for s in found.axes["site"]
-    }
-    assert by_site["planted"] > 0.85 > 0.65 > by_site["noise"]
-    effect = found.effect("site")
+    by_sae = {s: np.mean([c.macro_f1.value for c in found.cells if c.setting["sae"] == s]) for s in found.axes["sae"]}
+    assert by_sae["planted"] > 0.85 > 0.65 > by_sae["noise"]
+    effect = found.effect("sae")
     assert effect["planted"].low > 0 > effect["noise"].high
-    assert all(found.cells[i].setting["site"] == "planted" for i in found.as_good)
+    assert all(found.cells[i].setting["sae"] == "planted" for i in found.as_good)
     assert found.behind_best(found.best).value == 0
 
 
@@ -91,7 +89,7 @@ def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
     twice = probes.grid(features, **OPTIONS, repeats=3)
     assert twice.test.n == found.test.n
     assert np.isnan(found.cells[0].spread)
-    noisy = [c.spread for c in twice.cells if c.setting["site"] == "noise"]
+    noisy = [c.spread for c in twice.cells if c.setting["sae"] == "noise"]
     assert all(0 <= s < 0.15 for s in noisy) and max(noisy) > 0
     np.testing.assert_array_equal(twice.predicted, found.predicted)
 
@@ -194,7 +192,7 @@ def test_progress_counts_cells_and_can_stop(features):
 
 
 def test_wrong_settings_are_refused_before_anything_runs(features):
-    for wrong in ({"poolings": ("max", "best")}, {"binarisings": ("x",)}, {"classifiers": ("svm",)}, {"sites": ("x",)}):
+    for wrong in ({"poolings": ("max", "best")}, {"binarisings": ("x",)}, {"classifiers": ("svm",)}, {"saes": ("x",)}):
         with pytest.raises(ProbeError, match="no "):
             probes.grid(features, **{**OPTIONS, **wrong})
     for wrong in ({"poolings": ()}, {"classifiers": ("tree", "tree")}):

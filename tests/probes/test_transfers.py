@@ -6,7 +6,7 @@ import pytest
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.features import Hook, Site, TextFeatures
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures
 
 N = 160
 LABELS = np.arange(N) % 2
@@ -28,8 +28,8 @@ def extraction(language, columns, labels=LABELS, order=None):
     columns = np.asarray(columns, np.float32)
     starts, zeros = np.arange(len(labels) + 1), np.zeros(len(labels), np.int32)
     hook = Hook("blocks.1.hook_resid_post", starts, zeros, columns, columns, None, {})
-    site = Site("planted", hook, csr_array(columns))
-    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": site}, 0, 0, 128, "made up")
+    sae = SAEFeatures("planted", hook, csr_array(columns))
+    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": sae}, 0, 0, 128, "made up")
 
 
 def noise(seed, width=6):

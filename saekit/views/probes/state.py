@@ -12,14 +12,14 @@ from saekit.views.circuit.still import short_hook
 
 if TYPE_CHECKING:
     from saekit.index import FeatureIndex
-    from saekit.probes import Classified, Grid, Interval, ProbeResult, TextFeatures
+    from saekit.probes import Classified, Estimate, Grid, ProbeResult, TextFeatures
 
 STRONGEST = 8  # features of a class, words of a class, features behind one decision
 FIGURE_NAMES = {"macro_f1": "macro F1", "auroc": "AUROC", "accuracy": "accuracy"}
 CONTEXTS = 4  # of a feature, from the labelled texts
 
 
-def bounds(found: "Interval") -> list[float | None]:
+def bounds(found: "Estimate") -> list[float | None]:
     """Return ``[value, low, high]`` as JSON can hold them."""
     return [number(found.value), number(found.low), number(found.high)]
 
@@ -46,7 +46,7 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
         "data": grid.data_name,
         "classes": list(grid.label_names),
         "axes": {axis: list(levels) for axis, levels in grid.axes.items()},
-        "sites": [site_label(name) for name in grid.axes["site"]],
+        "sites": [site_label(name) for name in grid.axes["sae"]],
         "best": grid.best,
         "best_baseline": None if grid.best_baseline is None else len(grid.cells) + grid.best_baseline,
         "n_cells": len(grid.cells),
@@ -119,10 +119,10 @@ def verdict_words(grid: "Grid") -> str:
 
 def setting_words(setting: Mapping[str, str]) -> str:
     """Name a cell by its settings, the site in few letters."""
-    return ", ".join([site_label(setting["site"]), *(setting[axis] for axis in ("pooling", "binarise", "classifier"))])
+    return ", ".join([site_label(setting["sae"]), *(setting[axis] for axis in ("pooling", "binarise", "classifier"))])
 
 
-def interval_words(found: "Interval | Sequence[float | None]", *, sign: bool = False) -> str:
+def interval_words(found: "Estimate | Sequence[float | None]", *, sign: bool = False) -> str:
     """Write a value with its interval: ``0.93 [0.91, 0.95]``."""
     value, low, high = found if isinstance(found, Sequence) else (found.value, found.low, found.high)
     write = (lambda v: f"+{two(v)}" if v is not None and v > 0 else two(v)) if sign else two
@@ -179,7 +179,7 @@ def feature_contexts(
         return {"source": "index", **context_rows(index, feature)}
     from saekit.probes import contexts
 
-    found = contexts(part, feature, site=site, k=CONTEXTS, model=model)
+    found = contexts(part, feature, sae=site, k=CONTEXTS, model=model)
     rows = [[number(c.activation), c.before, c.token, c.after, c.label] for c in found]
     return {"source": "texts", "dead": not rows, "rows": rows}
 

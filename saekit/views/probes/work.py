@@ -133,7 +133,7 @@ class ProbesWork(View):
         number, grid = self._number(), self._grid
         if number is None or grid is None or number >= len(grid.cells):
             return None
-        return grid.cells[number].setting["site"]
+        return grid.cells[number].setting["sae"]
 
     def _fit(self, number: int) -> "tuple[ProbeResult, TextFeatures]":
         from saekit.probes import fit_cell, training_part
@@ -167,7 +167,7 @@ class ProbesWork(View):
         key = f"{site}/{feature}"
         index = self._indexes.get(site or "")
         readable = site is not None and (index is not None or self._model is not None)
-        if key in known or not readable or feature >= part.site(site).d_sae:
+        if key in known or not readable or feature >= part.sae(site).d_sae:
             return
         known[key] = feature_contexts(feature, index, part, site, self._model)
 
