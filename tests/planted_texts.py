@@ -3,7 +3,7 @@
 import numpy as np
 
 from saekit.data.labelled import labelled_texts
-from saekit.probes.features import Hook, SAEFeatures, TextFeatures
+from saekit.probes import Hook, SAEFeatures, TextFeatures
 
 NAME = "planted"
 

@@ -7,14 +7,13 @@ also shift every probe's score. Written from the description of the measures.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes import SAEFeatures, TextFeatures, as_extracted, fit, make_folds, pool, read_result, write_plain
+from saekit.probes import SAEFeatures, Saved, TextFeatures, as_extracted, fit, make_folds, pool
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -24,18 +23,18 @@ _STRENGTH = (1.0,)
 
 
 @dataclass(frozen=True)
-class Removal:
+class Removal(Saved, kind="removal", holds=()):
     """What `spurious_correlation_removal` and `targeted_probe_perturbation` return.
 
     Attributes:
         measure: "SCR" or "TPP".
         sizes: Numbers of features taken out.
-        score: The measure at each size.
-        control: The same with as many active features drawn at random.
+        score: Value of the measure at each size.
+        control: Value with as many active features drawn at random.
         detail: Accuracies behind it: for SCR ``base``, ``oracle`` and ``ablated`` (a list by size); for TPP
             ``accuracy`` (by class) and ``drop`` (``[size][class ablated][class tested]``).
-        features: Which features were taken out at the largest size, the first to go first; for TPP by class.
-        n_test: Texts that were scored.
+        features: Numbers of the features taken out at the largest size, the first to go first; for TPP by class.
+        n_test: Number of texts that were scored.
     """
 
     measure: str
@@ -46,28 +45,22 @@ class Removal:
     features: tuple[Any, ...]
     n_test: int
 
-    def save(self, path: Path | str) -> None:
-        """Save as one file."""
-        write_plain(path, "removal", self)
-
     def __repr__(self) -> str:
         rows = zip(self.sizes, self.score, self.control, strict=True)
-        said = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
-        return f"{self.measure} on {self.n_test:,} texts: {said}"
-
-
-def load_removal(path: Path | str) -> Removal:
-    """Load what `Removal.save` has saved. Raises ProbeError if the file is not that."""
-    about, _ = read_result(path, "removal")
-    features = tuple(tuple(f) if isinstance(f, list) else f for f in about["features"])
-    rows = (tuple(about[name]) for name in ("sizes", "score", "control"))
-    return Removal(about["measure"], *rows, about["detail"], features, about["n_test"])
+        scores = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
+        return f"{self.measure} on {self.n_test:,} texts: {scores}"
 
 
 def spurious_correlation_removal(
-    sae: "SAE[Any]", features: TextFeatures, spurious: np.ndarray, *, name: str | None = None,
-    sizes: tuple[int, ...] = SIZES, folds: int = 5, seed: int = 0,
-) -> Removal:  # fmt: skip
+    sae: "SAE[Any]",
+    features: TextFeatures,
+    spurious: np.ndarray,
+    *,
+    name: str | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    folds: int = 5,
+    seed: int = 0,
+) -> Removal:
     """Spurious correlation removal: take out what a biased probe should not have learned (SCR).
 
     A probe for the labels is trained on texts in which a second property always goes with them. The features that
@@ -111,17 +104,21 @@ def spurious_correlation_removal(
         [_accuracy(probe, _without(states, means, directions, chosen[:n], train)[test], target[test]) for n in sizes]
         for chosen in (order, shuffled)
     )
-    share = lambda found: tuple((a - base) / (oracle - base) if oracle != base else float("nan") for a in found)  # noqa: E731
     detail = {"base": base, "oracle": oracle, "ablated": ablated, "random": at_random}
-    return Removal(
-        "SCR", tuple(sizes), share(ablated), share(at_random), detail, tuple(order[: max(sizes)].tolist()), len(test)
-    )
+    gap = oracle - base if oracle != base else float("nan")
+    score, control = (tuple((accuracy - base) / gap for accuracy in row) for row in (ablated, at_random))
+    return Removal("SCR", tuple(sizes), score, control, detail, tuple(order[: max(sizes)].tolist()), len(test))
 
 
 def targeted_probe_perturbation(
-    sae: "SAE[Any]", features: TextFeatures, *, name: str | None = None, sizes: tuple[int, ...] = SIZES,
-    folds: int = 5, seed: int = 0,
-) -> Removal:  # fmt: skip
+    sae: "SAE[Any]",
+    features: TextFeatures,
+    *,
+    name: str | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    folds: int = 5,
+    seed: int = 0,
+) -> Removal:
     """Targeted probe perturbation: take out one class's features and see whether only its probe fails (TPP).
 
     For each class a probe tells it from the rest. The features that carry most of it are taken out of the test texts.
@@ -166,14 +163,12 @@ def targeted_probe_perturbation(
                 table[i, j] = before[j] - _accuracy(p, changed[t], y[t])
         return table
 
-    apart = lambda table: float(np.diag(table).mean() - table[~np.eye(len(table), dtype=bool)].mean())  # noqa: E731
-    found, at_random = ([drops(chosen, n) for n in sizes] for chosen in (orders, shuffled))
-    detail = {"accuracy": before, "drop": [table.tolist() for table in found]}
+    others = ~np.eye(len(classes), dtype=bool)
+    tables = [[drops(chosen, n) for n in sizes] for chosen in (orders, shuffled)]
+    score, control = (tuple(float(np.diag(t).mean() - t[others].mean()) for t in each) for each in tables)
+    detail = {"accuracy": before, "drop": [table.tolist() for table in tables[0]]}
     taken = tuple(tuple(order[: max(sizes)].tolist()) for order in orders)
-    return Removal(
-        "TPP", tuple(sizes), tuple(map(apart, found)), tuple(map(apart, at_random)), detail, taken,
-        len(np.unique(np.concatenate(tests))),
-    )  # fmt: skip
+    return Removal("TPP", tuple(sizes), score, control, detail, taken, len(np.unique(np.concatenate(tests))))
 
 
 def _checked(

@@ -24,13 +24,13 @@ class Hook:
     A row is a token that counts: no BOS, no padding, no special token, no massive activation.
 
     Attributes:
-        name: Of the hook point.
-        starts: The tokens of text i are rows ``starts[i]`` to ``starts[i + 1]``.
-        position: Where in its text a token stands, from 0.
+        name: Name of the hook point.
+        starts: First row of each text: the tokens of text i are rows ``starts[i]`` to ``starts[i + 1]``.
+        position: Place of each token in its text, from 0.
         last: Activation at the last token that counts; 0 for a text without any.
         mean: Mean activation over the tokens that count; 0 for a text without any.
-        states: All of them in half precision, if they were asked for.
-        excluded: Tokens left out, by reason.
+        states: Activations of all tokens in half precision; None if they were not asked for.
+        excluded: Number of tokens left out, by reason.
     """
 
     name: str
@@ -47,11 +47,11 @@ class SAEFeatures:
     """What one SAE says about every token that counts.
 
     Attributes:
-        name: Of the SAE in this extraction.
-        hook: Where it reads; its tokens are the rows of ``events``.
+        name: Name of the SAE in this extraction.
+        hook: Hook point at which it reads, whose tokens are the rows of ``events``.
         events: Feature activations ``[token, feature]``, compressed by rows.
-        control: "" for an SAE, else "random" or "permuted".
-        of: Name of the SAE that a control stands beside.
+        control: Kind of control, "random" or "permuted"; "" for an SAE.
+        of: Name of the SAE that a control stands beside; "" for an SAE.
     """
 
     name: str
@@ -71,18 +71,18 @@ class TextFeatures:
     """Labelled texts, and what every SAE says about their tokens.
 
     Attributes:
-        data: The texts and their labels, in the order of all arrays here.
-        index: Where each text stood in the data that was given.
+        data: Texts and their labels, in the order of all arrays here.
+        index: Place of each text in the data that was given.
         ids: Token ids of all texts, end to end, without BOS.
-        id_starts: The ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
-        hooks: The model's activations by hook point.
-        saes: Features by name of the SAE.
-        truncated: How many texts were longer than the context, and were cut; of a `subset` how many are known to be.
-        empty: How many texts have no token that counts.
-        context_size: Tokens of a text that were read, BOS included.
-        model_name: Whose tokens these are.
-        n_extracted: How many texts the data that was given had, of which a `subset` has some; None: as many as here.
-        perhaps_truncated: How many more texts of a `subset` fill the context, and may end there or have been cut.
+        id_starts: First id of each text: the ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
+        hooks: Activations of the model by hook point.
+        saes: Activations of features by name of the SAE.
+        truncated: Number of texts that were longer than the context, and were cut; of a `subset`, those known to be.
+        empty: Number of texts that have no token that counts.
+        context_size: Number of tokens of a text that were read, BOS included.
+        model_name: Name of the model, whose tokens these are.
+        n_extracted: Number of texts in the data that was given, of which a `subset` has some; None: as many as here.
+        perhaps_truncated: Number of further texts of a `subset` that fill the context, and may end there or were cut.
     """
 
     data: LabelledTexts
@@ -128,7 +128,7 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
     """Return some of the texts, with their features; kept in the extraction's order.
 
     Args:
-        features: The extraction.
+        features: Extraction to take texts from.
         rows: Numbers of the texts, or True or False for each.
 
     Raises:
@@ -189,20 +189,20 @@ def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"], n_ids: int) -> Hook:
 def _excluded_among(hook: Hook, n_texts: int, left_out: int) -> dict[str, int]:
     """Return the tokens left out of some texts by reason; within a text it is known only that they are left out."""
     before = len(hook.starts) - 1
-    made = {reason: n * n_texts // max(before, 1) for reason, n in hook.excluded.items() if reason not in _IN_TEXT}
+    counts = {reason: n * n_texts // max(before, 1) for reason, n in hook.excluded.items() if reason not in _IN_TEXT}
     reasons = [reason for reason in _IN_TEXT if hook.excluded.get(reason)]
     if len(reasons) > 1:
-        return made | {_IN_TEXT[-1]: left_out}
-    return made | {reason: left_out * (reason in reasons) for reason in _IN_TEXT if reason in hook.excluded}
+        return counts | {_IN_TEXT[-1]: left_out}
+    return counts | {reason: left_out * (reason in reasons) for reason in _IN_TEXT if reason in hook.excluded}
 
 
 def as_extracted(features: TextFeatures, name: str, values: np.ndarray) -> np.ndarray:
     """Return values of the user's own in the order of an extraction, or of a part of one.
 
     Args:
-        features: The extraction.
-        name: Of the values, for the error.
-        values: One row for each text of the data that was extracted, in its order.
+        features: Extraction that gives the order.
+        name: Word for the values in the error.
+        values: Values, one row for each text of the data that was extracted, in its order.
     """
     if len(values) != (expected := _n_extracted(features)):
         raise ProbeError(

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from saekit import functional, probes
 from saekit.errors import ProbeError
-from saekit.probes.features import Hook, SAEFeatures
+from saekit.probes import Hook, SAEFeatures
 from tests.planted_texts import planted
 
 D_SAE, D_MODEL = 40, 40
@@ -74,9 +74,9 @@ def test_a_removal_comes_back_from_disk_as_it_was(tmp_path):
         functional.targeted_probe_perturbation(sae, three, sizes=(1, 2)),
     ):
         found.save(path)
-        assert functional.load_removal(path) == found
-    with pytest.raises(ProbeError, match="holds a removal of format 1: expected a curve"):
-        probes.load_curve(path)
+        assert functional.Removal.load(path) == found
+    with pytest.raises(ProbeError, match="holds a 'saekit removal 1', expected a saekit curve"):
+        probes.Curve.load(path)
 
 
 def test_taking_a_feature_out_of_every_token_is_taking_its_mean_out_of_the_text():

@@ -13,11 +13,26 @@ from scipy.stats import gmean
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ModelError, ProbeError, SAEError
 from saekit.models import encode_text, hidden_states, massive
-from saekit.probes import probe
-from saekit.probes.alignment import hook_alignment, warn_if_misaligned
-from saekit.probes.extract import extract_features
-from saekit.probes.features import Hook, SAEFeatures, as_extracted, subset
-from saekit.probes.pooling import fit_binariser, pool
+from saekit.probes import (
+    Column,
+    FirstK,
+    Hook,
+    Quantile,
+    SAEFeatures,
+    Threshold,
+    TopN,
+    as_extracted,
+    binarised,
+    encode_texts,
+    extract_features,
+    hook_alignment,
+    learn_thresholds,
+    pool,
+    probe,
+    subset,
+    text_order,
+    warn_if_misaligned,
+)
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -72,22 +87,22 @@ def test_every_token_of_every_text_is_there_and_no_bos(model, features, texts):
     assert features.empty == 1
 
 
-def dense_pooling(rows: np.ndarray, how: str) -> np.ndarray:
+def dense_pooling(rows: np.ndarray, how: str | TopN | FirstK) -> np.ndarray:
     """Pool one text's tokens the slow way."""
     if not len(rows):
         return np.zeros(rows.shape[1])
-    if how.startswith("first"):
-        return rows[: int(how.split("-")[1])].max(0)
-    if how.startswith("top"):
+    if isinstance(how, FirstK):
+        return rows[: how.k].max(0)
+    if isinstance(how, TopN):
         counts = np.zeros(rows.shape[1])
         for row in rows:
-            best = sorted(np.flatnonzero(row), key=lambda f: (-row[f], f))[: int(how.split("-")[1])]
+            best = sorted(np.flatnonzero(row), key=lambda f: (-row[f], f))[: how.n]
             counts[best] += 1
         return counts
     return {"max": rows.max(0), "mean": rows.mean(0), "sum": rows.sum(0), "last": rows[-1]}[how]
 
 
-@pytest.mark.parametrize("how", ["max", "mean", "sum", "last", "top-3", "top-100", "first-2", "first-1000"])
+@pytest.mark.parametrize("how", ["max", "mean", "sum", "last", TopN(3), TopN(100), FirstK(2), FirstK(1000)])
 def test_poolings_are_those_of_brute_force(features, how):
     sae = features.sae()
     pooled = pool(sae, how)
@@ -103,7 +118,7 @@ def test_padding_and_company_change_nothing(model, texts):
     sae = tiny.topk_sae(32, 96)
     data = labelled_texts(texts, [0] * len(texts))
     together, alone = (extract_features(model, sae, data, batch_size=size, progress=False) for size in (64, 1))
-    for how in ("max", "mean", "sum", "last", "top-5"):
+    for how in ("max", "mean", "sum", "last", TopN(5)):
         np.testing.assert_allclose(
             pool(together.sae(), how).toarray(), pool(alone.sae(), how).toarray(), rtol=1e-3, atol=1e-3
         )
@@ -137,36 +152,46 @@ def features_of_one(rows: np.ndarray, starts: list[int]) -> SAEFeatures:
 def test_counts_of_more_tokens_than_a_byte_holds_are_right():
     """Fault 7: counts in 8 bits went back to 0 at 256."""
     sae = features_of_one(np.ones((70_000 + 300, 1)), [0, 70_000, 70_300])
-    assert pool(sae, "top-1").toarray().ravel().tolist() == [70_000, 300]
+    assert pool(sae, TopN(1)).toarray().ravel().tolist() == [70_000, 300]
     assert pool(sae, "sum").toarray().ravel().tolist() == [70_000, 300]
 
 
 def test_a_threshold_is_learned_from_the_training_part_alone(features):
     pooled = pool(features.sae(), "sum")
     train, test = np.arange(0, 20), np.arange(20, len(features))
-    learned = fit_binariser("quantile-0.5", pooled, train)
+    learned = learn_thresholds(Quantile(0.5), pooled, train)
     changed = pooled.tolil()
     changed[test] = 1e6
-    np.testing.assert_array_equal(fit_binariser("quantile-0.5", changed.tocsr(), train).threshold, learned.threshold)
+    np.testing.assert_array_equal(learn_thresholds(Quantile(0.5), changed.tocsr(), train), learned)
     dense = pooled.toarray()
     for feature in range(dense.shape[1]):
         active = dense[train, feature][dense[train, feature] > 0]
         want = np.quantile(active, 0.5, method="inverted_cdf") if len(active) else 0
-        assert learned.threshold[feature] == pytest.approx(want)
-    np.testing.assert_array_equal(learned(pooled).toarray(), dense > learned.threshold)
-    np.testing.assert_array_equal(fit_binariser("above-zero", pooled, train)(pooled).toarray(), dense > 0)
-    np.testing.assert_array_equal(fit_binariser("threshold-1.5", pooled, train)(pooled).toarray(), dense > 1.5)
-    assert fit_binariser("none", pooled, train)(pooled) is pooled
+        assert learned[feature] == pytest.approx(want)
+    np.testing.assert_array_equal(binarised(pooled, learned).toarray(), dense > learned)
+    for how, threshold in (("above-zero", 0), (Threshold(1.5), 1.5)):
+        zeros_and_ones = binarised(pooled, learn_thresholds(how, pooled, train))
+        np.testing.assert_array_equal(zeros_and_ones.toarray(), dense > threshold)
+    assert binarised(pooled, learn_thresholds("none", pooled, train)) is pooled
 
 
 def test_settings_that_do_not_exist_are_refused_not_ignored(features):
     """Fault 9: options on the command line were read and not used."""
-    for how in ("maximum", "top-0", "top-", "first-x", ""):
+    for how in ("maximum", "top-3", "top-", "first-x", "", 3, None):
         with pytest.raises(ProbeError, match="expected 'max'"):
             pool(features.sae(), how)
-    for how in ("quantile-1.5", "quantile-0", "threshold", "yes"):
+    for how in (Quantile, "quantile-0.5", "threshold", "yes"):
         with pytest.raises(ProbeError, match="expected 'none'"):
-            fit_binariser(how, pool(features.sae(), "max"), np.arange(3))
+            learn_thresholds(how, pool(features.sae(), "max"), np.arange(3))
+    for wrong in (
+        lambda: TopN(0),
+        lambda: FirstK(1.5),
+        lambda: Quantile(1.5),
+        lambda: Quantile(0),
+        lambda: Threshold(-1),
+    ):
+        with pytest.raises(ProbeError, match="TopN takes|FirstK takes|Quantile: q must|Threshold: the value must"):
+            wrong()
 
 
 def test_long_texts_are_cut_and_the_result_says_so(model):
@@ -279,15 +304,14 @@ def test_a_few_tokens_of_large_variance_do_not_decide_which_layer_fits(model, mo
 def test_the_bundled_saes_are_told_from_their_neighbours(release, layer):
     """Of 3 sets of texts each: never at the layer that they were trained on, always one layer off."""
     import saekit as sk
-    from saekit.probes.extract import _encoded, _order
 
     real = sk.load_model(progress=False)
     sae = sk.load_sae(f"smollm2-135m/blocks.{release}", model=real)
     for name in ("sms-spam", "question-types", "sentiment-movies"):
         for seed in (0, 2):
             data = sk.load_labelled(name, progress=False).sample(200, seed=seed)
-            ids, _ = _encoded(real, data.texts, 64)
-            ids = [ids[i] for i in _order(data, ids)]
+            ids, _ = encode_texts(real, data.texts, 64)
+            ids = [ids[i] for i in text_order(data, ids)]
             for off in (0, -1, 1):
                 moved = copy.deepcopy(sae)
                 moved.cfg.metadata.hook_name = f"blocks.{layer + off}.hook_resid_post"
@@ -381,12 +405,10 @@ def test_columns_for_a_subset_are_those_of_all_texts(features):
 
 
 def test_the_events_are_never_held_twice():
-    from saekit.probes.extract import _Column
-
     piece, whole = np.ones(100_000, np.float32), 200 * 400_000
     tracemalloc.start()
     for room in (0, 200 * 100_000, 300 * 100_000):
-        column = _Column(np.float32, room)
+        column = Column(np.float32, room)
         for _ in range(200):
             column.add(piece)
         taken = column.take()

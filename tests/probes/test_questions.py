@@ -9,7 +9,7 @@ import torch
 from saekit import probes
 from saekit.errors import ProbeError
 from saekit.models import encode_text, hidden_states, hooked
-from saekit.probes.questions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
+from saekit.probes import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from tests.planted_texts import planted
 
 QUESTIONS = (

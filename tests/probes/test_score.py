@@ -6,18 +6,20 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.score import (
+from saekit.probes import (
     Estimate,
     auroc_resampled,
     compare_predictions,
     estimate,
     f1_of,
     f1_resampled,
+    find_duplicates,
+    in_both,
+    make_folds,
     resamples,
     score,
     verdict_of,
 )
-from saekit.probes.split import find_duplicates, in_both, make_folds
 
 
 def guesses(n: int, classes: int, right: float, seed: int = 0):

@@ -8,11 +8,10 @@ import pytest
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.features import SAEFeatures
-from saekit.probes.split import make_folds
+from saekit.probes import Quantile, SAEFeatures, SparseLogistic, TopN, make_folds
 from tests.planted_texts import planted
 
-OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", "sparse-2"),
+OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", SparseLogistic(2)),
            "baselines": ("majority", "bag-of-words"), "progress": False}  # fmt: skip
 
 
@@ -67,7 +66,9 @@ def test_cells_that_are_one_are_computed_once(found, features):
     """Above zero, the maximum, the mean and the sum of features that are never negative are the same."""
     one, other = (
         next(
-            i for i, c in enumerate(found.cells) if list(c.setting.values()) == ["planted", p, "above-zero", "sparse-2"]
+            i
+            for i, c in enumerate(found.cells)
+            if list(c.setting.values()) == ["planted", p, "above-zero", SparseLogistic(2)]
         )
         for p in ("max", "sum")
     )
@@ -130,7 +131,7 @@ def test_over_repeats_intervals_are_those_of_the_mean(repeated):
     """By hand: draw groups of texts, and take the mean over repeats of every draw."""
     from sklearn.metrics import f1_score
 
-    from saekit.probes.score import resamples
+    from saekit.probes import resamples
 
     grid, rows = repeated, np.flatnonzero(repeated.fold != 0)
     weights = resamples(grid.group[rows], seed=grid.seed)
@@ -140,20 +141,20 @@ def test_over_repeats_intervals_are_those_of_the_mean(repeated):
                   for r in grid.rounds]) for i in (one, other)]
         for w in weights[:40]
     ])  # fmt: skip
-    np.testing.assert_allclose(grid._resampled[[one, other], :40].T, drawn, atol=1e-5)
-    quantiles = np.quantile(grid._resampled[other], [0.025, 0.975])
+    np.testing.assert_allclose(grid.resampled[[one, other], :40].T, drawn, atol=1e-5)
+    quantiles = np.quantile(grid.resampled[other], [0.025, 0.975])
     np.testing.assert_allclose([grid.cells[other].macro_f1.low, grid.cells[other].macro_f1.high], quantiles, atol=1e-6)
-    quantiles = np.quantile(grid._resampled[one] - grid._resampled[other], [0.025, 0.975])
+    quantiles = np.quantile(grid.resampled[one] - grid.resampled[other], [0.025, 0.975])
     np.testing.assert_allclose([grid.behind_best(other).low, grid.behind_best(other).high], quantiles, atol=1e-6)
 
 
 def test_repeats_come_back_from_disk(repeated, tmp_path):
     repeated.save(tmp_path / "g.safetensors")
-    again = probes.load_grid(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
     assert again.as_good == repeated.as_good and again.effect("pooling") == repeated.effect("pooling")
     for one, other in zip(again.rounds, repeated.rounds, strict=True):
-        for mine, theirs in zip(one, other, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for name in ("predicted", "scores", "fold"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_baseline_is_tested_beside_the_best_cell(found, features):
@@ -166,7 +167,7 @@ def test_a_baseline_is_tested_beside_the_best_cell(found, features):
 
 def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     found.save(tmp_path / "g.safetensors")
-    again = probes.load_grid(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
     assert repr(again) == repr(found)
     assert again.cells[3] == replace(found.cells[3], spread=again.cells[3].spread)
     assert again.effect("pooling") == found.effect("pooling")
@@ -175,8 +176,8 @@ def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     for name in ("scores", "fold", "predicted"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert again.balanced is found.balanced is False
-    with pytest.raises(ProbeError, match="holds a grid of format 1: expected a probe"):
-        probes.load_probe(tmp_path / "g.safetensors")
+    with pytest.raises(ProbeError, match="holds a 'saekit grid 1', expected a saekit probe"):
+        probes.ProbeResult.load(tmp_path / "g.safetensors")
 
 
 def test_progress_counts_cells_and_can_stop(features):
@@ -202,3 +203,20 @@ def test_wrong_settings_are_refused_before_anything_runs(features):
         probes.grid(features, **OPTIONS, folds=3)
     with pytest.raises(ProbeError, match="no axis"):
         probes.grid(features, **OPTIONS).effect("colour")
+
+
+def test_choices_with_numbers_are_objects_that_print_as_short_names_and_come_back_from_disk(features, tmp_path):
+    options = {"poolings": ("max", TopN(3)), "binarisings": (Quantile(0.25),), "classifiers": (SparseLogistic(2),)}
+    grid = probes.grid(features, **options, saes=("planted",), baselines=(probes.HiddenPCA(2),), progress=False)
+    assert [c.name for c in grid.cells] == [f"planted, {how}, quantile-0.25, sparse-2" for how in ("max", "top-3")]
+    assert grid.baselines[0].name == "pca-2" and set(grid.effect("pooling")) == {"max", TopN(3)}
+    grid.save(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
+    assert again.axes == grid.axes and again.cells[1].setting["pooling"] == TopN(3)
+    part = probes.training_part(again, features, 1)
+    assert probes.fit_cell(again, part, 1).setting["classifier"] == SparseLogistic(2)
+    for old in ("top-3", "quantile-0.5", "sparse-2"):
+        with pytest.raises(ProbeError, match=f"no [a-z]+ '{old}': expected '.*(TopN|Quantile|SparseLogistic)"):
+            probes.probe(features, pooling=old) if "top" in old else (
+                probes.probe(features, binarise=old) if "quantile" in old else probes.probe(features, classifier=old)
+            )

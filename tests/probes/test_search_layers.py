@@ -1,20 +1,17 @@
 """Grids over several layers: baselines that read the model stand at every layer, and no order of saes decides."""
 
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.features import SAEFeatures, TextFeatures
+from saekit.probes import HiddenPCA, SAEFeatures, TextFeatures
 from tests.planted_texts import planted
 
-cells = import_module("saekit.probes.cell")
-
 OPTIONS = {"poolings": ("max",), "binarisings": ("none", "above-zero"), "classifiers": ("logistic",), "progress": False}
-LINES = ("majority", "hidden-mean", "hidden-last", "attention", "pca-2", "random")
+LINES = ("majority", "hidden-mean", "hidden-last", "attention", HiddenPCA(2), "random")
 HOOKS = ("blocks.9.hook_resid_post", "blocks.18.hook_resid_post")
 
 
@@ -67,7 +64,7 @@ def test_the_verdict_does_not_depend_on_the_order_of_the_sites(both):
 def test_every_layer_has_its_own_hidden_state_baselines(both):
     _, (grid, _) = both
     named = {b.name: b for b in grid.baselines}
-    kinds = ("hidden-mean", "hidden-last", "attention", "pca-2")
+    kinds = ("hidden-mean", "hidden-last", "attention", HiddenPCA(2))
     each = [f"{kind} at blocks.{layer}" for kind in kinds for layer in (9, 18)]
     assert list(named) == ["majority", *each, "high (random), max, none, logistic"]
     for kind in kinds:
@@ -100,26 +97,26 @@ def test_a_baseline_is_opened_where_it_reads(both):
     (features, _), (grid, _) = both
     rows = grid.fold != 0
     for name, hook in (("hidden-mean at blocks.9", HOOKS[0]), ("hidden-mean at blocks.18", HOOKS[1])):
-        number = cells.number_of(grid, name)
-        part = cells.training_part(grid, features, number)
-        found = cells.fit_cell(grid, part, number)
+        number = probes.number_of(grid, name)
+        part = probes.training_part(grid, features, number)
+        found = probes.fit_cell(grid, part, number)
         assert found.name == name and list(part.hooks) == [hook]
         alone = probes.grid(
             features, **OPTIONS, saes=("low" if hook == HOOKS[0] else "high",), baselines=("hidden-mean",)
         )
         number = len(alone.cells)
-        same = cells.fit_cell(alone, cells.training_part(alone, features, number), number)
+        same = probes.fit_cell(alone, probes.training_part(alone, features, number), number)
         np.testing.assert_array_equal(found.fitted.weights, same.fitted.weights)
-    number = cells.number_of(grid, "high (random), max, none, logistic")
-    part = cells.training_part(grid, features, number)
-    found = cells.fit_cell(grid, part, number)
+    number = probes.number_of(grid, "high (random), max, none, logistic")
+    part = probes.training_part(grid, features, number)
+    found = probes.fit_cell(grid, part, number)
     assert found.family == "control" and part.sae().control == "random" and len(part) == rows.sum()
 
 
 def test_baselines_keep_their_layer_on_disk(both, tmp_path):
     _, (grid, _) = both
     grid.save(tmp_path / "g.safetensors")
-    again = probes.load_grid(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
     assert [(b.name, b.setting) for b in again.baselines] == [(b.name, b.setting) for b in grid.baselines]
     assert again.verdict == grid.verdict
 

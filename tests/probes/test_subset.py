@@ -7,7 +7,7 @@ import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.probes.features import cut_words
+from saekit.probes import cut_words
 from tests import tiny
 from tests.planted_texts import planted
 from tests.probes.test_extract import made_up_texts

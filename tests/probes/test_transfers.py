@@ -6,7 +6,7 @@ import pytest
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.features import Hook, SAEFeatures, TextFeatures
+from saekit.probes import Hook, SAEFeatures, TextFeatures
 
 N = 160
 LABELS = np.arange(N) % 2
@@ -128,5 +128,5 @@ def test_a_saved_transfer_comes_back_with_its_differences(tmp_path):
     sets = {lang: extraction(lang, np.c_[noise(s), LABELS * 3.0]) for s, lang in enumerate(WORDS)}
     got = probes.transfer(sets, groups=np.arange(N))
     got.save(tmp_path / "t.safetensors")
-    again = probes.load_transfer(tmp_path / "t.safetensors")
+    again = probes.Transfer.load(tmp_path / "t.safetensors")
     assert (again.lost, again.ahead, again.macro_f1) == (got.lost, got.ahead, got.macro_f1)

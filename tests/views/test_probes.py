@@ -96,7 +96,7 @@ def test_the_view_begins_with_the_best_cell_and_says_what_the_grid_says(view, gr
 
 
 def test_every_figure_is_that_of_the_grid(view, grid):
-    from saekit.probes.cell import cell_figures
+    from saekit.probes import cell_figures
 
     assert set(view._figures) == {"macro_f1", "accuracy"}
     view.figure = "auroc"

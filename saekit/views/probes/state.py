@@ -45,7 +45,7 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
     return {
         "data": grid.data_name,
         "classes": list(grid.label_names),
-        "axes": {axis: list(levels) for axis, levels in grid.axes.items()},
+        "axes": {axis: [str(level) for level in levels] for axis, levels in grid.axes.items()},
         "sites": [site_label(name) for name in grid.axes["sae"]],
         "best": grid.best,
         "best_baseline": None if grid.best_baseline is None else len(grid.cells) + grid.best_baseline,
@@ -61,7 +61,7 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
 
 def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
     """Return the cells, then the baselines: name, settings as numbers of their levels, and the gap to the best."""
-    levels = {axis: list(names) for axis, names in grid.axes.items()}
+    levels = {axis: [str(level) for level in levels] for axis, levels in grid.axes.items()}
     as_good = set(grid.as_good)
     rows = []
     for i, cell in enumerate((*grid.cells, *grid.baselines)):
@@ -69,7 +69,7 @@ def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
             {
                 "name": cell.name,
                 "label": setting_words(cell.setting) if i < len(grid.cells) else cell.name,
-                "at": [levels[axis].index(cell.setting[axis]) for axis in levels] if i < len(grid.cells) else None,
+                "at": [levels[axis].index(str(cell.setting[axis])) for axis in levels] if i < len(grid.cells) else None,
                 "behind": bounds(grid.behind_best(i)),
                 "as_good": i in as_good,
                 "spread": number(cell.spread),
@@ -117,9 +117,11 @@ def verdict_words(grid: "Grid") -> str:
     return f"Verdict: {word} than {gap.other}, the best baseline, by {by}."
 
 
-def setting_words(setting: Mapping[str, str]) -> str:
+def setting_words(setting: Mapping[str, Any]) -> str:
     """Name a cell by its settings, the site in few letters."""
-    return ", ".join([site_label(setting["sae"]), *(setting[axis] for axis in ("pooling", "binarise", "classifier"))])
+    return ", ".join(
+        [site_label(setting["sae"]), *(str(setting[axis]) for axis in ("pooling", "binarise", "classifier"))]
+    )
 
 
 def interval_words(found: "Estimate | Sequence[float | None]", *, sign: bool = False) -> str:
@@ -189,7 +191,8 @@ def classified_row(found: "Classified", result: "ProbeResult", name: str, told: 
     from saekit.probes import contribution_words, probabilities
 
     assert result.fitted is not None
-    intercept, chances = result.fitted.intercept, probabilities(result.fitted, found.scores)
+    chances = probabilities(result.setting["classifier"], found.scores)
+    intercept = result.fitted.intercept
     return {
         "text": found.text,
         "cell": name,

@@ -72,7 +72,7 @@ class ProbesWork(View):
     def _search(self, stopped: Stopped) -> None:
         from saekit.probes import grid
 
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int | None) -> None:
             if not self._publish(stopped, _progress=[done, total]):
                 raise _Interrupted
 
@@ -208,7 +208,7 @@ class ProbesWork(View):
         result, part = self._fit(number)
         if self._pieces is None:
             self._pieces = token_bytes(self._model)
-        found = classify(result, self._model, self._saes[site], used, pieces=self._pieces)
+        found = classify(self._model, self._saes[site], result, used, pieces=self._pieces)
         told = ""
         if found.truncated:
             told = (
