@@ -70,9 +70,6 @@ from .evaluation import (
     mmcs as mmcs,
     published_gate as published_gate,
 )
-from .functional import (
-    load_removal as load_removal,
-)
 from .index import (
     FeatureIndex as FeatureIndex,
 )
@@ -82,10 +79,6 @@ from .models import (
 )
 from .probes import (
     extract_features as extract_features,
-    load_curve as load_curve,
-    load_grid as load_grid,
-    load_probe as load_probe,
-    load_transfer as load_transfer,
     probe as probe,
 )
 from .saes import (

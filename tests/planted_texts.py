@@ -3,7 +3,7 @@
 import numpy as np
 
 from saekit.data.labelled import labelled_texts
-from saekit.probes.features import Hook, Site, TextFeatures
+from saekit.probes import Hook, SAEFeatures, TextFeatures
 
 NAME = "planted"
 
@@ -41,9 +41,9 @@ def planted(
     mean = np.add.reduceat(states, starts[:-1]) / counts[:, None]
     hook = Hook("blocks.1.hook_resid_post", starts, position, states[starts[1:] - 1], mean.astype(np.float32),
                 states.astype(np.float16) if keep_states else None, {})  # fmt: skip
-    site = Site(NAME, hook, csr_array(rows.astype(np.float32)))
+    sae = SAEFeatures(NAME, hook, csr_array(rows.astype(np.float32)))
     ids = generator.integers(2, 50, starts[-1]).astype(np.int32)
-    return TextFeatures(data, np.arange(n_texts), ids, starts, {hook.name: hook}, {NAME: site}, 0, 0, 128, "made up")
+    return TextFeatures(data, np.arange(n_texts), ids, starts, {hook.name: hook}, {NAME: sae}, 0, 0, 128, "made up")
 
 
 def _name(number: int) -> str:

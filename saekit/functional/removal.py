@@ -7,14 +7,13 @@ also shift every probe's score. Written from the description of the measures.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes import Site, TextFeatures, as_extracted, fit, make_folds, pool, read_result, write_plain
+from saekit.probes import SAEFeatures, Saved, TextFeatures, as_extracted, fit, make_folds, pool
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -24,18 +23,18 @@ _STRENGTH = (1.0,)
 
 
 @dataclass(frozen=True)
-class Removal:
+class Removal(Saved, kind="removal", holds=()):
     """What `spurious_correlation_removal` and `targeted_probe_perturbation` return.
 
     Attributes:
         measure: "SCR" or "TPP".
         sizes: Numbers of features taken out.
-        score: The measure at each size.
-        control: The same with as many active features drawn at random.
+        score: Value of the measure at each size.
+        control: Value with as many active features drawn at random.
         detail: Accuracies behind it: for SCR ``base``, ``oracle`` and ``ablated`` (a list by size); for TPP
             ``accuracy`` (by class) and ``drop`` (``[size][class ablated][class tested]``).
-        features: Which features were taken out at the largest size, the first to go first; for TPP by class.
-        n_test: Texts that were scored.
+        features: Numbers of the features taken out at the largest size, the first to go first; for TPP by class.
+        n_test: Number of texts that were scored.
     """
 
     measure: str
@@ -46,28 +45,22 @@ class Removal:
     features: tuple[Any, ...]
     n_test: int
 
-    def save(self, path: Path | str) -> None:
-        """Save as one file."""
-        write_plain(path, "removal", self)
-
     def __repr__(self) -> str:
         rows = zip(self.sizes, self.score, self.control, strict=True)
-        said = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
-        return f"{self.measure} on {self.n_test:,} texts: {said}"
-
-
-def load_removal(path: Path | str) -> Removal:
-    """Load what `Removal.save` has saved. Raises ProbeError if the file is not that."""
-    about, _ = read_result(path, "removal")
-    features = tuple(tuple(f) if isinstance(f, list) else f for f in about["features"])
-    rows = (tuple(about[name]) for name in ("sizes", "score", "control"))
-    return Removal(about["measure"], *rows, about["detail"], features, about["n_test"])
+        scores = "; ".join(f"{n} features {s:.3f} (random {c:.3f})" for n, s, c in rows)
+        return f"{self.measure} on {self.n_test:,} texts: {scores}"
 
 
 def spurious_correlation_removal(
-    features: TextFeatures, sae: "SAE[Any]", spurious: np.ndarray, *, site: str | None = None,
-    sizes: tuple[int, ...] = SIZES, folds: int = 5, seed: int = 0,
-) -> Removal:  # fmt: skip
+    sae: "SAE[Any]",
+    features: TextFeatures,
+    spurious: np.ndarray,
+    *,
+    name: str | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    folds: int = 5,
+    seed: int = 0,
+) -> Removal:
     """Spurious correlation removal: take out what a biased probe should not have learned (SCR).
 
     A probe for the labels is trained on texts in which a second property always goes with them. The features that
@@ -76,18 +69,18 @@ def spurious_correlation_removal(
     (ablated - base) / (oracle - base).
 
     Args:
-        features: Texts of two classes.
-        sae: The SAE of the site.
+        sae: SAE whose features are taken out.
+        features: Extraction of texts of two classes.
         spurious: 0 or 1 for each text, in the order of the data that was extracted.
-        site: Which one.
-        sizes: Numbers of features.
-        folds: One is the test part.
-        seed: Of folds and random features.
+        name: Name of the SAE in the extraction; the first one if None.
+        sizes: Numbers of features that are taken out.
+        folds: Number of parts, one of which is the test part.
+        seed: Seed of the folds and of the features drawn at random.
 
     Raises:
         ProbeError: Not two classes, or too few texts of one combination of label and property.
     """
-    at, directions = _checked(features, sae, site)
+    at, directions = _checked(sae, features, name)
     labels = features.data.labels
     present = np.unique(labels)
     spurious = as_extracted(features, "spurious", np.asarray(spurious))
@@ -111,35 +104,39 @@ def spurious_correlation_removal(
         [_accuracy(probe, _without(states, means, directions, chosen[:n], train)[test], target[test]) for n in sizes]
         for chosen in (order, shuffled)
     )
-    share = lambda found: tuple((a - base) / (oracle - base) if oracle != base else float("nan") for a in found)  # noqa: E731
     detail = {"base": base, "oracle": oracle, "ablated": ablated, "random": at_random}
-    return Removal(
-        "SCR", tuple(sizes), share(ablated), share(at_random), detail, tuple(order[: max(sizes)].tolist()), len(test)
-    )
+    gap = oracle - base if oracle != base else float("nan")
+    score, control = (tuple((accuracy - base) / gap for accuracy in row) for row in (ablated, at_random))
+    return Removal("SCR", tuple(sizes), score, control, detail, tuple(order[: max(sizes)].tolist()), len(test))
 
 
 def targeted_probe_perturbation(
-    features: TextFeatures, sae: "SAE[Any]", *, site: str | None = None, sizes: tuple[int, ...] = SIZES, folds: int = 5,
+    sae: "SAE[Any]",
+    features: TextFeatures,
+    *,
+    name: str | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    folds: int = 5,
     seed: int = 0,
-) -> Removal:  # fmt: skip
+) -> Removal:
     """Targeted probe perturbation: take out one class's features and see whether only its probe fails (TPP).
 
     For each class a probe tells it from the rest. The features that carry most of it are taken out of the test texts.
     The score is the mean loss of accuracy of the class's own probe minus that of the other classes' probes.
 
     Args:
-        features: Texts of three classes or more. With two, one class's probe is the other's turned round: what breaks
-            one breaks both, and the measure is 0 whatever is taken out.
-        sae: The SAE of the site.
-        site: Which one.
-        sizes: Numbers of features.
-        folds: One is the test part.
-        seed: Of folds and random features.
+        sae: SAE whose features are taken out.
+        features: Extraction of texts of three classes or more. With two, one class's probe is the other's turned
+            round: what breaks one breaks both, and the measure is 0 whatever is taken out.
+        name: Name of the SAE in the extraction; the first one if None.
+        sizes: Numbers of features that are taken out.
+        folds: Number of parts, one of which is the test part.
+        seed: Seed of the folds and of the features drawn at random.
 
     Raises:
         ProbeError: Fewer than three classes, or too few texts of one.
     """
-    at, directions = _checked(features, sae, site)
+    at, directions = _checked(sae, features, name)
     labels = features.data.labels
     classes = np.unique(labels)
     if len(classes) < 3:
@@ -166,20 +163,18 @@ def targeted_probe_perturbation(
                 table[i, j] = before[j] - _accuracy(p, changed[t], y[t])
         return table
 
-    apart = lambda table: float(np.diag(table).mean() - table[~np.eye(len(table), dtype=bool)].mean())  # noqa: E731
-    found, at_random = ([drops(chosen, n) for n in sizes] for chosen in (orders, shuffled))
-    detail = {"accuracy": before, "drop": [table.tolist() for table in found]}
+    others = ~np.eye(len(classes), dtype=bool)
+    tables = [[drops(chosen, n) for n in sizes] for chosen in (orders, shuffled)]
+    score, control = (tuple(float(np.diag(t).mean() - t[others].mean()) for t in each) for each in tables)
+    detail = {"accuracy": before, "drop": [table.tolist() for table in tables[0]]}
     taken = tuple(tuple(order[: max(sizes)].tolist()) for order in orders)
-    return Removal(
-        "TPP", tuple(sizes), tuple(map(apart, found)), tuple(map(apart, at_random)), detail, taken,
-        len(np.unique(np.concatenate(tests))),
-    )  # fmt: skip
+    return Removal("TPP", tuple(sizes), score, control, detail, taken, len(np.unique(np.concatenate(tests))))
 
 
 def _checked(
-    features: TextFeatures, sae: "SAE[Any]", site: str | None
-) -> tuple[Site, Float[np.ndarray, "feature d_model"]]:
-    at = features.site(site)
+    sae: "SAE[Any]", features: TextFeatures, name: str | None
+) -> tuple[SAEFeatures, Float[np.ndarray, "feature d_model"]]:
+    at = features.sae(name)
     directions = sae.W_dec.detach().float().cpu().numpy()
     if directions.shape != (at.d_sae, at.hook.mean.shape[1]):
         raise ProbeError(f"{at.name} has {at.d_sae} features of {at.hook.mean.shape[1]} dimensions, not this SAE's")

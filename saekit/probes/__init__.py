@@ -1,29 +1,47 @@
 """Features as classifiers: from texts to a verdict, with the baselines that a verdict needs.
 
     features = extract_features(model, sae, load_labelled("sms-spam").sample(1000))
-    found = probe(features)
-    compare(found, baselines(features)).verdict
+    spam = probe(features)
+    compare(spam, baselines(features)).verdict
 
 The framework is that of Gallifant et al. 2025 (arXiv 2502.11367); the rules are stricter: whatever is fitted is
 fitted on training texts alone, settings are chosen by the figure that is reported, duplicates never part, every
 figure has an interval, and nothing depends on the order of the texts.
+
+To read in this order: `features` and `extract` (what is kept of texts), `alignment` (does an SAE read its own layer),
+`choices`, `pooling` and `classifiers` (what can be chosen), `score` and `validation` (how it is judged), `recipes`
+(what a probe can read), `saved`, `result` and `probing` (one probe), `grid_result` and `search` (many), `curves` and
+`transfers` (fewer labels, other texts), `reading` (what a probe has learned), `questions` (will an answer be right).
 """
 
-from saekit.probes.cell import (
-    cell_figures,
-    check_grid,
-    contribution_words,
-    fit_cell,
-    number_of,
-    probabilities,
-    training_part,
+from saekit.probes.alignment import hook_alignment, warn_if_misaligned
+from saekit.probes.classifiers import (
+    CLASSIFIERS,
+    Classifier,
+    Fitted,
+    SparseLogistic,
+    best_columns,
+    fit,
+    mean_differences,
+    strengths,
 )
-from saekit.probes.classifiers import fit
-from saekit.probes.curves import Curve, curve, load_curve
-from saekit.probes.extract import _named, extract_features
-from saekit.probes.features import Hook, Site, TextFeatures, as_extracted, subset
-from saekit.probes.grid_result import Cell, Grid, load_grid
-from saekit.probes.pooling import fit_binariser, pool
+from saekit.probes.curves import Curve, curve, training_texts
+from saekit.probes.extract import Column, encode_texts, extract_features, named_saes, text_order
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, cut_words, subset
+from saekit.probes.grid_result import Cell, Grid, Round, cell_figures, check_grid, fit_cell, number_of, training_part
+from saekit.probes.pooling import (
+    BINARISINGS,
+    POOLINGS,
+    Binarising,
+    FirstK,
+    Pooling,
+    Quantile,
+    Threshold,
+    TopN,
+    binarised,
+    learn_thresholds,
+    pool,
+)
 from saekit.probes.probing import baselines, compare, probe, probe_columns
 from saekit.probes.questions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from saekit.probes.reading import (
@@ -32,79 +50,142 @@ from saekit.probes.reading import (
     Weight,
     classify,
     contexts,
+    contribution_words,
+    inputs_of,
     predict,
+    probabilities,
     top_features,
     top_words,
     tree_text,
 )
-from saekit.probes.result import ProbeResult, ProbeTable, load_probe
-from saekit.probes.score import Comparison, Interval, Scores, confusion_of
+from saekit.probes.recipes import HiddenPCA, Settings, baseline_recipe, sae_recipe
+from saekit.probes.result import ProbeResult, ProbeTable
+from saekit.probes.saved import Saved
+from saekit.probes.score import (
+    Comparison,
+    Estimate,
+    Scores,
+    auroc_resampled,
+    compare_predictions,
+    confusion_of,
+    estimate,
+    f1_of,
+    f1_resampled,
+    resamples,
+    score,
+)
 from saekit.probes.search import grid, grid_axes
-from saekit.probes.split import Duplicates, Folds, check_labels, find_duplicates, in_both, make_folds
-from saekit.probes.store import read_result, write_plain
-from saekit.probes.transfers import Transfer, load_transfer, transfer
+from saekit.probes.transfers import Transfer, join, transfer
+from saekit.probes.validation import (
+    Duplicates,
+    Folds,
+    Recipe,
+    check_labels,
+    deal_rest,
+    find_duplicates,
+    in_both,
+    make_folds,
+    nested,
+    validate,
+)
 
 __all__ = [
+    "BINARISINGS",
+    "CLASSIFIERS",
+    "POOLINGS",
     "Answers",
+    "Binarising",
     "Cell",
     "Classified",
+    "Classifier",
+    "Column",
     "Comparison",
     "Context",
     "Curve",
     "Duplicates",
+    "Estimate",
+    "FirstK",
+    "Fitted",
     "Folds",
     "Grid",
+    "HiddenPCA",
     "Hook",
-    "Interval",
+    "Pooling",
     "ProbeResult",
     "ProbeTable",
+    "Quantile",
     "Question",
+    "Recipe",
+    "Round",
+    "SAEFeatures",
+    "Saved",
     "Scores",
-    "Site",
+    "Settings",
+    "SparseLogistic",
     "TextFeatures",
+    "Threshold",
+    "TopN",
     "Transfer",
     "Weight",
-    "_named",
     "answer_questions",
     "as_extracted",
+    "auroc_resampled",
+    "baseline_recipe",
     "baselines",
     "beside_features",
+    "best_columns",
+    "binarised",
     "cell_figures",
     "check_grid",
     "check_labels",
     "classify",
     "cloze",
     "compare",
+    "compare_predictions",
     "confusion_of",
     "contexts",
     "contribution_words",
     "curve",
+    "cut_words",
+    "deal_rest",
+    "encode_texts",
+    "estimate",
     "extract_features",
+    "f1_of",
+    "f1_resampled",
     "find_duplicates",
     "fit",
-    "fit_binariser",
     "fit_cell",
     "grid",
     "grid_axes",
+    "hook_alignment",
     "in_both",
-    "load_curve",
-    "load_grid",
-    "load_probe",
-    "load_transfer",
+    "inputs_of",
+    "join",
+    "learn_thresholds",
     "make_folds",
+    "mean_differences",
+    "named_saes",
+    "nested",
     "number_of",
     "pool",
     "predict",
     "probabilities",
     "probe",
     "probe_columns",
-    "read_result",
+    "resamples",
+    "sae_recipe",
+    "score",
+    "strengths",
     "subset",
+    "text_order",
     "top_features",
     "top_words",
     "training_part",
+    "training_texts",
     "transfer",
     "tree_text",
+    "validate",
+    "warn_if_misaligned",
     "word_frequency",
-    "write_plain",
 ]

@@ -33,8 +33,8 @@ def hook_alignment(model: "SAETransformerBridge", sae: "SAE[Any]", ids: list[lis
     fewer than 16 tokens.
 
     Args:
-        model: The model.
-        sae: The SAE.
+        model: Model that reads the texts.
+        sae: SAE to try.
         ids: Token ids of some texts, without BOS.
     """
     names = _beside(model, sae)
@@ -57,13 +57,13 @@ def warn_if_misaligned(model: "SAETransformerBridge", saes: "dict[str, SAE[Any]]
     beside = {name: _beside(model, sae) for name, sae in saes.items()}
     states = states_of_some(model, ids, list(dict.fromkeys(hook for hooks in beside.values() for hook in hooks)))
     for name, sae in saes.items():
-        found = {hook: _unexplained(sae, states[hook]) for hook in beside[name]}
+        left = {hook: _unexplained(sae, states[hook]) for hook in beside[name]}
         own = sae_hook(sae)
-        best = min(found, key=found.__getitem__)
-        if best != own and found[best] < _MEANT and found[best] < _BETTER * found[own]:
+        best = min(left, key=left.__getitem__)
+        if best != own and left[best] < _MEANT and left[best] < _BETTER * left[own]:
             warnings.warn(
-                f"{name} leaves {found[own]:.0%} of a token's variance at {own} unexplained, but only "
-                f"{found[best]:.0%} at {best}: it looks as if it was trained there, one layer off. Check "
+                f"{name} leaves {left[own]:.0%} of a token's variance at {own} unexplained, but only "
+                f"{left[best]:.0%} at {best}: it looks as if it was trained there, one layer off. Check "
                 f"sae.cfg.metadata.hook_name",
                 stacklevel=3,
             )

@@ -1,37 +1,32 @@
-"""Classifiers from scikit-learn, each turned into plain arrays that predict, can be read, and are safe to save."""
+"""Classifiers from scikit-learn, each turned into plain arrays that predict, can be read, and are safe to save.
 
-import re
+A new classifier is a subclass of `Classifier` (of `Linear`, if a weighted sum decides), named in `CLASSIFIERS`; where
+it has parameters, the room exports its class too.
+"""
+
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
+from saekit.probes.choices import Choices
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-CLASSIFIERS = "'logistic', 'logistic-l1', 'ridge', 'difference', 'tree' or 'sparse-K' (K from 1 to 512)"
-_STRENGTHS: dict[str, tuple[float, ...]] = {
-    "logistic": (0.03, 0.3, 3.0, 30.0),  # C: 1 / regularisation
-    "logistic-l1": (0.3, 3.0, 30.0),
-    "ridge": (1000.0, 100.0, 10.0, 1.0),  # alpha: regularisation
-    "difference": (0.0,),
-    "tree": (3.0, 5.0, 7.0, 9.0),  # depth
-    "sparse": (0.3, 3.0, 30.0),  # C on the chosen columns
-}
 _MOST_STEPS = 1000
+_NEVER = -1e9  # score of a class that is not among the training texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A classifier as plain arrays.
 
     Attributes:
-        kind: Name of the classifier.
         weights: ``[class, column]`` in units of the inputs as they are: a text's score is ``weights @ x + intercept``
             and the largest score wins. With two classes the rows are each other's negative. None for a tree.
         intercept: ``[class]``; None for a tree.
@@ -40,10 +35,9 @@ class Fitted:
         converged: Whether the optimiser got there.
     """
 
-    kind: str
-    weights: Float[np.ndarray, "c column"] | None
-    intercept: Float[np.ndarray, " c"] | None
-    tree: dict[str, np.ndarray]
+    weights: Float[np.ndarray, "c column"] | None = None
+    intercept: Float[np.ndarray, " c"] | None = None
+    tree: dict[str, np.ndarray] = field(default_factory=dict)
     converged: bool = True
 
     def scores(self, inputs: "csr_array | Float[np.ndarray, 'text column']") -> Float[np.ndarray, "text c"]:
@@ -61,59 +55,235 @@ class Fitted:
         return self.tree["share"][node]
 
 
-def strengths(classifier: str) -> tuple[float, ...]:
+class Classifier:
+    """A way to learn classes from columns.
+
+    Attributes:
+        strengths: Settings among which inner cross-validation chooses, the simplest first.
+    """
+
+    strengths: ClassVar[tuple[float, ...]] = (0.0,)
+
+    def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
+        """Fit once for each strength; at least two classes are there. See `fit`."""
+        raise NotImplementedError
+
+    def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"] | None:
+        """Return the probability of each class by the classifier's own model; None where it has none."""
+        return None
+
+
+class Linear(Classifier):
+    """A classifier whose score is a weighted sum of columns."""
+
+    def estimator(self, balanced: bool, seed: int) -> Any:
+        """Return scikit-learn's estimator."""
+        raise NotImplementedError
+
+    def setting(self, strength: float) -> dict[str, Any]:
+        """Return a strength as parameters of the estimator."""
+        return {"C": strength}
+
+    def columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
+        """Return the columns that are read."""
+        return np.arange(inputs.shape[1])
+
+    def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
+        """Fit on columns of a common scale; the weights are given in units of the inputs."""
+        present, chosen = np.unique(labels), self.columns(inputs, labels)
+        scaled, shift, scale = _scaled(inputs)
+        scaled, shift, scale = scaled[:, chosen], shift[chosen], scale[chosen]
+        estimator = self.estimator(balanced, seed)
+        for strength in among:
+            weights, intercept, converged = _learned(estimator.set_params(**self.setting(strength)), scaled, labels)
+            full, shifted = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _NEVER)
+            full[np.ix_(present, chosen)] = weights / scale
+            shifted[present] = intercept - (weights / scale) @ shift
+            yield Fitted(full, shifted, converged=converged)
+
+
+class Logistic(Linear):
+    """Logistic regression with a penalty on squares."""
+
+    strengths = (0.03, 0.3, 3.0, 30.0)  # C: 1 / regularisation
+
+    def estimator(self, balanced: bool, seed: int) -> Any:
+        """Return logistic regression that goes on from its last fit."""
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(class_weight=_weight(balanced), max_iter=_MOST_STEPS, warm_start=True)
+
+    def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+        """Return the softmax; of two classes, whose scores are each other's negative, the logistic function."""
+        halved = scores / 2 if len(scores) == 2 else scores
+        shifted = np.exp(halved - halved.max())
+        return shifted / shifted.sum()
+
+
+@dataclass(frozen=True)
+class SparseLogistic(Logistic):
+    """Logistic regression on the k columns whose class means are farthest apart; "sparse-k" in print.
+
+    Attributes:
+        k: Number of columns, 1 to 512.
+    """
+
+    strengths: ClassVar[tuple[float, ...]] = (0.3, 3.0, 30.0)
+    k: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or not 1 <= self.k <= 512:
+            raise ProbeError(f"SparseLogistic: k must be a whole number from 1 to 512, not {self.k!r}")
+
+    def __str__(self) -> str:
+        return f"sparse-{self.k}"
+
+    def columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
+        """Return the k columns whose class means are farthest apart."""
+        return best_columns(inputs, labels, self.k)
+
+
+class LogisticL1(Logistic):
+    """Logistic regression with a penalty on absolute values, each class against the rest."""
+
+    strengths = (0.3, 3.0, 30.0)
+
+    def estimator(self, balanced: bool, seed: int) -> Any:
+        """Return one logistic regression per class; a single one for two classes."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.multiclass import OneVsRestClassifier
+
+        return OneVsRestClassifier(
+            LogisticRegression(
+                l1_ratio=1, solver="liblinear", class_weight=_weight(balanced), max_iter=_MOST_STEPS, random_state=seed
+            )
+        )
+
+    def setting(self, strength: float) -> dict[str, Any]:
+        """Return the strength of each of the regressions."""
+        return {"estimator__C": strength}
+
+    def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+        """Return each class's own probability against the rest, normalised."""
+        return super().probabilities(scores if len(scores) == 2 else -np.logaddexp(0, -scores))
+
+
+class Ridge(Linear):
+    """Least squares with a penalty on squares."""
+
+    strengths = (1000.0, 100.0, 10.0, 1.0)  # alpha: regularisation
+
+    def estimator(self, balanced: bool, seed: int) -> Any:
+        """Return ridge regression of the classes."""
+        from sklearn.linear_model import RidgeClassifier
+
+        return RidgeClassifier(class_weight=_weight(balanced), solver="lsqr", tol=1e-4)
+
+    def setting(self, strength: float) -> dict[str, Any]:
+        """Return the penalty."""
+        return {"alpha": strength}
+
+
+class Difference(Linear):
+    """Difference of means: the class whose mean is nearest. It has no strength."""
+
+    def estimator(self, balanced: bool, seed: int) -> "_Means":
+        """Return what computes the means."""
+        return _Means()
+
+    def setting(self, strength: float) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+class _Means:
+    """Weights and intercept of the nearest mean; scikit-learn's NearestCentroid refuses columns that are all 0."""
+
+    def set_params(self) -> "_Means":
+        return self
+
+    def fit(self, inputs, labels) -> None:
+        mean = np.stack([np.asarray(inputs[labels == c].mean(0)).ravel() for c in np.unique(labels)])
+        self.coef_, self.intercept_ = mean, -0.5 * (mean**2).sum(1)
+        if len(mean) == 2:
+            self.coef_, self.intercept_ = (mean[1:] - mean[:1]) / 2, np.diff(self.intercept_) / 2
+
+
+class Tree(Classifier):
+    """A decision tree; strengths are depths."""
+
+    strengths = (3.0, 5.0, 7.0, 9.0)
+
+    def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
+        """Fit a tree of each depth; the inputs' scale does not matter."""
+        from sklearn.tree import DecisionTreeClassifier
+
+        inputs = inputs.tocsc() if hasattr(inputs, "tocsc") else inputs
+        for depth in among:
+            estimator = DecisionTreeClassifier(
+                max_depth=int(depth), min_samples_leaf=2, class_weight=_weight(balanced), random_state=seed
+            ).fit(inputs, labels)
+            nodes = estimator.tree_
+            value, share = nodes.value[:, 0, :], np.zeros((nodes.node_count, n_classes))
+            share[:, estimator.classes_] = value / value.sum(1, keepdims=True)
+            arrays = {"left": nodes.children_left, "right": nodes.children_right, "column": nodes.feature}
+            arrays |= {"threshold": nodes.threshold, "share": share}
+            yield Fitted(tree={name: np.array(array) for name, array in arrays.items()})
+
+    def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+        """Return the scores: they are the shares in the leaf."""
+        return scores
+
+
+CLASSIFIERS = Choices(
+    "classifier",
+    Classifier,
+    {"logistic": Logistic(), "logistic-l1": LogisticL1(), "ridge": Ridge(), "difference": Difference(), "tree": Tree()},
+    (SparseLogistic,),
+)
+
+
+def strengths(classifier: "str | Classifier") -> tuple[float, ...]:
     """Return the settings among which inner cross-validation chooses, the simplest first.
 
     Raises ProbeError for an unknown classifier.
     """
-    match = re.fullmatch(r"sparse-([1-9]\d*)", classifier)
-    if match is not None and int(match[1]) <= 512:
-        return _STRENGTHS["sparse"]
-    if classifier not in _STRENGTHS or classifier == "sparse":
-        raise ProbeError(f"no classifier {classifier!r}: expected {CLASSIFIERS}")
-    return _STRENGTHS[classifier]
+    return CLASSIFIERS.of(classifier).strengths
 
 
 def fit(
-    classifier: str, inputs: "csr_array | Float[np.ndarray, 'text column']", labels: Int[np.ndarray, " text"],
-    n_classes: int, among: tuple[float, ...], *, balanced: bool = False, seed: int = 0,
-) -> Iterator[Fitted]:  # fmt: skip
+    classifier: "str | Classifier",
+    inputs: "csr_array | Float[np.ndarray, 'text column']",
+    labels: Int[np.ndarray, " text"],
+    n_classes: int,
+    among: tuple[float, ...],
+    *,
+    balanced: bool = False,
+    seed: int = 0,
+) -> Iterator[Fitted]:
     """Fit a classifier once for each strength.
 
     Columns are brought to a common scale first, by what these texts alone say: divided by their largest value where
     the inputs are sparse, else to mean 0 and standard deviation 1. The weights are given in units of the inputs.
 
     Args:
-        classifier: Its name.
-        inputs: One row a text.
-        labels: Their classes.
-        n_classes: How many there are, should one be missing here.
-        among: The strengths.
-        balanced: Weigh texts so that all classes count the same.
-        seed: For ties between columns of a tree.
+        classifier: Name of the classifier, or the object: ``"ridge"``, ``SparseLogistic(16)``.
+        inputs: Columns, one row per text.
+        labels: Class of each text.
+        n_classes: Number of classes, should one be missing here.
+        among: Strengths; see `strengths`.
+        balanced: Whether texts are weighed so that all classes count the same.
+        seed: Seed of the choice between equal columns of a tree.
+
+    Raises:
+        ProbeError: No such classifier.
     """
-    present = np.unique(labels)
+    learner, present = CLASSIFIERS.of(classifier), np.unique(labels)
     if len(present) < 2:
-        yield from (_constant(classifier, inputs.shape[1], present, n_classes) for _ in among)
+        only = Fitted(np.zeros((n_classes, inputs.shape[1])), np.where(np.isin(range(n_classes), present), 0.0, _NEVER))
+        yield from (only for _ in among)
         return
-    if classifier == "tree":
-        yield from (_tree(inputs, labels, n_classes, int(depth), balanced, seed) for depth in among)
-        return
-    scaled, shift, scale = _scaled(inputs)
-    chosen = np.arange(inputs.shape[1])
-    if classifier.startswith("sparse-"):
-        chosen = best_columns(inputs, labels, int(classifier.split("-")[1]))
-        scaled, shift, scale = scaled[:, chosen], shift[chosen], scale[chosen]
-    start = None
-    for strength in among:
-        weights, intercept, converged, start = _linear(
-            classifier, scaled, labels, present, strength, balanced, seed, start
-        )
-        full = np.zeros((n_classes, inputs.shape[1]))
-        full[np.ix_(present, chosen)] = weights * scale
-        shifted = np.full(n_classes, -1e9)  # a class that is not here is never predicted
-        shifted[present] = intercept - (weights * scale) @ shift
-        yield Fitted(classifier, full, shifted, {}, converged)
+    yield from learner.fit(inputs, labels, n_classes, among, balanced=balanced, seed=seed)
 
 
 def best_columns(
@@ -136,88 +306,32 @@ def mean_differences(
     return sums / count - (sums.sum(0) - sums) / (len(labels) - count)
 
 
-def _scaled(inputs) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return inputs on a common scale, and what was subtracted and multiplied."""
-    if hasattr(inputs, "tocsr"):
-        highest = np.abs(inputs).max(axis=0).toarray().ravel()
-        scale = np.where(highest > 0, 1 / np.where(highest > 0, highest, 1), 0).astype(np.float64)
-        data = inputs.data * scale[inputs.indices]
-        return type(inputs)((data, inputs.indices, inputs.indptr), shape=inputs.shape), np.zeros(len(scale)), scale
-    mean, deviation = inputs.mean(0, dtype=np.float64), inputs.std(0, dtype=np.float64)
-    scale = np.where(deviation > 1e-8, 1 / np.where(deviation > 1e-8, deviation, 1), 0)
-    return (inputs - mean) * scale, mean, scale
+def _weight(balanced: bool) -> str | None:
+    return "balanced" if balanced else None
 
 
-def _linear(classifier, inputs, labels, present, strength, balanced, seed, start):
-    """Return weights ``[class, column]``, intercept, whether it converged, and where to start the next fit."""
+def _scaled(inputs: Any) -> tuple[Any, Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
+    """Return inputs on a common scale, what was subtracted from each column, and what it was divided by."""
+    from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+
+    scaler: Any = MaxAbsScaler() if hasattr(inputs, "tocsr") else StandardScaler()
+    scaled = scaler.fit_transform(inputs.astype(np.float64))
+    return scaled, getattr(scaler, "mean_", np.zeros(inputs.shape[1])), scaler.scale_
+
+
+def _learned(estimator: Any, inputs: Any, labels: Int[np.ndarray, " text"]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Fit an estimator; return its weights ``[class, column]``, intercepts, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-    if classifier == "difference":
-        mean = np.stack([np.asarray(inputs[labels == c].mean(0)).ravel() for c in present])
-        weights, intercept = mean, -0.5 * (mean**2).sum(1)
-        if len(present) == 2:
-            half = (weights[1] - weights[0]) / 2, (intercept[1] - intercept[0]) / 2
-            weights, intercept = np.stack([-half[0], half[0]]), np.array([-half[1], half[1]])
-        return weights, intercept, True, None
-    weight = "balanced" if balanced else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if classifier == "ridge":
-            made = RidgeClassifier(alpha=strength, class_weight=weight, solver="lsqr", tol=1e-4).fit(inputs, labels)
-        elif classifier == "logistic-l1":
-            made = _one_by_one(inputs, labels, present, strength, weight, seed)
-        else:
-            made = LogisticRegression(
-                C=strength, class_weight=weight, max_iter=_MOST_STEPS, warm_start=start is not None
-            )
-            if start is not None:
-                made.coef_, made.intercept_, made.classes_ = start
-            made.fit(inputs, labels)
-            start = (made.coef_.copy(), made.intercept_.copy(), made.classes_)
+        estimator.fit(inputs, labels)
     converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-    weights, intercept = np.atleast_2d(made.coef_), np.atleast_1d(made.intercept_)
-    if len(present) == 2 and len(weights) == 1:
-        weights, intercept = np.concatenate([-weights, weights]), np.concatenate([-intercept, intercept])
-    return weights, intercept, converged, start
-
-
-@dataclass
-class _Plain:
-    coef_: np.ndarray
-    intercept_: np.ndarray
-
-
-def _one_by_one(inputs, labels, present, strength, weight, seed) -> _Plain:
-    """Fit L1-regularised logistic regression, each class against the rest; one fit for two classes."""
-    from sklearn.linear_model import LogisticRegression
-
-    found = []
-    for c in present[1:] if len(present) == 2 else present:
-        made = LogisticRegression(
-            C=strength, l1_ratio=1, solver="liblinear", class_weight=weight, max_iter=_MOST_STEPS, random_state=seed
-        ).fit(inputs, labels == c)
-        found.append((made.coef_[0], made.intercept_[0]))
-    return _Plain(np.stack([w for w, _ in found]), np.array([b for _, b in found]))
-
-
-def _tree(inputs, labels, n_classes: int, depth: int, balanced: bool, seed: int) -> Fitted:
-    from sklearn.tree import DecisionTreeClassifier
-
-    inputs = inputs.tocsc() if hasattr(inputs, "tocsc") else inputs
-    made = DecisionTreeClassifier(
-        max_depth=depth, min_samples_leaf=2, class_weight="balanced" if balanced else None, random_state=seed
-    ).fit(inputs, labels)
-    nodes = made.tree_
-    share = np.zeros((nodes.node_count, n_classes))
-    value = nodes.value[:, 0, :]
-    share[:, made.classes_] = value / value.sum(1, keepdims=True)
-    arrays = {"left": nodes.children_left, "right": nodes.children_right, "column": nodes.feature}
-    arrays |= {"threshold": nodes.threshold, "share": share}
-    return Fitted("tree", None, None, {name: np.array(array) for name, array in arrays.items()})
-
-
-def _constant(classifier: str, width: int, present: Int[np.ndarray, " c"], n_classes: int) -> Fitted:
-    intercept = np.full(n_classes, -1e9)
-    intercept[present] = 0
-    return Fitted(classifier, np.zeros((n_classes, width)), intercept, {})
+    parts = getattr(estimator, "estimators_", [estimator])  # those of one against the rest
+    weights, intercept = (
+        np.vstack([p.coef_ for p in parts]),
+        np.concatenate([np.atleast_1d(p.intercept_) for p in parts]),
+    )
+    if len(weights) == 1:  # two classes: the score of the second
+        weights, intercept = np.vstack([-weights, weights]), np.hstack([-intercept, intercept])
+    return weights, intercept, converged

@@ -2,44 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from saekit._base.progress import Progress, Stop, progress_of
 from saekit.errors import ProbeError
+from saekit.probes.classifiers import Classifier
 from saekit.probes.features import TextFeatures
-from saekit.probes.progress import Progress, Reporting
-from saekit.probes.recipes import baseline_recipe, sae_recipe
-from saekit.probes.score import Interval, f1_of, f1_resampled, interval, resamples
-from saekit.probes.split import make_folds
-from saekit.probes.store import read_result, write_plain
+from saekit.probes.pooling import Binarising, Pooling
+from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
+from saekit.probes.saved import Saved
+from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
+from saekit.probes.validation import make_folds
 
 _PARTS = 3  # in which the training texts of a point are cut to choose the strength
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Saved, kind="curve", holds=(Estimate,)):
     """Macro F1 of a probe and its baselines at several points.
 
     Attributes:
         over: "size" (training texts), "noise" (share of training labels that are wrong) or "imbalance" (share of
             the rarest class among the training texts).
-        at: The points.
-        macro_f1: By name of probe or baseline, an interval for each point: mean over draws, resampled over test texts.
-        spread: By name, the standard deviation over draws at each point.
-        n_test: Test texts, the same for all.
+        at: Points of the curve.
+        macro_f1: Figure at each point by name of probe or baseline: mean over draws, its interval resampled over test
+            texts.
+        spread: Standard deviation over draws at each point, by name.
+        n_test: Number of test texts, the same for all.
     """
 
     over: str
     at: tuple[float, ...]
-    macro_f1: dict[str, tuple[Interval, ...]]
+    macro_f1: dict[str, tuple[Estimate, ...]]
     spread: dict[str, tuple[float, ...]]
     n_test: int
-
-    def save(self, path: Path | str) -> None:
-        """Save as one file."""
-        write_plain(path, "curve", self)
 
     def __repr__(self) -> str:
         lines = [f"{self.over} {', '.join(f'{x:g}' for x in self.at)} ({self.n_test:,} test texts)"]
@@ -47,88 +46,98 @@ class Curve:
         return "\n".join(lines)
 
 
-def load_curve(path: Path | str) -> Curve:
-    """Load what `Curve.save` has saved. Raises ProbeError if the file is not that."""
-    about, _ = read_result(path, "curve")
-    return Curve(
-        about["over"], tuple(about["at"]),
-        {name: tuple(Interval(*point) for point in row) for name, row in about["macro_f1"].items()},
-        {name: tuple(row) for name, row in about["spread"].items()}, about["n_test"],
-    )  # fmt: skip
-
-
 def curve(
     features: TextFeatures,
     over: str,
     at: Sequence[float],
     *,
-    site: str | None = None,
-    pooling: str = "max",
-    binarise: str = "none",
-    classifier: str = "logistic",
-    baselines: Sequence[str] = ("bag-of-words", "hidden-mean"),
+    sae: str | None = None,
+    pooling: str | Pooling = "max",
+    binarise: str | Binarising = "none",
+    classifier: str | Classifier = "logistic",
+    baselines: Sequence[str | HiddenPCA] = ("bag-of-words", "hidden-mean"),
     draws: int = 5,
     folds: int = 5,
     balanced: bool = False,
     seed: int = 0,
-    progress: bool | Progress = False,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Curve:
     """Train on ever more texts, ever worse labels or ever fewer texts of one class; test on one untouched fold.
 
     Args:
-        features: What `extract_features` found.
-        over: ``"size"``: number of training texts. ``"noise"``: share of training labels that are replaced by another
-            class. ``"imbalance"``: share of the rarest class among the training texts.
-        at: The points, for example ``(10, 30, 100, 300)`` texts.
-        site: Name of the SAE.
-        pooling: As in `probe`.
-        binarise: As in `probe`.
-        classifier: As in `probe`.
-        baselines: As in `baselines`; they get the same training texts.
-        draws: How often training texts are drawn at each point.
-        folds: The test part is one of so many.
-        balanced: Weigh texts so that every class counts the same.
-        seed: Of everything.
-        progress: Show a progress bar, or a function that is given (done, number).
+        features: Extraction of labelled texts.
+        over: What changes. ``"size"``: number of training texts. ``"noise"``: share of training labels that are
+            replaced by another class. ``"imbalance"``: share of the rarest class among the training texts.
+        at: Points of the curve, for example ``(10, 30, 100, 300)`` texts.
+        sae: Name of the SAE in the extraction; the first one if None.
+        pooling: Pooling of the features; see `probe`.
+        binarise: Binarising of the features; see `probe`.
+        classifier: Classifier of the probe and of the baselines; see `probe`.
+        baselines: Names of baselines, see `baselines`; they get the same training texts.
+        draws: Number of times that training texts are drawn at each point.
+        folds: Number of parts, one of which is the test part.
+        balanced: Whether texts are weighed so that every class counts the same.
+        seed: Seed of the folds, the draws and the resamples.
+        progress: Show a progress bar; or a function that is given (done, total) after each draw.
+        stop: Function that is asked between draws; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
         ProbeError: No such curve, or a point that these texts cannot reach.
     """
-    where = features.site(site)
-    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
     dealt = make_folds(features, folds, seed=seed)
     train, test = dealt.train(0), dealt.test(0)
-    points = {"size": _sized, "noise": _noisy, "imbalance": _imbalanced}
-    if over not in points:
-        raise ProbeError(f"no curve over {over!r}: expected 'size', 'noise' or 'imbalance'")
     if draws < 1 or not len(at):
         raise ProbeError(f"expected at least one point and one draw, not {len(at)} and {draws}")
-    recipes: list[Any] = [sae_recipe(features, where, pooling=pooling, binarise=binarise, **options)]
-    recipes += [
-        baseline_recipe(features, where, name, pooling=pooling, binarise=binarise, **options) for name in baselines
-    ]
+    settings = Settings(pooling, binarise, classifier, balanced, seed)
+    recipes: list[Any] = with_baselines(features, features.sae(sae), baselines, settings)
     labels, n_classes = features.data.labels, len(features.data.label_names)
     weights = resamples(dealt.duplicates.group[test], seed=seed)
     value, drawn = np.zeros((len(recipes), len(at), draws)), np.zeros((len(recipes), len(at), draws, len(weights)))
-    with Reporting(progress, len(at) * draws, "draw") as report:
+    with progress_of(progress, len(at) * draws, "draw", stop=stop) as step:
         for i, point in enumerate(at):
             for draw in range(draws):
                 generator = np.random.default_rng([seed, draw])
-                rows, given = points[over](train, labels, float(point), generator)
+                rows, given = training_texts(over, float(point), train, labels, generator)
                 for number, recipe in enumerate(recipes):
                     scores = _learned(replace(recipe, labels=given), rows, given, n_classes, seed)
                     predicted = scores[test].argmax(1)
                     value[number, i, draw] = f1_of(labels[test], predicted, n_classes)
                     drawn[number, i, draw] = f1_resampled(labels[test], predicted, n_classes, weights)
-                report(i * draws + draw + 1)
+                step()
     names = [recipe.name for recipe in recipes]
-    return Curve(
-        over, tuple(map(float, at)),
-        {n: tuple(interval(v.mean(), d.mean(0)) for v, d in zip(value[i], drawn[i], strict=True))
-         for i, n in enumerate(names)},
-        {n: tuple(float(v.std(ddof=1)) if draws > 1 else float("nan") for v in value[i]) for i, n in enumerate(names)},
-        len(test),
-    )  # fmt: skip
+    f1 = [tuple(map(estimate, values.mean(1), samples.mean(1))) for values, samples in zip(value, drawn, strict=True)]
+    spread = [tuple(float(v.std(ddof=1)) if draws > 1 else float("nan") for v in row) for row in value]
+    by_name = dict(zip(names, f1, strict=True)), dict(zip(names, spread, strict=True))
+    return Curve(over, tuple(map(float, at)), *by_name, n_test=len(test))
+
+
+def training_texts(
+    over: str,
+    point: float,
+    train: Int[np.ndarray, " row"],
+    labels: Int[np.ndarray, " text"],
+    generator: np.random.Generator,
+) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " text"]]:
+    """Draw the training texts of one point of a curve.
+
+    Args:
+        over: What changes along the curve; see `curve`.
+        point: Where on the curve: a number of texts, or a share.
+        train: Numbers of the texts that may be trained on.
+        labels: Class of each text.
+        generator: Source of the draw.
+
+    Returns:
+        Numbers of the texts that are trained on, and the labels of all texts, some of them wrong if that was asked for.
+
+    Raises:
+        ProbeError: No such curve, or a point that these texts cannot reach.
+    """
+    draws = {"size": _sized, "noise": _noisy, "imbalance": _imbalanced}
+    if over not in draws:
+        raise ProbeError(f"no curve over {over!r}: expected 'size', 'noise' or 'imbalance'")
+    return draws[over](train, labels, point, generator)
 
 
 def _learned(recipe: Any, rows: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
@@ -145,7 +154,7 @@ def _learned(recipe: Any, rows: np.ndarray, labels: np.ndarray, n_classes: int, 
         for p in range(_PARTS):
             for number, scores in enumerate(recipe.each(rows[part != p], among)):
                 predicted[number, part == p] = scores[rows[part == p]].argmax(1)
-        best = int(np.argmax([f1_of(labels[rows], said, n_classes) for said in predicted]))
+        best = int(np.argmax([f1_of(labels[rows], row, n_classes) for row in predicted]))
     return next(iter(recipe.each(rows, (among[best],))))
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from saekit._base.progress import Progress, Stop, progress_of
 from saekit.data import LabelledTexts, Tokens, counted
 from saekit.errors import ProbeError
 from saekit.index import batch_events, sparse_form
 from saekit.models import bos_token_id, hidden_states_at, special_token_ids
 from saekit.probes.alignment import warn_if_misaligned
-from saekit.probes.features import Hook, Site, TextFeatures, unlabelled
-from saekit.probes.progress import Progress, Reporting
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, unlabelled
 from saekit.saes import check_pair, control_saes, sae_hook
 
 if TYPE_CHECKING:
@@ -41,29 +41,31 @@ def extract_features(
     keep_states: bool = False,
     check_hooks: bool = True,
     seed: int = 0,
-    progress: bool | Progress = True,
+    progress: Progress = True,
+    stop: Stop = None,
 ) -> TextFeatures:
     """Keep the features of every token of labelled texts, from one pass of the model for all SAEs.
 
     Each text is read alone, after BOS; what poolings there are, all come from the result.
 
     Args:
-        model: The model.
+        model: Model that reads the texts.
         saes: One SAE, several, or several by name. Each reads the hook point that it was trained on. Without names
             they are called by hook point and width, ``"blocks.18.hook_resid_post/4608"``.
         data: Texts with labels, or texts alone (label -1: for predictions only).
-        context_size: Longer texts are cut, counted, and the result says so. Tokens, BOS included.
-        batch_size: Texts a forward pass.
-        controls: ``"random"`` and ``"permuted"``: for each SAE one more site whose encoder is random directions, or
-            its own with the input dimensions permuted, at the same number of active features.
+        context_size: Number of tokens that are read of a text, BOS included. Longer texts are cut, counted, and the
+            result says so.
+        batch_size: Number of texts per forward pass.
+        controls: Controls to make, ``"random"`` and ``"permuted"``: for each SAE one more whose encoder is random
+            directions, or its own with the input dimensions permuted, at the same number of active features.
         controls_of: Names of the SAEs that get controls, which cost as much as they do; None: all.
-        keep_states: Also keep the model's own activations of every token (for the attention-pooled baseline):
-            ``2 * d_model`` bytes a token and hook point.
-        check_hooks: Try on a dozen texts whether each SAE rebuilds the layer before or after its own clearly better,
-            and warn if so. It cannot tell layers that an SAE rebuilds about equally well.
-        seed: Of the controls.
-        progress: Show a progress bar, or a function that is given texts done and their number. What it raises ends
-            the extraction.
+        keep_states: Whether to keep the model's own activations of every token too (for the attention-pooled
+            baseline): ``2 * d_model`` bytes per token and hook point.
+        check_hooks: Whether to try on a dozen texts if each SAE rebuilds the layer before or after its own clearly
+            better, and to warn if so. It cannot tell layers that an SAE rebuilds about equally well.
+        seed: Seed of the controls.
+        progress: Show a progress bar; or a function that is given (texts done, number of texts) after each batch.
+        stop: Function that is asked between batches; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
         ProbeError: No text, no SAE, a text that is no Unicode, or settings that make no sense.
@@ -72,7 +74,7 @@ def extract_features(
     Warns:
         UserWarning: An SAE fits the layer before or after its hook point better than its own.
     """
-    named = _named(saes)
+    named = named_saes(saes)
     if context_size < 2 or batch_size < 1:
         raise ProbeError(f"context_size must be at least 2 and batch_size 1, not {context_size} and {batch_size}")
     if context_size > model.cfg.n_ctx:
@@ -80,8 +82,8 @@ def extract_features(
     for sae in named.values():
         check_pair(model, sae)
     data = data if isinstance(data, LabelledTexts) else unlabelled(data)
-    ids, truncated = _encoded(model, data.texts, context_size)
-    index = _order(data, ids)
+    ids, truncated = encode_texts(model, data.texts, context_size)
+    index = text_order(data, ids)
     data, ids = data[index], [ids[i] for i in index]
     if check_hooks:
         warn_if_misaligned(model, named, ids)
@@ -94,7 +96,7 @@ def extract_features(
             raise ProbeError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
         made = control_saes(model, controlled, ids, kind, seed=seed)
         everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in made.items()}
-    hooks, sites = _run(model, everything, ids, batch_size, keep_states, progress)
+    hooks, found = _run(model, everything, ids, batch_size, keep_states, progress, stop)
     lengths = np.array([len(row) for row in ids])
     starts = next(iter(hooks.values())).starts
     return TextFeatures(
@@ -103,7 +105,7 @@ def extract_features(
         ids=np.array([i for row in ids for i in row], np.int32),
         id_starts=np.concatenate([[0], np.cumsum(lengths)]),
         hooks=hooks,
-        sites=sites,
+        saes=found,
         truncated=truncated,
         empty=int((np.diff(starts) == 0).sum()),
         context_size=context_size,
@@ -111,7 +113,11 @@ def extract_features(
     )
 
 
-def _named(saes) -> "dict[str, SAE[Any]]":
+def named_saes(saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]") -> "dict[str, SAE[Any]]":
+    """Return SAEs by the names that they have in an extraction: their own, or hook point and width.
+
+    Raises ProbeError if there is none.
+    """
     if isinstance(saes, Mapping):
         named = dict(saes)
     else:
@@ -127,7 +133,7 @@ def _named(saes) -> "dict[str, SAE[Any]]":
     return named
 
 
-def _encoded(model: "SAETransformerBridge", texts: Sequence[str], context_size: int) -> tuple[list[list[int]], int]:
+def encode_texts(model: "SAETransformerBridge", texts: Sequence[str], context_size: int) -> tuple[list[list[int]], int]:
     """Return the token ids of texts without BOS, cut at the context, and how many were cut."""
     if model.tokenizer is None:
         raise ProbeError(f"{model.cfg.model_name} has no tokenizer, so it cannot read texts")
@@ -153,7 +159,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _order(data: LabelledTexts, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
+def text_order(data: LabelledTexts, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
     """Return the order of texts by length in tokens, then content, then label."""
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in data.texts]
     keys = [(len(row), digest, label) for row, digest, label in zip(ids, digests, data.labels.tolist(), strict=True)]
@@ -171,7 +177,7 @@ def _batches(ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, int]]
         start = stop
 
 
-class _Column:
+class Column:
     """One array that is filled from the front.
 
     Made of pieces it would be there twice when they are joined, and small pieces that are given back stay with the
@@ -200,8 +206,8 @@ class _Column:
 
 def _run(
     model: "SAETransformerBridge", saes: dict, ids: list[list[int]], batch_size: int, keep_states: bool,
-    progress: bool | Progress,
-) -> tuple[dict[str, Hook], dict[str, Site]]:  # fmt: skip
+    progress: Progress, stop: Stop,
+) -> tuple[dict[str, Hook], dict[str, SAEFeatures]]:  # fmt: skip
     hook_of = {name: sae_hook(sae) for name, (sae, _, _) in saes.items()}
     names = list(dict.fromkeys(hook_of.values()))
     encoders = {name: sparse_form(sae) for name, (sae, _, _) in saes.items()}
@@ -210,20 +216,20 @@ def _run(
     for name, (sae, _, _) in saes.items():
         k = getattr(sae.cfg, "k", None)
         room = n_tokens * (k if isinstance(k, int) else _ACTIVE)
-        events[name] = (_Column(np.int64, n_tokens), _Column(np.int32, room), _Column(np.float32, room))
+        events[name] = (Column(np.int64, n_tokens), Column(np.int32, room), Column(np.float32, room))
     width = len(ids) * model.cfg.d_model
     kinds: dict[str, tuple[Any, int]]
     kinds = {"count": (np.int64, len(ids)), "position": (np.int32, n_tokens), "last": (np.float32, width)}
     kinds |= {"mean": (np.float32, width), "states": (np.float16, n_tokens * model.cfg.d_model * keep_states)}
-    columns = {hook: {what: _Column(*kind) for what, kind in kinds.items()} for hook in names}
+    columns = {hook: {what: Column(*kind) for what, kind in kinds.items()} for hook in names}
     excluded: dict[str, dict[str, int]] = {hook: {} for hook in names}
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     bos = bos_token_id(model)
-    with Reporting(progress, len(ids), "text") as report:
-        for start, stop in _batches(ids, batch_size):
-            batch = _batch(ids[start:stop], bos, start)
+    with progress_of(progress, len(ids), "text", stop=stop) as step:
+        for start, end in _batches(ids, batch_size):
+            batch = _batch(ids[start:end], bos, start)
             if batch.ids.shape[1] == 0:  # empty texts of a model without BOS
-                states = {hook: torch.zeros(stop - start, 0, model.cfg.d_model) for hook in names}
+                states = {hook: torch.zeros(end - start, 0, model.cfg.d_model) for hook in names}
             else:
                 states = hidden_states_at(model, torch.from_numpy(batch.ids).long(), names)
             for hook in names:
@@ -235,18 +241,18 @@ def _run(
                     found = batch_events(states[hook_of[name]], encoder, batch, special, batch.ids.shape[1])
                     for column, array in zip(events[name], (found.length, found.feature, found.value), strict=True):
                         column.add(array)
-            report(stop)
+            step(end - start)
     hooks = {}
     for hook in names:
         taken = {what: column.take() for what, column in columns[hook].items()}
         starts = np.concatenate([[0], np.cumsum(taken["count"])])
         states = taken["states"] if keep_states else None
         hooks[hook] = Hook(hook, starts, taken["position"], taken["last"], taken["mean"], states, excluded[hook])
-    sites = {}
+    read = {}
     for name, (sae, control, of) in saes.items():
         matrix = _matrix(*events.pop(name), sae.cfg.d_sae)
-        sites[name] = Site(name, hooks[hook_of[name]], matrix, control, of)
-    return hooks, sites
+        read[name] = SAEFeatures(name, hooks[hook_of[name]], matrix, control, of)
+    return hooks, read
 
 
 def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:
@@ -260,7 +266,7 @@ def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:
 
 
 def _add_states(
-    columns: dict[str, _Column], states: Float[np.ndarray, "batch pos d_model"], keep: Bool[np.ndarray, "batch pos"],
+    columns: dict[str, Column], states: Float[np.ndarray, "batch pos d_model"], keep: Bool[np.ndarray, "batch pos"],
     bos: int | None, keep_states: bool,
 ) -> None:  # fmt: skip
     count = keep.sum(1)
@@ -277,7 +283,7 @@ def _add_states(
         columns["states"].add(np.clip(states[keep], -65504, 65504))
 
 
-def _matrix(length: _Column, feature: _Column, value: _Column, d_sae: int) -> "csr_array":
+def _matrix(length: Column, feature: Column, value: Column, d_sae: int) -> "csr_array":
     from scipy.sparse import csr_array
 
     starts = np.concatenate([[0], np.cumsum(length.take())])

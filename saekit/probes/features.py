@@ -24,13 +24,13 @@ class Hook:
     A row is a token that counts: no BOS, no padding, no special token, no massive activation.
 
     Attributes:
-        name: Of the hook point.
-        starts: The tokens of text i are rows ``starts[i]`` to ``starts[i + 1]``.
-        position: Where in its text a token stands, from 0.
+        name: Name of the hook point.
+        starts: First row of each text: the tokens of text i are rows ``starts[i]`` to ``starts[i + 1]``.
+        position: Place of each token in its text, from 0.
         last: Activation at the last token that counts; 0 for a text without any.
         mean: Mean activation over the tokens that count; 0 for a text without any.
-        states: All of them in half precision, if they were asked for.
-        excluded: Tokens left out, by reason.
+        states: Activations of all tokens in half precision; None if they were not asked for.
+        excluded: Number of tokens left out, by reason.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Site:
+class SAEFeatures:
     """What one SAE says about every token that counts.
 
     Attributes:
-        name: Of the SAE in this extraction.
-        hook: Where it reads; its tokens are the rows of ``events``.
+        name: Name of the SAE in this extraction.
+        hook: Hook point at which it reads, whose tokens are the rows of ``events``.
         events: Feature activations ``[token, feature]``, compressed by rows.
-        control: "" for an SAE, else "random" or "permuted".
-        of: Name of the SAE that a control stands beside.
+        control: Kind of control, "random" or "permuted"; "" for an SAE.
+        of: Name of the SAE that a control stands beside; "" for an SAE.
     """
 
     name: str
@@ -71,18 +71,18 @@ class TextFeatures:
     """Labelled texts, and what every SAE says about their tokens.
 
     Attributes:
-        data: The texts and their labels, in the order of all arrays here.
-        index: Where each text stood in the data that was given.
+        data: Texts and their labels, in the order of all arrays here.
+        index: Place of each text in the data that was given.
         ids: Token ids of all texts, end to end, without BOS.
-        id_starts: The ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
-        hooks: The model's activations by hook point.
-        sites: Features by name of the SAE.
-        truncated: How many texts were longer than the context, and were cut; of a `subset` how many are known to be.
-        empty: How many texts have no token that counts.
-        context_size: Tokens of a text that were read, BOS included.
-        model_name: Whose tokens these are.
-        n_extracted: How many texts the data that was given had, of which a `subset` has some; None: as many as here.
-        perhaps_truncated: How many more texts of a `subset` fill the context, and may end there or have been cut.
+        id_starts: First id of each text: the ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
+        hooks: Activations of the model by hook point.
+        saes: Activations of features by name of the SAE.
+        truncated: Number of texts that were longer than the context, and were cut; of a `subset`, those known to be.
+        empty: Number of texts that have no token that counts.
+        context_size: Number of tokens of a text that were read, BOS included.
+        model_name: Name of the model, whose tokens these are.
+        n_extracted: Number of texts in the data that was given, of which a `subset` has some; None: as many as here.
+        perhaps_truncated: Number of further texts of a `subset` that fill the context, and may end there or were cut.
     """
 
     data: LabelledTexts
@@ -90,7 +90,7 @@ class TextFeatures:
     ids: Int[np.ndarray, " id"]
     id_starts: Int[np.ndarray, " text1"]
     hooks: dict[str, Hook]
-    sites: dict[str, Site]
+    saes: dict[str, SAEFeatures]
     truncated: int
     empty: int
     context_size: int
@@ -101,17 +101,17 @@ class TextFeatures:
     def __len__(self) -> int:
         return len(self.data)
 
-    def site(self, name: str | None = None) -> Site:
-        """Return a site by name; without a name, the first one."""
-        name = next(iter(self.sites)) if name is None else name
-        if name not in self.sites:
-            raise ProbeError(f"no site {name!r}: this extraction has {', '.join(self.sites)}")
-        return self.sites[name]
+    def sae(self, name: str | None = None) -> SAEFeatures:
+        """Return the features of an SAE by its name; without a name, of the first one."""
+        name = next(iter(self.saes)) if name is None else name
+        if name not in self.saes:
+            raise ProbeError(f"no SAE {name!r}: this extraction has {', '.join(self.saes)}")
+        return self.saes[name]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sparse matrices of all sites."""
-        return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.sites.values()))
+        """Bytes of the sparse matrices of all SAEs."""
+        return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.saes.values()))
 
     def __repr__(self) -> str:
         hook = next(iter(self.hooks.values()))
@@ -119,8 +119,8 @@ class TextFeatures:
         notes = [f"{cut} texts cut at {self.context_size} tokens"] if (cut := cut_words(self)) else []
         notes += [f"{self.empty:,} texts without a token that counts"] if self.empty else []
         return (
-            f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; sites "
-            f"{', '.join(self.sites)}; left out: {'; '.join([left_out, *notes])})"
+            f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; SAEs "
+            f"{', '.join(self.saes)}; left out: {'; '.join([left_out, *notes])})"
         )
 
 
@@ -128,7 +128,7 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
     """Return some of the texts, with their features; kept in the extraction's order.
 
     Args:
-        features: The extraction.
+        features: Extraction to take texts from.
         rows: Numbers of the texts, or True or False for each.
 
     Raises:
@@ -137,13 +137,13 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
     rows = chosen_rows(rows, len(features))
     n_ids = int(np.diff(features.id_starts)[rows].sum())
     hooks = {name: _hook_subset(hook, rows, n_ids) for name, hook in features.hooks.items()}
-    sites = {
-        name: replace(site, hook=hooks[site.hook.name], events=site.events[_tokens_of(site.hook.starts, rows)])
-        for name, site in features.sites.items()
+    saes = {
+        name: replace(sae, hook=hooks[sae.hook.name], events=sae.events[_tokens_of(sae.hook.starts, rows)])
+        for name, sae in features.saes.items()
     }
     lengths = np.diff(features.id_starts)[rows]
     return replace(
-        features, data=features.data[rows], index=features.index[rows], hooks=hooks, sites=sites,
+        features, data=features.data[rows], index=features.index[rows], hooks=hooks, saes=saes,
         ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
         n_extracted=_n_extracted(features), empty=int((np.diff(next(iter(hooks.values())).starts) == 0).sum()),
         **_cut_among(features, rows),
@@ -189,20 +189,20 @@ def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"], n_ids: int) -> Hook:
 def _excluded_among(hook: Hook, n_texts: int, left_out: int) -> dict[str, int]:
     """Return the tokens left out of some texts by reason; within a text it is known only that they are left out."""
     before = len(hook.starts) - 1
-    made = {reason: n * n_texts // max(before, 1) for reason, n in hook.excluded.items() if reason not in _IN_TEXT}
+    counts = {reason: n * n_texts // max(before, 1) for reason, n in hook.excluded.items() if reason not in _IN_TEXT}
     reasons = [reason for reason in _IN_TEXT if hook.excluded.get(reason)]
     if len(reasons) > 1:
-        return made | {_IN_TEXT[-1]: left_out}
-    return made | {reason: left_out * (reason in reasons) for reason in _IN_TEXT if reason in hook.excluded}
+        return counts | {_IN_TEXT[-1]: left_out}
+    return counts | {reason: left_out * (reason in reasons) for reason in _IN_TEXT if reason in hook.excluded}
 
 
 def as_extracted(features: TextFeatures, name: str, values: np.ndarray) -> np.ndarray:
     """Return values of the user's own in the order of an extraction, or of a part of one.
 
     Args:
-        features: The extraction.
-        name: Of the values, for the error.
-        values: One row for each text of the data that was extracted, in its order.
+        features: Extraction that gives the order.
+        name: Word for the values in the error.
+        values: Values, one row for each text of the data that was extracted, in its order.
     """
     if len(values) != (expected := _n_extracted(features)):
         raise ProbeError(

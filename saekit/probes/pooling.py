@@ -1,159 +1,305 @@
-"""From tokens to texts: poolings of feature activations, and what makes them 0 or 1."""
+"""From tokens to texts: poolings of feature activations, and what makes them 0 or 1.
 
-import re
+A new pooling is a subclass of `Pooling` (of `Binarising`, what makes 0 or 1), named in the registry below it; where it
+has parameters, the room exports its class too.
+"""
+
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
-from saekit.probes.features import Site
+from saekit.probes.choices import Choices
+from saekit.probes.features import SAEFeatures
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-POOLINGS = "'max', 'mean', 'sum', 'last', 'top-N' (how often among the N largest of a token) or 'first-K'"
-BINARISINGS = "'none', 'above-zero', 'threshold-T' or 'quantile-Q' (Q between 0 and 1)"
 _ROWS = 8192  # tokens that are ranked at once
 
 
-@dataclass(frozen=True)
-class Binariser:
-    """Turns pooled activations to 0 or 1; what it has to know it has learned from the training part.
+class Pooling:
+    """How the tokens of a text become one row of features; only tokens that count take part.
 
     Attributes:
-        how: What was asked for.
-        threshold: A feature is 1 above this, ``[feature]``; None leaves the values as they are.
+        reads: What a pooled value rests on: "all" tokens, the "strongest" of several, or "one" that is given.
+        keeps_support: Whether a pooled value is above zero exactly where the feature is active on any token.
     """
 
-    how: str
-    threshold: Float[np.ndarray, " feature"] | None
+    reads: ClassVar[Literal["all", "strongest", "one"]] = "all"
+    keeps_support: ClassVar[bool] = False
 
-    def __call__(self, pooled: "csr_array") -> "csr_array":
-        """Return 0 or 1 for each entry; the matrix itself if nothing is to be done."""
-        if self.threshold is None:
-            return pooled
-        on = (pooled.data > self.threshold[pooled.indices]).astype(np.float32)
-        made = type(pooled)((on, pooled.indices.copy(), pooled.indptr.copy()), shape=pooled.shape)
-        made.eliminate_zeros()
-        return made
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return one row per text, ``[text, feature]``; a text without any token is all 0."""
+        raise NotImplementedError
+
+    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return how much each token of a single text has of its pooled features, up to a factor per feature."""
+        return features.events[:, used].toarray().astype(np.float64)
 
 
-def pool(site: Site, how: str = "max") -> "csr_array":
-    """Return one row a text, ``[text, feature]``, made of the rows of its tokens.
+class Max(Pooling):
+    """Largest activation among the tokens."""
+
+    reads, keeps_support = "strongest", True
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the maximum over the tokens of each text."""
+        starts = features.hook.starts
+        return _maximum(features.events, starts[:-1], starts[1:])
+
+    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return 1 at the token with the largest activation, the first of equal ones."""
+        return _strongest(super().parts(features, used))
+
+
+class Sum(Pooling):
+    """Sum of the activations."""
+
+    keeps_support = True
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the sum over the tokens of each text."""
+        return _sums(features.hook.starts, features.events)
+
+
+class Mean(Sum):
+    """Mean activation over the tokens."""
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the mean over the tokens of each text."""
+        summed = super().__call__(features)
+        counts = np.maximum(np.diff(features.hook.starts), 1)
+        summed.data /= np.repeat(counts, np.diff(summed.indptr)).astype(np.float32)
+        return summed
+
+
+class Last(Pooling):
+    """Activations of the last token alone."""
+
+    reads = "one"
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the row of the last token of each text."""
+        starts = features.hook.starts
+        has = np.diff(starts) > 0
+        at = np.where(has, starts[1:] - 1, 0)
+        return _adding(at[has], np.concatenate([[0], np.cumsum(has)]), features.events.shape[0], features.events)
+
+    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return the activations of the last token; 0 for all others."""
+        dense = super().parts(features, used)
+        dense[:-1] = 0
+        return dense
+
+
+@dataclass(frozen=True)
+class TopN(Pooling):
+    """Number of tokens in which a feature is among the n with the largest activations; "top-n" in print.
+
+    Attributes:
+        n: Number of features that are counted per token; of equal ones those with the lower numbers.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _check_count("TopN", self.n)
+
+    def __str__(self) -> str:
+        return f"top-{self.n}"
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the counts for each text."""
+        return _sums(features.hook.starts, _largest(features.events, self.n))
+
+    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return 1 at the tokens that are counted."""
+        return _largest(features.events, self.n)[:, used].toarray().astype(np.float64)
+
+
+@dataclass(frozen=True)
+class FirstK(Max):
+    """Largest activation among the first k tokens; "first-k" in print.
+
+    Attributes:
+        k: Number of tokens that are read.
+    """
+
+    k: int
+    keeps_support: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_count("FirstK", self.k)
+
+    def __str__(self) -> str:
+        return f"first-{self.k}"
+
+    def __call__(self, features: SAEFeatures) -> "csr_array":
+        """Return the maximum over the first k tokens of each text."""
+        starts = features.hook.starts
+        return _maximum(features.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + self.k))
+
+    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return 1 at that of the first k tokens that has the largest activation."""
+        dense = Pooling.parts(self, features, used)
+        dense[self.k :] = 0
+        return _strongest(dense)
+
+
+POOLINGS = Choices("pooling", Pooling, {"max": Max(), "mean": Mean(), "sum": Sum(), "last": Last()}, (TopN, FirstK))
+
+
+def pool(features: SAEFeatures, how: "str | Pooling" = "max") -> "csr_array":
+    """Return one row per text, ``[text, feature]``, made of the rows of its tokens.
 
     Only tokens that count take part; a text without any is all 0.
 
     Args:
-        site: What an SAE says about the tokens.
-        how: ``"max"``; ``"mean"`` over the tokens; ``"sum"``; ``"last"``: the last token alone; ``"top-N"``: in how
-            many tokens a feature is among the N with the largest activations; ``"first-K"``: the maximum over the
-            first K tokens.
+        features: Activations of one SAE, from an extraction: ``extraction.sae(name)``.
+        how: ``"max"``; ``"mean"`` over the tokens; ``"sum"``; ``"last"``: the last token alone; ``TopN(n)``: in how
+            many tokens a feature is among the n with the largest activations; ``FirstK(k)``: the maximum over the
+            first k tokens.
 
     Raises:
         ProbeError: No such pooling.
     """
-    check_pooling(how)
-    starts = site.hook.starts
-    if how == "last":
-        has = np.diff(starts) > 0
-        return _row_sums(_one_row_each(starts[1:] - 1, has), site.events)
-    if how in ("sum", "mean"):
-        counts = np.diff(starts)
-        summed = _row_sums(_ranges(starts, counts), site.events)
-        if how == "mean":
-            summed.data /= np.repeat(np.maximum(counts, 1), np.diff(summed.indptr)).astype(np.float32)
-        return summed
-    if how == "max":
-        return _maximum(site.events, starts[:-1], starts[1:])
-    kind, number = how.split("-")[0], int(how.split("-")[1])
-    if kind == "first":
-        return _maximum(site.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + number))
-    return _row_sums(_ranges(starts, np.diff(starts)), _largest(site.events, number))
+    return POOLINGS.of(how)(features)
 
 
-def ranked_tokens(site: Site, how: str) -> "csr_array":
-    """Return 1 where a feature is among the N largest of its token, for the pooling ``"top-N"``."""
-    return _largest(site.events, int(how.split("-")[1]))
+class Binarising:
+    """What turns pooled activations to 0 or 1."""
+
+    def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"] | None:
+        """Return the value above which each feature is 1, learned from some rows; None leaves values as they are."""
+        return None
 
 
-def check_pooling(how: str) -> None:
-    """Raise ProbeError for a pooling that does not exist."""
-    if not re.fullmatch(r"max|mean|sum|last|(top|first)-[1-9]\d*", how):
-        raise ProbeError(f"no pooling {how!r}: expected {POOLINGS}")
+class AboveZero(Binarising):
+    """1 wherever a feature is active at all."""
+
+    def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"]:
+        """Return zeros."""
+        return np.zeros(pooled.shape[1], np.float32)
 
 
-def check_binarise(how: str) -> "re.Match[str]":
-    """Return the parts of a binarising: plain name, threshold, quantile. Raises ProbeError if it does not exist."""
-    match = re.fullmatch(r"(none|above-zero)|threshold-(\d*\.?\d+)|quantile-(\d*\.?\d+)", how)
-    if match is None or (match[3] is not None and not 0 < float(match[3]) < 1):
-        raise ProbeError(f"no binarising {how!r}: expected {BINARISINGS}")
-    return match
+@dataclass(frozen=True)
+class Threshold(Binarising):
+    """1 above one value for all features; "threshold-value" in print.
+
+    Attributes:
+        value: The threshold, 0 or more, in units of the pooled activations.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < np.inf:
+            raise ProbeError(f"Threshold: the value must be a number of at least 0, not {self.value!r}")
+
+    def __str__(self) -> str:
+        return f"threshold-{self.value}"
+
+    def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"]:
+        """Return the same value for each feature."""
+        return np.full(pooled.shape[1], self.value, np.float32)
 
 
-def fit_binariser(how: str, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Binariser:
-    """Learn what turns pooled activations to 0 or 1, from the training part alone.
+@dataclass(frozen=True)
+class Quantile(Binarising):
+    """1 above a quantile of a feature's own values above zero; "quantile-q" in print.
+
+    It is taken over those training texts in which the feature is active; a feature that is never active there is 1
+    whenever it is active.
+
+    Attributes:
+        q: Share of the values that lie at or below the threshold, between 0 and 1; 0.5 for the median.
+    """
+
+    q: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.q < 1:
+            raise ProbeError(f"Quantile: q must lie between 0 and 1, not {self.q!r}")
+
+    def __str__(self) -> str:
+        return f"quantile-{self.q}"
+
+    def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"]:
+        """Return for each feature the smallest of its values above zero that a share of q does not exceed."""
+        pooled = pooled[rows]
+        positive = pooled.data > 0
+        # One sort for all columns: floats above zero are in the order of their bits.
+        key = pooled.indices[positive].astype(np.uint64) << np.uint64(32)
+        key |= pooled.data[positive].astype(np.float32).view(np.uint32).astype(np.uint64)
+        key.sort()
+        count = np.bincount(pooled.indices[positive], minlength=pooled.shape[1])
+        first = np.cumsum(count) - count
+        at = np.minimum(first + np.maximum(np.ceil(self.q * count).astype(np.int64) - 1, 0), max(len(key) - 1, 0))
+        thresholds = np.zeros(pooled.shape[1], np.float32)
+        some = count > 0
+        thresholds[some] = (key[at[some]] & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32)
+        return thresholds
+
+
+BINARISINGS = Choices(
+    "binarising", Binarising, {"none": Binarising(), "above-zero": AboveZero()}, (Threshold, Quantile)
+)
+
+
+def learn_thresholds(
+    how: "str | Binarising", pooled: "csr_array", rows: Int[np.ndarray, " row"]
+) -> Float[np.ndarray, " feature"] | None:
+    """Learn above which value each feature is 1, from the training part alone; None where values stay as they are.
 
     Args:
-        how: ``"none"``; ``"above-zero"``; ``"threshold-1.0"``: above 1, in units of the pooled activations;
-            ``"quantile-0.5"``: above the median of those training texts in which the feature is active at all, for
+        how: ``"none"``; ``"above-zero"``; ``Threshold(1.0)``: above 1, in units of the pooled activations;
+            ``Quantile(0.5)``: above the median of those training texts in which the feature is active at all, for
             each feature its own; one that is never active there is 1 whenever it is active.
-        pooled: Pooled activations of all texts.
-        rows: Which of them are the training part.
+        pooled: Pooled activations of all texts, ``[text, feature]``.
+        rows: Numbers of the texts of the training part.
 
     Raises:
         ProbeError: No such binarising.
     """
-    match = check_binarise(how)
-    width = pooled.shape[1]
-    if match[1] == "none":
-        return Binariser(how, None)
-    if match[1] == "above-zero":
-        return Binariser(how, np.zeros(width, np.float32))
-    if match[2] is not None:
-        return Binariser(how, np.full(width, float(match[2]), np.float32))
-    return Binariser(how, _quantiles(pooled[rows], float(match[3])))
+    return BINARISINGS.of(how).thresholds(pooled, rows)
 
 
-def _quantiles(pooled: "csr_array", q: float) -> Float[np.ndarray, " feature"]:
-    """Return for each column the smallest of its values above zero that a share of q does not exceed."""
-    positive = pooled.data > 0
-    # One sort for all columns: floats above zero are in the order of their bits.
-    key = pooled.indices[positive].astype(np.uint64) << np.uint64(32)
-    key |= pooled.data[positive].astype(np.float32).view(np.uint32).astype(np.uint64)
-    key.sort()
-    count = np.bincount(pooled.indices[positive], minlength=pooled.shape[1])
-    first = np.cumsum(count) - count
-    at = np.minimum(first + np.maximum(np.ceil(q * count).astype(np.int64) - 1, 0), max(len(key) - 1, 0))
-    found = np.zeros(pooled.shape[1], np.float32)
-    some = count > 0
-    found[some] = (key[at[some]] & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32)
-    return found
+def binarised(pooled: "csr_array", thresholds: Float[np.ndarray, " feature"] | None) -> "csr_array":
+    """Return 1 where a pooled activation is above its feature's threshold, else 0; the matrix itself if None."""
+    if thresholds is None:
+        return pooled
+    on = (pooled.data > thresholds[pooled.indices]).astype(np.float32)
+    zeros_and_ones = type(pooled)((on, pooled.indices.copy(), pooled.indptr.copy()), shape=pooled.shape)
+    zeros_and_ones.eliminate_zeros()
+    return zeros_and_ones
 
 
-def _ranges(starts: Int[np.ndarray, " text1"], counts: Int[np.ndarray, " text"]) -> "csr_array":
-    """Return the matrix ``[text, token]`` that adds up the tokens of each text."""
-    from scipy.sparse import csr_array
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ProbeError(f"{name} takes a whole number from 1 on, not {value!r}")
 
+
+def _strongest(dense: Float[np.ndarray, "token u"]) -> Float[np.ndarray, "token u"]:
+    """Return 1 at the largest value of each column, the first of equal ones, and 0 elsewhere."""
+    return (np.arange(len(dense))[:, None] == dense.argmax(0)).astype(np.float64)
+
+
+def _sums(starts: Int[np.ndarray, " text1"], events: "csr_array") -> "csr_array":
+    """Return the sum of each text's rows."""
     total = int(starts[-1])
-    ones = np.ones(total, np.float32)
-    return csr_array((ones, np.arange(total, dtype=np.int32), starts.astype(np.int32)), shape=(len(counts), total))
+    return _adding(np.arange(total), starts, total, events)
 
 
-def _one_row_each(rows: Int[np.ndarray, " text"], has: np.ndarray) -> "csr_array":
+def _adding(tokens: np.ndarray, starts: np.ndarray, n_tokens: int, events: "csr_array") -> "csr_array":
+    """Return for text i the sum of the rows ``tokens[starts[i]:starts[i + 1]]``."""
     from scipy.sparse import csr_array
 
-    starts = np.concatenate([[0], np.cumsum(has)]).astype(np.int32)
-    chosen = rows[has].astype(np.int32)
-    return csr_array(
-        (np.ones(len(chosen), np.float32), chosen, starts), shape=(len(rows), int(rows.max(initial=0)) + 1)
-    )
-
-
-def _row_sums(adding: "csr_array", events: "csr_array") -> "csr_array":
-    """Multiply; the tokens after the last that is used are left out of ``adding``'s width."""
-    summed = adding @ events[: adding.shape[1]]
+    ones = np.ones(len(tokens), np.float32)
+    adding = csr_array((ones, tokens.astype(np.int32), starts.astype(np.int32)), shape=(len(starts) - 1, n_tokens))
+    summed = adding @ events
     summed.sort_indices()
     return summed
 
@@ -177,9 +323,9 @@ def _maximum(events: "csr_array", first: Int[np.ndarray, " text"], last: Int[np.
     at = np.flatnonzero(new)
     highest = np.maximum.reduceat(columns.data, at) if len(at) else columns.data
     starts = np.concatenate([[0], np.cumsum(np.bincount(feature[at], minlength=events.shape[1]))]).astype(np.int32)
-    made = type(columns)((highest, columns.indices[at], starts), shape=columns.shape).tocsr()
-    made.sort_indices()
-    return made
+    pooled = type(columns)((highest, columns.indices[at], starts), shape=columns.shape).tocsr()
+    pooled.sort_indices()
+    return pooled
 
 
 def _largest(events: "csr_array", number: int) -> "csr_array":

@@ -18,7 +18,7 @@ from saekit.data import LabelledTexts
 from saekit.errors import ProbeError
 from saekit.models import Edit, bos_token_id, encode_text, forward, hooked
 from saekit.probes.features import TextFeatures, as_extracted
-from saekit.probes.pooling import pool
+from saekit.probes.pooling import Pooling, pool
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -211,7 +211,7 @@ def word_frequency(texts: Sequence[str], corpus: Sequence[str]) -> Float[np.ndar
 
 
 def beside_features(
-    features: TextFeatures, columns: np.ndarray, *, site: str | None = None, pooling: str = "max"
+    features: TextFeatures, columns: np.ndarray, *, sae: str | None = None, pooling: "str | Pooling" = "max"
 ) -> Float[np.ndarray, "text column"]:
     """Return columns of your own with the pooled features beside them, in the order of the data: for `probe_columns`.
 
@@ -219,13 +219,13 @@ def beside_features(
     "logistic-l1"``: a penalty on squares would drown a few good columns among thousands of others.
 
     Args:
-        features: What `extract_features` found.
-        columns: ``[text]`` or ``[text, column]``, in the order of the data that was extracted.
-        site: Name of the SAE; the first one if None.
-        pooling: As in `probe`.
+        features: Extraction of the texts.
+        columns: Numbers ``[text]`` or ``[text, column]``, in the order of the data that was extracted.
+        sae: Name of the SAE; the first one if None.
+        pooling: Pooling of the features; see `probe`.
     """
     own = np.asarray(columns, np.float64).reshape(len(columns), -1)
     as_extracted(features, "beside_features", own)  # refuses columns that are not one row for each text
-    pooled = np.zeros((len(own), features.site(site).d_sae))
-    pooled[features.index] = pool(features.site(site), pooling).toarray()
+    pooled = np.zeros((len(own), features.sae(sae).d_sae))
+    pooled[features.index] = pool(features.sae(sae), pooling).toarray()
     return np.hstack([own, pooled])

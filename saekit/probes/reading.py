@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
-from saekit.probes.classifiers import Fitted
+from saekit.probes.classifiers import CLASSIFIERS, Classifier, Fitted
 from saekit.probes.extract import extract_features
-from saekit.probes.features import Site, TextFeatures
-from saekit.probes.pooling import Binariser, pool as pool_site, ranked_tokens
+from saekit.probes.features import TextFeatures
+from saekit.probes.pooling import POOLINGS, binarised, pool
 from saekit.probes.result import ProbeResult
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ class Weight:
     """One column's part in the decisions for one class.
 
     Attributes:
-        label: The class.
+        label: Name of the class.
         column: Number of the feature, or of the column.
-        name: Of the column; "" for a feature.
-        weight: In the score of the class for one unit of the column; for a tree, the share of the class above the
-            threshold minus that below, at the column's highest node.
+        name: Name of the column; "" for a feature.
+        weight: Weight in the score of the class for one unit of the column; for a tree, the share of the class above
+            the threshold minus that below, at the column's highest node.
         effect: Weight times the column's standard deviation over the texts, so that columns of different scale can
             be compared; columns are in the order of its size. For a tree the same as the weight.
         share_in_class: Share of the texts of the class in which the column is not 0.
-        share_in_others: The same of all other texts.
+        share_in_others: Share of all other texts in which it is not 0.
     """
 
     label: str
@@ -49,8 +49,14 @@ class Weight:
 class Context:
     """A token at which a feature fires, in its text.
 
-    ``text`` is its number in the extraction, ``position`` the token's place in it; ``before``, ``token`` and ``after``
-    are words if a model was given that can spell them.
+    Attributes:
+        text: Number of the text in the extraction.
+        label: Class of the text; "" if it has none.
+        position: Place of the token in the text, from 0.
+        activation: Activation of the feature there.
+        before: Words before the token, if a model was given that can spell them.
+        token: The token itself, spelled out likewise.
+        after: Words after it.
     """
 
     text: int
@@ -68,13 +74,13 @@ class Classified:
 
     Attributes:
         text: The text as it was given; ``tokens`` is what was read of it.
-        label: What the probe says.
-        scores: By class.
-        tokens: Its tokens, spelled out; a character of several tokens stands at the first, the others are "".
-        contributions: ``[class, token]``: what each token adds to the score of each class. With the intercept they
+        label: Class that the probe gives it.
+        scores: Score of each class.
+        tokens: Tokens of the text, spelled out; a character of several tokens stands at the first, the others are "".
+        contributions: What each token adds to the score of each class, ``[class, token]``. With the intercept they
             add up to the scores; 0 throughout for a tree, which adds nothing up.
-        features: ``(feature, pooled value, contribution to the predicted class)``, the largest contributions first;
-            for a tree the features on the way to its leaf.
+        features: Decisive features as ``(feature, pooled value, contribution to the predicted class)``, the largest
+            contributions first; for a tree the features on the way to its leaf.
         truncated: Whether the text is longer than the texts of the probe's extraction could be, and was cut likewise.
     """
 
@@ -90,13 +96,13 @@ class Classified:
 def inputs_of(result: ProbeResult, features: TextFeatures) -> "csr_array":
     """Return what a probe on SAE features reads of texts: pooled and made 0 or 1 as when it was fitted.
 
-    Raises ProbeError if the probe reads something else, or the extraction lacks its site.
+    Raises ProbeError if the probe reads something else, or the extraction lacks its SAE.
     """
     weights = _fitted(result).weights
-    pooled = pool_site(features.site(result.setting["site"]), result.setting["pooling"])
+    pooled = pool(features.sae(result.setting["sae"]), result.setting["pooling"])
     if weights is not None and pooled.shape[1] != weights.shape[1]:
-        raise ProbeError(f"the probe reads {weights.shape[1]} features, the site has {pooled.shape[1]}")
-    return Binariser(result.setting["binarise"], result.threshold)(pooled)
+        raise ProbeError(f"the probe reads {weights.shape[1]} features, the SAE has {pooled.shape[1]}")
+    return binarised(pooled, result.threshold)
 
 
 def predict(result: ProbeResult, features: TextFeatures) -> Float[np.ndarray, "text c"]:
@@ -109,51 +115,74 @@ def top_features(result: ProbeResult, features: TextFeatures, *, k: int = 10) ->
     """Return for every class the k features that weigh most, with their sign.
 
     Args:
-        result: A probe on SAE features.
-        features: The extraction that it was made from, or another with the same site.
-        k: How many a class; fewer if fewer have any weight.
+        result: Probe on SAE features.
+        features: Extraction that it was made from, or another with the same SAE.
+        k: Number of features per class; fewer if fewer have any weight.
+
+    Raises:
+        ProbeError: The probe reads something else than SAE features, or the extraction lacks its SAE.
     """
     inputs = inputs_of(result, features)
     weights, effects = _weights(result, inputs)
     active = inputs.astype(bool).astype(np.float64)
-    found = {}
+
+    def share(rows: np.ndarray, column: int) -> float:
+        return float(active[rows][:, [column]].mean()) if rows.any() else float("nan")
+
+    by_class = {}
     for c, label in enumerate(result.label_names):
         mine = features.data.labels == c
         order = np.argsort(-np.abs(effects[c]), kind="stable")[:k]
-        share = lambda rows, column: float(active[rows][:, [column]].mean()) if rows.any() else float("nan")  # noqa: E731
-        found[label] = tuple(
-            Weight(label, int(j), "", float(weights[c, j]), float(effects[c, j]), share(mine, j), share(~mine, j))
-            for j in order if weights[c, j] != 0
-        )  # fmt: skip
-    return found
+        by_class[label] = tuple(
+            Weight(label, int(j), "", float(weights[c, j]), float(effects[c, j]), *(share(r, j) for r in (mine, ~mine)))
+            for j in order
+            if weights[c, j] != 0
+        )
+    return by_class
 
 
 def top_words(result: ProbeResult, *, k: int = 10) -> dict[str, tuple[tuple[str, float], ...]]:
-    """Return for every class the k named columns with the largest weights, for a probe on words or own columns."""
+    """Return for every class the k named columns with the largest weights, for a probe on words or own columns.
+
+    Args:
+        result: Probe whose columns have names.
+        k: Number of columns per class.
+
+    Raises:
+        ProbeError: A probe without named columns, or without weights.
+    """
     if result.fitted is None or result.fitted.weights is None or not result.columns:
         raise ProbeError(f"{result.name} has no named columns with weights")
-    found = {}
+    by_class = {}
     for c, label in enumerate(result.label_names):
         order = np.argsort(-np.abs(result.fitted.weights[c]), kind="stable")[:k]
-        found[label] = tuple((result.columns[j], float(result.fitted.weights[c, j])) for j in order)
-    return found
+        by_class[label] = tuple((result.columns[j], float(result.fitted.weights[c, j])) for j in order)
+    return by_class
 
 
 def contexts(
-    features: TextFeatures, feature: int, *, site: str | None = None, k: int = 5, window: int = 8,
+    features: TextFeatures,
+    feature: int,
+    *,
+    sae: str | None = None,
+    k: int = 5,
+    window: int = 8,
     model: "SAETransformerBridge | None" = None,
-) -> tuple[Context, ...]:  # fmt: skip
+) -> tuple[Context, ...]:
     """Return the tokens at which a feature is most active, the strongest of each text.
 
     Args:
-        features: The extraction.
-        feature: Its number.
-        site: Of which SAE; the first one if None.
-        k: How many texts.
-        window: Tokens shown on either side.
-        model: Spells the tokens; without it contexts hold numbers only.
+        features: Extraction of texts.
+        feature: Number of the feature.
+        sae: Name of its SAE in the extraction; the first one if None.
+        k: Number of texts, at most.
+        window: Number of tokens shown on either side.
+        model: Model that spells the tokens; without one, contexts hold numbers only.
+
+    Raises:
+        ProbeError: No such SAE or feature.
     """
-    at = features.site(site)
+    at = features.sae(sae)
     if not 0 <= feature < at.d_sae:
         raise ProbeError(f"no feature {feature}: {at.name} has {at.d_sae}, numbered from 0")
     column = at.events[:, [feature]].tocoo()
@@ -162,7 +191,7 @@ def contexts(
     order = np.lexsort((rows, -value))
     _, first = np.unique(text[order], return_index=True)
     chosen = order[np.sort(first)][:k]
-    made = []
+    places = []
     for i in chosen:
         t, position = int(text[i]), int(at.hook.position[rows[i]])
         words = ("", "", "")
@@ -172,61 +201,93 @@ def contexts(
             words = tuple(map(model.tokenizer.decode, (*cut, ids[position + 1 : position + 1 + window])))
         label = features.data.labels[t]
         name = features.data.label_names[label] if label >= 0 else ""
-        made.append(Context(t, name, position, float(value[i]), *words))
-    return tuple(made)
+        places.append(Context(t, name, position, float(value[i]), *words))
+    return tuple(places)
 
 
 def classify(
-    result: ProbeResult, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, *,
+    model: "SAETransformerBridge",
+    sae: "SAE[Any]",
+    result: ProbeResult,
+    text: str,
+    *,
     pieces: Sequence[bytes] | None = None,
-) -> Classified:  # fmt: skip
+) -> Classified:
     """Classify a text and say which tokens and features decided.
 
     Args:
-        result: A probe on SAE features.
-        model: The model.
-        sae: The SAE that the probe reads.
+        model: Model whose activations the probe reads.
+        sae: SAE that the probe reads.
+        result: Probe on SAE features.
         text: Any text. It is read as the probe's own texts were: what is beyond the context size of their extraction is
             left out, and the result says so (``truncated``).
-        pieces: The bytes of all tokens (`saekit.models.token_bytes`), to save a moment where many texts are classified.
+        pieces: Bytes of all tokens (`saekit.models.token_bytes`), to save a moment where many texts are classified.
 
     Raises:
         ProbeError: The text is empty, or the SAE is of another width.
     """
-    name = result.setting.get("site", "")
-    size = int(result.setting.get("context_size", min(model.cfg.n_ctx, 1024)))
+    name = result.setting.get("sae", "")
+    size = result.setting.get("context_size", min(model.cfg.n_ctx, 1024))
     features = extract_features(model, {name: sae}, [text], context_size=size, check_hooks=False, progress=False)
-    site = features.site()
-    if not len(site.hook.position):
+    read = features.sae()
+    if not len(read.hook.position):
         raise ProbeError("no token of this text counts: expected at least one character")
-    inputs = inputs_of(result, features)
-    fitted = _fitted(result)
-    scores = fitted.scores(inputs)[0]
-    best = int(scores.argmax())
-    n_ids = len(features.ids)
-    contributions = np.zeros((len(scores), n_ids))
-    weights, _ = _weights(result, inputs)
-    used = np.flatnonzero(inputs.toarray()[0])
+    inputs, fitted = inputs_of(result, features), _fitted(result)
+    scores, weights = fitted.scores(inputs)[0], _weights(result, inputs)[0]
+    best, dense = int(scores.argmax()), inputs.toarray()[0]
+    contributions = np.zeros((len(scores), len(features.ids)))
     if fitted.weights is not None:
-        shares = _shares(site, result.setting["pooling"], used)
-        value = inputs.toarray()[0][used]
-        contributions[:, site.hook.position] = (weights[:, used] * value) @ shares.T
-        order = used[np.argsort(-np.abs(weights[best, used] * value), kind="stable")]
+        used = np.flatnonzero(dense)
+        value = weights[:, used] * dense[used]
+        parts = POOLINGS.of(result.setting["pooling"]).parts(read, used)
+        contributions[:, read.hook.position] = value @ (parts / np.maximum(parts.sum(0), 1e-300)).T
+        order = used[np.argsort(-np.abs(value[best]), kind="stable")]
     else:
-        order = np.array(_path(fitted.tree, inputs.toarray()[0]), np.int64)
-    dense = inputs.toarray()[0]
-    listed = tuple((int(j), float(dense[j]), float(weights[best, j] * dense[j])) for j in order)
+        order = np.array(_path(fitted.tree, dense), np.int64)
+    decisive = tuple((int(j), float(dense[j]), float(weights[best, j] * dense[j])) for j in order)
     pieces = token_bytes(model) if pieces is None else pieces
     tokens = tuple(join_pieces([pieces[i] for i in features.ids.tolist()]))
-    return Classified(text, result.label_names[best], scores, tokens, contributions, listed, features.truncated > 0)
+    return Classified(text, result.label_names[best], scores, tokens, contributions, decisive, features.truncated > 0)
+
+
+def probabilities(classifier: str | Classifier, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"] | None:
+    """Return the probability that a classifier itself gives each class, or None where it gives scores alone.
+
+    As scikit-learn defines them: softmax for logistic regression (of two classes, whose scores are each other's
+    negative, the logistic function), each class against the rest and then normalised with L1, the shares in the leaf
+    for a tree. Ridge and the difference of means have none. Whether they are calibrated, nobody has checked.
+
+    Args:
+        classifier: Classifier of the probe: ``result.setting["classifier"]``.
+        scores: Scores of one text, by class.
+    """
+    return CLASSIFIERS.of(classifier).probabilities(scores)
+
+
+def contribution_words(setting: Mapping[str, Any]) -> str:
+    """Say in how far the parts that tokens have in a decision are exact, for this setting of a probe."""
+    if setting["classifier"] == "tree":
+        return "A tree adds nothing up, so no token has a part of its own: the features on the way to the leaf decide."
+    reads = POOLINGS.of(setting["pooling"]).reads
+    if setting["binarise"] != "none" and reads != "one":
+        return (
+            "The parts add up to the score, but a feature is only on or off for the whole text: its weight is laid on "
+            "the tokens that turn it on, by convention."
+        )
+    if reads == "strongest":
+        return (
+            "The parts add up to the score. A maximum is one token's alone: without that token the next strongest "
+            "would take its place, so the parts say what counted, not what would happen without it."
+        )
+    return "Exact: the score is the intercept plus the parts of the tokens."
 
 
 def tree_text(result: ProbeResult, names: Mapping[int, str] | None = None) -> str:
     """Return a decision tree as indented lines, with the features it asks for and the class at each leaf.
 
     Args:
-        result: A probe whose classifier is a tree.
-        names: Your names for features, as ``{feature: name}``; the others go by number.
+        result: Probe whose classifier is a tree.
+        names: Names for features, as ``{feature: name}``; the others go by number.
     """
     if result.fitted is None or not result.fitted.tree:
         raise ProbeError(f"{result.name} is not a decision tree")
@@ -265,11 +326,11 @@ def _weights(result: ProbeResult, inputs: "csr_array") -> tuple[np.ndarray, np.n
         mean = np.asarray(inputs.mean(axis=0)).ravel()
         square = np.asarray(inputs.multiply(inputs).mean(axis=0)).ravel()
         return fitted.weights, fitted.weights * np.sqrt(np.maximum(square - mean**2, 0))
-    tree, made = fitted.tree, np.zeros((len(result.label_names), inputs.shape[1]))
+    tree, gaps = fitted.tree, np.zeros((len(result.label_names), inputs.shape[1]))
     for node in reversed(range(len(tree["left"]))):  # nodes are numbered from the root: its own word is the last
         if tree["left"][node] >= 0:
-            made[:, tree["column"][node]] = tree["share"][tree["right"][node]] - tree["share"][tree["left"][node]]
-    return made, made
+            gaps[:, tree["column"][node]] = tree["share"][tree["right"][node]] - tree["share"][tree["left"][node]]
+    return gaps, gaps
 
 
 def _path(tree: dict[str, np.ndarray], values: Float[np.ndarray, " column"]) -> list[int]:
@@ -279,20 +340,3 @@ def _path(tree: dict[str, np.ndarray], values: Float[np.ndarray, " column"]) -> 
         path.append(column)
         node = int(tree["left" if np.float32(values[column]) <= tree["threshold"][node] else "right"][node])
     return list(dict.fromkeys(path))
-
-
-def _shares(site: Site, how: str, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-    """Return which share of each pooled feature of one text comes from each token; columns add up to 1.
-
-    A sum or mean comes from all tokens by their activations, a maximum from the token that has it, a count from the
-    tokens that are counted.
-    """
-    rows = ranked_tokens(site, how) if how.startswith("top-") else site.events
-    dense = rows[:, used].toarray().astype(np.float64)
-    if how == "last":
-        dense[:-1] = 0
-    elif how.startswith("first-"):
-        dense[int(how.split("-")[1]) :] = 0
-    if how == "max" or how.startswith("first-"):
-        dense = (np.arange(len(dense))[:, None] == dense.argmax(0)).astype(np.float64)
-    return dense / np.maximum(dense.sum(0), 1e-300)

@@ -1,48 +1,91 @@
-"""What a probe can read: SAE features, hidden states, words, or nothing. Each learns from its training rows alone."""
+"""What a probe can read: SAE features, hidden states, words, or nothing. Each learns from its training rows alone.
 
-import re
-from collections.abc import Callable, Iterator
+A new baseline is a function that returns a recipe, and a line in `baseline_recipe`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from saekit.errors import ProbeError
-from saekit.probes.attention import AttentionRecipe
-from saekit.probes.classifiers import Fitted, fit, strengths
-from saekit.probes.features import Site, TextFeatures, as_extracted
-from saekit.probes.pooling import check_binarise, check_pooling, fit_binariser, pool
+from saekit.probes.classifiers import Classifier, Fitted, fit, strengths
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted
+from saekit.probes.pooling import BINARISINGS, Binarising, Pooling, binarised, learn_thresholds, pool
+from saekit.probes.validation import Recipe, Rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-Rows = Int[np.ndarray, " row"]
-BASELINES = ("majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", "pca-32")
+Columns = tuple[Any, tuple[str, ...]]  # of all texts, and their names: () for features, which go by number
+CONTROLS = ("random", "permuted")
 
 
-@dataclass
+@dataclass(frozen=True)
+class HiddenPCA:
+    """Baseline: the first k principal components of the mean hidden state; "pca-k" in print.
+
+    Attributes:
+        k: Number of components; fewer where there are fewer texts or dimensions.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or self.k < 1:
+            raise ProbeError(f"HiddenPCA: k must be a whole number from 1 on, not {self.k!r}")
+
+    def __str__(self) -> str:
+        return f"pca-{self.k}"
+
+
+BASELINES = (
+    "majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", HiddenPCA(32)
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How texts become columns, and how those are learned from.
+
+    Attributes:
+        pooling: Way from tokens to texts; see `pool`.
+        binarise: What makes 0 or 1 of pooled activations; see `learn_thresholds`.
+        classifier: Name of the classifier, or the object.
+        balanced: Whether texts are weighed so that every class counts the same.
+        seed: Seed of the choice between columns that are equally good.
+    """
+
+    pooling: str | Pooling = "max"
+    binarise: str | Binarising = "none"
+    classifier: str | Classifier = "logistic"
+    balanced: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class ColumnRecipe:
     """A classifier on columns that are made for all texts by what the training rows say.
 
-    ``prepare`` takes the training rows and returns the columns of all texts, with their names (() for features,
-    which go by number).
+    ``prepare`` takes the training rows and returns the columns of all texts, with their names.
     """
 
     name: str
     family: str
-    setting: dict[str, str]
-    prepare: "Callable[[Rows], tuple[Any, tuple[str, ...]]]"
+    setting: dict[str, Any]
+    prepare: Callable[[Rows], Columns]
     labels: Int[np.ndarray, " text"]
     n_classes: int
-    classifier: str = "logistic"
-    balanced: bool = False
-    seed: int = 0
+    settings: Settings = Settings()
 
     @property
     def strengths(self) -> tuple[float, ...]:
         """Settings of the classifier, the simplest first."""
-        return strengths(self.classifier)
+        return strengths(self.settings.classifier)
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Learn with each strength; yield the scores of all texts."""
@@ -55,14 +98,15 @@ class ColumnRecipe:
         columns, names = self.prepare(train)
         return next(self._fits(columns, train, (strength,))), names
 
-    def _fits(self, columns: Any, train: Rows, strengths: tuple[float, ...]) -> Iterator[Fitted]:
+    def _fits(self, columns: Any, train: Rows, among: tuple[float, ...]) -> Iterator[Fitted]:
+        how = self.settings
         return fit(
-            self.classifier, columns[train], self.labels[train], self.n_classes, strengths,
-            balanced=self.balanced, seed=self.seed,
+            how.classifier, columns[train], self.labels[train], self.n_classes, among,
+            balanced=how.balanced, seed=how.seed,
         )  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
 class MajorityRecipe:
     """The most frequent class of the training rows, whatever the text."""
 
@@ -70,7 +114,7 @@ class MajorityRecipe:
     n_classes: int
     name: str = "majority"
     family: str = "none"
-    setting: dict[str, str] = field(default_factory=dict)
+    setting: dict[str, Any] = field(default_factory=dict)
     strengths: tuple[float, ...] = (0.0,)
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
@@ -85,90 +129,77 @@ class MajorityRecipe:
 
 
 def sae_recipe(
-    features: TextFeatures, site: Site, *, pooling: str, binarise: str, classifier: str, balanced: bool = False,
-    seed: int = 0, pooled: "csr_array | None" = None,
-) -> ColumnRecipe:  # fmt: skip
+    features: TextFeatures, sae: SAEFeatures, settings: Settings = Settings(), *, pooled: "csr_array | None" = None
+) -> ColumnRecipe:
     """Return the recipe of a probe on SAE features; ``pooled`` saves pooling again."""
-    check_pooling(pooling)
-    pooled = pool(site, pooling) if pooled is None else pooled
-    check_binarise(binarise)  # an unknown one is refused at once
-    strengths(classifier)
+    pooling, binarise = settings.pooling, settings.binarise
+    inputs = pool(sae, pooling) if pooled is None else pooled
+    BINARISINGS.of(binarise)  # an unknown one is refused at once
 
-    def prepare(train: Rows):
-        return fit_binariser(binarise, pooled, train)(pooled), ()
+    def prepare(train: Rows) -> Columns:
+        return binarised(inputs, learn_thresholds(binarise, inputs, train)), ()
 
-    name = f"{site.name}, {pooling}, {binarise}, {classifier}"
-    setting = {"site": site.name, "pooling": pooling, "binarise": binarise, "classifier": classifier}
-    return _recipe(name, "control" if site.control else "sae", setting, prepare, features, classifier, balanced, seed)
+    name = f"{sae.name}, {pooling}, {binarise}, {settings.classifier}"
+    setting = {"sae": sae.name, "pooling": pooling, "binarise": binarise}
+    return _recipe(name, "control" if sae.control else "sae", setting, prepare, features, settings)
 
 
 def hidden_recipe(
-    features: TextFeatures, hook_name: str, how: str, *, classifier: str = "logistic", balanced: bool = False,
-    seed: int = 0,
-) -> ColumnRecipe:  # fmt: skip
-    """Return the recipe of a probe on hidden states: ``"last"``, ``"mean"``, or ``"pca-K"`` (of the mean)."""
-    hook = features.hooks[hook_name]
-    states = hook.last if how == "last" else hook.mean
-
-    def prepare(train: Rows):
-        if not how.startswith("pca-"):
-            return states, ()
-        centre = states[train].mean(0, dtype=np.float64)
-        _, _, axes = np.linalg.svd(states[train] - centre, full_matrices=False)
-        return (states - centre) @ axes[: int(how[4:])].T, ()
-
-    name = f"hidden-{how}" if not how.startswith("pca-") else how
-    setting = {"hook": hook_name, "classifier": classifier}
-    return _recipe(name, "hidden", setting, prepare, features, classifier, balanced, seed)
-
-
-def text_recipe(
-    features: TextFeatures, how: str, *, classifier: str = "logistic", balanced: bool = False, seed: int = 0
+    features: TextFeatures, hook_name: str, how: str | HiddenPCA, settings: Settings = Settings()
 ) -> ColumnRecipe:
-    """Return the recipe of a probe on words: ``"bag-of-words"``, ``"tfidf-word"``, ``"tfidf-char"``, ``"length"``.
+    """Return the recipe of a probe on hidden states: ``"hidden-last"``, ``"hidden-mean"`` or `HiddenPCA`."""
+    hook = features.hooks[hook_name]
+    states = hook.last if how == "hidden-last" else hook.mean
+
+    def prepare(train: Rows) -> Columns:
+        if not isinstance(how, HiddenPCA):
+            return states, ()
+        from sklearn.decomposition import PCA
+
+        known = states[train].astype(np.float64)
+        return PCA(min(how.k, *known.shape), svd_solver="full").fit(known).transform(states), ()
+
+    return _recipe(str(how), "hidden", {"hook": hook_name}, prepare, features, settings)
+
+
+def text_recipe(features: TextFeatures, how: str, settings: Settings = Settings()) -> ColumnRecipe:
+    """Return the recipe of a probe on words: ``"bag-of-words"``, ``"tfidf-word"`` or ``"tfidf-char"``.
 
     Words and pieces are counted once; which of them there are, and how rare, is learned from the training rows, as
     scikit-learn's vectorisers fitted on those texts would.
     """
     from scipy.sparse import csr_array
-    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-    texts = features.data.texts
-    if how == "length":
-        tokens = np.diff(features.id_starts)
-        table = np.log1p(np.stack([tokens, [len(t) for t in texts], [len(t.split()) for t in texts]], 1))
-        names = ("log tokens", "log characters", "log words")
-        return _recipe(how, "text", {"classifier": classifier}, lambda train: (table, names), features, classifier,
-                       balanced, seed)  # fmt: skip
     words = {"token_pattern": r"(?u)\b\w+\b"}  # scikit-learn's own drops words of one letter
     options = {"bag-of-words": words, "tfidf-word": {**words, "ngram_range": (1, 2)}}
     options["tfidf-char"] = {"analyzer": "char_wb", "ngram_range": (2, 4)}
     counter = CountVectorizer(**options[how])
     try:
-        counts = csr_array(counter.fit_transform(texts).astype(np.float64))
+        counts = csr_array(counter.fit_transform(features.data.texts).astype(np.float64))
     except ValueError as error:
         raise ProbeError(f"{how}: no text holds a word") from error
-    vocabulary = np.array(counter.get_feature_names_out())
+    vocabulary = counter.get_feature_names_out()
 
-    def prepare(train: Rows):
-        holding = np.bincount(counts[train].indices, minlength=counts.shape[1])
-        known = np.flatnonzero(holding)
+    def prepare(train: Rows) -> Columns:
+        known = np.unique(counts[train].indices)
         table = counts[:, known]
-        if how == "bag-of-words":
-            return table, tuple(vocabulary[known])
-        rarity = np.log((1 + len(train)) / (1 + holding[known])) + 1
-        table = table.multiply(rarity).tocsr()
-        length = np.sqrt(table.multiply(table).sum(1)).ravel()
-        table.data /= np.repeat(np.maximum(length, 1e-300), np.diff(table.indptr))
+        if how != "bag-of-words":
+            table = csr_array(TfidfTransformer().fit(table[train]).transform(table))
         return table, tuple(vocabulary[known])
 
-    return _recipe(how, "text", {"classifier": classifier}, prepare, features, classifier, balanced, seed)
+    return _recipe(how, "text", {}, prepare, features, settings)
 
 
-def own_recipe(
-    features: TextFeatures, name: str, columns: np.ndarray, names: tuple[str, ...] = (), *,
-    classifier: str = "logistic", balanced: bool = False, seed: int = 0,
-) -> ColumnRecipe:  # fmt: skip
+def length_recipe(features: TextFeatures, settings: Settings = Settings()) -> ColumnRecipe:
+    """Return the recipe of a probe on nothing but how long a text is."""
+    texts = features.data.texts
+    lengths = [np.diff(features.id_starts), [len(t) for t in texts], [len(t.split()) for t in texts]]
+    table, names = np.log1p(np.stack(lengths, 1)), ("log tokens", "log characters", "log words")
+    return _recipe("length", "text", {}, lambda train: (table, names), features, settings)
+
+
+def own_recipe(features: TextFeatures, name: str, columns: np.ndarray, settings: Settings = Settings()) -> ColumnRecipe:
     """Return the recipe of a probe on columns of the user's own, in the order of the data that was extracted.
 
     For example a model's confidence in its answer, to see whether features say more than that.
@@ -177,38 +208,158 @@ def own_recipe(
     table = as_extracted(features, name, columns)
     if not np.isfinite(columns).all():
         raise ProbeError(f"{name}: not all values are finite numbers")
-    return _recipe(name, "own", {"classifier": classifier}, lambda train: (table, names), features, classifier,
-                   balanced, seed)  # fmt: skip
+    return _recipe(name, "own", {}, lambda train: (table, ()), features, settings)
+
+
+def reads_hidden(baseline: str | HiddenPCA) -> bool:
+    """Return whether a baseline reads the model's own activations, so that it differs from layer to layer."""
+    return isinstance(baseline, HiddenPCA) or baseline in ("hidden-last", "hidden-mean", "attention")
 
 
 def baseline_recipe(
-    features: TextFeatures, site: Site, name: str, *, pooling: str = "max", binarise: str = "none",
-    classifier: str = "logistic", balanced: bool = False, seed: int = 0,
-) -> "ColumnRecipe | MajorityRecipe | AttentionRecipe":  # fmt: skip
-    """Return a baseline by name, beside the SAE of a site.
+    features: TextFeatures, sae: SAEFeatures, name: str | HiddenPCA, settings: Settings = Settings()
+) -> Recipe:
+    """Return a baseline by name, beside an SAE.
 
-    Raises ProbeError for one that does not exist, or for which the extraction has kept too little.
+    Args:
+        features: Extraction of the texts.
+        sae: Activations of the SAE beside which it stands: hidden states are read at its hook point.
+        name: Baseline; see `baselines`.
+        settings: Classifier with its options, but for majority and attention, which have their own; pooling and
+            binarising are those of the controls.
+
+    Raises:
+        ProbeError: No such baseline, or one for which the extraction has kept too little.
     """
-    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
+    labels, n_classes = features.data.labels, len(features.data.label_names)
     if name == "majority":
-        return MajorityRecipe(features.data.labels, len(features.data.label_names))
+        return MajorityRecipe(labels, n_classes)
     if name == "attention":
-        return AttentionRecipe(site.hook, features.data.labels, len(features.data.label_names), balanced, seed)
-    if name.startswith(("hidden-", "pca-")):
-        return hidden_recipe(features, site.hook.name, name.removeprefix("hidden-"), **options)
-    if name in ("random", "permuted"):
-        if f"{site.name} ({name})" not in features.sites:
-            raise ProbeError(f"no {name} control of {site.name} was extracted: extract with controls=({name!r},)")
-        control = features.site(f"{site.name} ({name})")
-        return sae_recipe(features, control, pooling=pooling, binarise=binarise, **options)
-    if name not in BASELINES:
-        raise ProbeError(f"no baseline {name!r}: expected {', '.join(BASELINES)}, attention, random or permuted")
-    return text_recipe(features, name, **options)
+        return AttentionRecipe(sae.hook, labels, n_classes, settings.balanced, settings.seed)
+    if reads_hidden(name):
+        return hidden_recipe(features, sae.hook.name, name, settings)
+    if name in CONTROLS:
+        if f"{sae.name} ({name})" not in features.saes:
+            raise ProbeError(f"no {name} control of {sae.name} was extracted: extract with controls=({name!r},)")
+        control = features.sae(f"{sae.name} ({name})")
+        return sae_recipe(features, control, settings)
+    if name == "length":
+        return length_recipe(features, settings)
+    if not isinstance(name, str) or name not in BASELINES:
+        known = ", ".join(each for each in BASELINES if isinstance(each, str))
+        raise ProbeError(f"no baseline {name!r}: expected {known}, HiddenPCA(k), attention, random or permuted")
+    return text_recipe(features, name, settings)
 
 
-def _recipe(name, family, setting, prepare, features, classifier, balanced, seed) -> ColumnRecipe:
-    data = features.data
-    strengths(classifier)
-    if match := re.search(r"hidden-(?!last|mean)|pca-(?![1-9]\d*$)", name) if family == "hidden" else None:
-        raise ProbeError(f"no hidden-state baseline {match.string!r}: expected 'last', 'mean' or 'pca-K'")
-    return ColumnRecipe(name, family, setting, prepare, data.labels, len(data.label_names), classifier, balanced, seed)
+def with_baselines(
+    features: TextFeatures, sae: SAEFeatures, names: Sequence[str | HiddenPCA], settings: Settings
+) -> list[Recipe]:
+    """Return the recipe of a probe on an SAE's features, and after it those of baselines with the same settings."""
+    return [sae_recipe(features, sae, settings), *(baseline_recipe(features, sae, name, settings) for name in names)]
+
+
+def _recipe(
+    name: str, family: str, setting: dict, prepare: Callable[[Rows], Columns], features: TextFeatures, how: Settings
+) -> ColumnRecipe:
+    strengths(how.classifier)  # an unknown one is refused at once
+    setting = {**setting, "classifier": how.classifier}
+    return ColumnRecipe(name, family, setting, prepare, features.data.labels, len(features.data.label_names), how)
+
+
+_STEPS = 60
+_RATE = 0.05
+_OFF = tuple(-c for c in strengths("logistic"))  # attention off: logistic regression on the mean with this C, negative
+
+
+@dataclass(frozen=True)
+class AttentionRecipe:
+    """Attention-pooled hidden states, weights and query learned together by full-batch Adam.
+
+    A strong rival for features: it learns which tokens to look at. A text is the mean of its tokens' activations,
+    weighted by the softmax of ``query @ activation``; a linear layer reads that (the attention-like probe of Kantamneni
+    et al. 2025). The query starts at 0, so that it starts as the mean-pooled probe. Strengths are weight decays; those
+    below 0 stand for attention that is off, the baseline ``"hidden-mean"`` itself: on few texts a query learns noise,
+    and the inner folds then choose the mean.
+    """
+
+    hook: Hook
+    labels: Int[np.ndarray, " text"]
+    n_classes: int
+    balanced: bool = False
+    seed: int = 0
+    name: str = "attention"
+    family: str = "hidden"
+    setting: dict[str, Any] = field(default_factory=dict)
+    strengths: tuple[float, ...] = (*_OFF, 1.0, 0.1)
+
+    def __post_init__(self):
+        if self.hook.states is None:
+            raise ProbeError("the attention-pooled probe needs the tokens' states: extract with keep_states=True")
+
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+        """Learn with each strength; yield the scores of all texts."""
+        mean = self.hook.mean
+        off = fit(
+            "logistic", mean[train], self.labels[train], self.n_classes, tuple(-s for s in strengths if s < 0),
+            balanced=self.balanced, seed=self.seed,
+        )  # fmt: skip
+        standardised = self._standardised(train) if max(strengths) > 0 else None
+        for strength in strengths:
+            if strength < 0 or standardised is None:
+                yield next(off).scores(mean)
+                continue
+            tokens, text = standardised
+            query, weights, bias = self._learned(tokens, text, train, strength)
+            with torch.no_grad():
+                yield (_pooled(tokens, text, query, weights, len(self.labels)) + bias).double().numpy()
+
+    def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
+        """Return no classifier: its columns depend on the query."""
+        return None, ()
+
+    def _standardised(self, train: Rows) -> tuple[Float[Tensor, "token d_model"], Int[Tensor, " token"]]:
+        assert self.hook.states is not None
+        starts = self.hook.starts
+        text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        rows = np.isin(text, train)
+        states = self.hook.states.astype(np.float32)
+        mean, deviation = states[rows].mean(0), states[rows].std(0) + 1e-6
+        return torch.from_numpy((states - mean) / deviation), torch.from_numpy(text)
+
+    def _learned(
+        self, tokens: Float[Tensor, "token d_model"], text: Int[Tensor, " token"], train: Rows, decay: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = torch.from_numpy(np.isin(text.numpy(), train))
+        number = np.full(len(self.labels), -1)
+        number[train] = np.arange(len(train))
+        part, of = tokens[chosen], torch.from_numpy(number)[text[chosen]]
+        truth = torch.from_numpy(self.labels[train])
+        count = np.bincount(self.labels[train], minlength=self.n_classes)
+        of_class = torch.from_numpy(len(train) / np.maximum(count, 1)).float() if self.balanced else None
+        query = torch.zeros(tokens.shape[1], requires_grad=True)
+        weights = torch.zeros(self.n_classes, tokens.shape[1], requires_grad=True)
+        bias = torch.zeros(self.n_classes, requires_grad=True)
+        optimiser = torch.optim.AdamW([query, weights, bias], lr=_RATE, weight_decay=decay)
+        for _ in range(_STEPS):
+            optimiser.zero_grad()
+            logits = _pooled(part, of, query, weights, len(train)) + bias
+            torch.nn.functional.cross_entropy(logits, truth, weight=of_class).backward()
+            optimiser.step()
+        return query.detach(), weights.detach(), bias.detach()
+
+
+def _pooled(
+    tokens: Float[Tensor, "token d_model"], text: Int[Tensor, " token"], query: Float[Tensor, " d_model"],
+    weights: Float[Tensor, "c d_model"], n_texts: int,
+) -> Float[Tensor, "text c"]:  # fmt: skip
+    """Return what the weights read of each text's mean of tokens, weighted by the softmax of query @ token.
+
+    A mean of readings is the reading of the mean, so that the tokens are gone through once. 0 for a text without any.
+    """
+    read = tokens @ torch.cat([query[None] / tokens.shape[1] ** 0.5, weights]).T
+    logit, value = read[:, 0], read[:, 1:]
+    highest = torch.full((n_texts,), -torch.inf).scatter_reduce(0, text, logit.detach(), "amax")
+    weight = torch.exp(logit - highest[text])
+    total = torch.zeros(n_texts).index_add(0, text, weight)
+    summed = torch.zeros(n_texts, len(weights)).index_add(0, text, weight[:, None] * value)
+    return summed / total.clamp_min(1e-9)[:, None]

@@ -14,8 +14,14 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval."""
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: The number itself.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
 
     value: float
     low: float
@@ -41,8 +47,8 @@ class Scores:
         n: Number of texts.
     """
 
-    macro_f1: Interval
-    auroc: Interval
+    macro_f1: Estimate
+    auroc: Estimate
     accuracy: float
     confusion: Int[np.ndarray, "c c"]
     precision: Float[np.ndarray, " c"]
@@ -133,13 +139,13 @@ def _auroc(
     return result
 
 
-def interval(value: float, drawn: Float[np.ndarray, " sample"]) -> Interval:
+def estimate(value: float, drawn: Float[np.ndarray, " sample"]) -> Estimate:
     """Return a value with the percentiles of its resamples."""
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
-        return Interval(float(value), float("nan"), float("nan"))
+        return Estimate(float(value), float("nan"), float("nan"))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Estimate(float(value), float(low), float(high))
 
 
 def score(
@@ -164,8 +170,8 @@ def score(
     ones = np.ones((1, len(labels)), np.float32)
     auroc = auroc_resampled(labels, scores, fold, ones)[0]
     return Scores(
-        macro_f1=interval(float(macro_f1(confusion)), f1_resampled(labels, predicted, n_classes, weights)),
-        auroc=interval(auroc, auroc_resampled(labels, scores, fold, weights)),
+        macro_f1=estimate(float(macro_f1(confusion)), f1_resampled(labels, predicted, n_classes, weights)),
+        auroc=estimate(auroc, auroc_resampled(labels, scores, fold, weights)),
         accuracy=float(hit.sum() / max(len(labels), 1)),
         confusion=confusion,
         precision=share(hit, said),
@@ -194,8 +200,8 @@ class Comparison:
 
     name: str
     other: str
-    macro_f1: Interval
-    auroc: Interval
+    macro_f1: Estimate
+    auroc: Estimate
     p_value: float
     only_first: int
     only_second: int
@@ -220,17 +226,17 @@ def compare_predictions(
     ones = np.ones((1, len(labels)), np.float32)
     f1 = [f1_resampled(labels, p, n_classes, w) for w in (ones, weights) for p in (predicted, predicted_2)]
     area = [auroc_resampled(labels, s, fold, w) for w in (ones, weights) for s in (scores, scores_2)]
-    difference = interval(float(f1[0][0] - f1[1][0]), f1[2] - f1[3])
+    difference = estimate(float(f1[0][0] - f1[1][0]), f1[2] - f1[3])
     right, right_2 = predicted == labels, predicted_2 == labels
     only, only_2 = int((right & ~right_2).sum()), int((right_2 & ~right).sum())
     return Comparison(
-        name, other, difference, interval(float(area[0][0] - area[1][0]), area[2] - area[3]),
+        name, other, difference, estimate(float(area[0][0] - area[1][0]), area[2] - area[3]),
         float(binomtest(only, only + only_2).pvalue) if only + only_2 else 1.0, only, only_2,
         verdict_of(name, other, difference),
     )  # fmt: skip
 
 
-def verdict_of(name: str, other: str, difference: Interval) -> str | None:
+def verdict_of(name: str, other: str, difference: Estimate) -> str | None:
     """Say in words which is better, or nothing where the interval of the difference holds 0."""
     if difference.low > 0:
         return f"{name} is better than {other} by {difference.value:.3f} macro F1"

@@ -2,37 +2,47 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
+from saekit._base.progress import Progress, Stop, tracked
 from saekit.data import LabelledTexts, linked
 from saekit.errors import ProbeError
+from saekit.probes.classifiers import Classifier
 from saekit.probes.features import Hook, TextFeatures, as_extracted
-from saekit.probes.nested import nested, usual
-from saekit.probes.progress import Progress, Reporting
-from saekit.probes.recipes import baseline_recipe, sae_recipe
-from saekit.probes.score import Interval, f1_of, f1_resampled, interval, resamples
-from saekit.probes.split import find_duplicates, in_both, make_folds, same_keys
-from saekit.probes.store import read_result, write_plain
+from saekit.probes.pooling import Binarising, Pooling
+from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
+from saekit.probes.saved import Saved
+from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
+from saekit.probes.validation import (
+    Folds,
+    Recipe,
+    find_duplicates,
+    in_both,
+    make_folds,
+    nested,
+    same_keys,
+    usual,
+)
 
-Table = tuple[tuple[Interval, ...], ...]  # [trained on][tested on]
+Table = tuple[tuple[Estimate, ...], ...]  # [trained on][tested on]
 
 
 @dataclass(frozen=True, eq=False)
-class Transfer:
+class Transfer(Saved, kind="transfer", holds=(Estimate,)):
     """Macro F1 for every pair of sets.
 
     Attributes:
-        names: Of the sets.
-        macro_f1: By probe or baseline, ``[trained on][tested on]``; on the diagonal nested cross-validation.
-        lost: In the same form, macro F1 of training on the tested set itself minus that of training elsewhere, on the
-            same texts: what it costs to have no labels there. 0 on the diagonal.
-        ahead: In the same form, macro F1 of the features minus that of the baseline, trained and tested on the same
-            texts. For the baselines only.
-        shared: ``[trained on][tested on]`` texts that are in both: each is a leak; 0 on the diagonal, and everywhere
-            if groups kept them apart.
+        names: Names of the sets.
+        macro_f1: Table ``[trained on][tested on]`` by name of probe or baseline; on the diagonal nested
+            cross-validation.
+        lost: Tables of the same form: macro F1 of training on the tested set itself minus that of training elsewhere,
+            on the same texts: what it costs to have no labels there. 0 on the diagonal.
+        ahead: Tables of the same form: macro F1 of the features minus that of the baseline, trained and tested on the
+            same texts. For the baselines only.
+        shared: Number of texts ``[trained on][tested on]`` that are in both: each is a leak; 0 on the diagonal, and
+            everywhere if groups kept them apart.
     """
 
     names: tuple[str, ...]
@@ -47,10 +57,6 @@ class Transfer:
         i, j = self.names.index(name), self.names.index(to)
         return table[j][j].value - table[i][j].value
 
-    def save(self, path: Path | str) -> None:
-        """Save as one file."""
-        write_plain(path, "transfer", self)
-
     def __repr__(self) -> str:
         lines = []
         for probe, table in self.macro_f1.items():
@@ -63,28 +69,20 @@ class Transfer:
         return "\n".join([*lines, *([f"texts in two sets: {'; '.join(pairs)}"] if pairs else [])])
 
 
-def load_transfer(path: Path | str) -> Transfer:
-    """Load what `Transfer.save` has saved. Raises ProbeError if the file is not that."""
-    about, _ = read_result(path, "transfer")
-    table = lambda rows: tuple(tuple(Interval(*point) for point in row) for row in rows)  # noqa: E731
-    tables = lambda what: {name: table(rows) for name, rows in about[what].items()}  # noqa: E731
-    names, shared = tuple(about["names"]), tuple(map(tuple, about["shared"]))
-    return Transfer(names, tables("macro_f1"), tables("lost"), tables("ahead"), shared)
-
-
 def transfer(
     sets: Mapping[str, TextFeatures],
     *,
     groups: Sequence[int] | np.ndarray | None = None,
-    site: str | None = None,
-    pooling: str = "max",
-    binarise: str = "none",
-    classifier: str = "logistic",
-    baselines: Sequence[str] = ("bag-of-words", "hidden-mean"),
+    sae: str | None = None,
+    pooling: str | Pooling = "max",
+    binarise: str | Binarising = "none",
+    classifier: str | Classifier = "logistic",
+    baselines: Sequence[str | HiddenPCA] = ("bag-of-words", "hidden-mean"),
     folds: int = 5,
     balanced: bool = False,
     seed: int = 0,
-    progress: bool | Progress = False,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> Transfer:
     """Train on each set and test on every other; on itself, by nested cross-validation.
 
@@ -93,21 +91,22 @@ def transfer(
     Args:
         sets: Extractions by name, all of the same model and SAEs, with the same classes. Languages, domains, or a
             training set and one from elsewhere.
-        groups: For sets whose texts belong together, such as translations: the group of each text, in the order of
-            the data that was given, the same for all sets (``group`` of `load_parallel`). All sets are then cut into
+        groups: Group of each text, for sets whose texts belong together, such as translations; in the order of the
+            data that was given, the same for all sets (``group`` of `load_parallel`). All sets are then cut into
             the same folds, and a test text is never predicted by a fit that has seen one of its group.
-        site: Name of the SAE.
-        pooling: As in `probe`.
-        binarise: As in `probe`; learned on the training set.
-        classifier: As in `probe`.
-        baselines: As in `baselines`; their vocabulary is the training set's.
-        folds: Of the diagonal; with groups, of all.
-        balanced: Weigh texts so that every class counts the same.
-        seed: Of folds and resamples.
-        progress: Show a progress bar, or a function that is given (done, number).
+        sae: Name of the SAE in the extractions; the first one if None.
+        pooling: Pooling of the features; see `probe`.
+        binarise: Binarising of the features; see `probe`; learned on the training set.
+        classifier: Classifier of the probe and of the baselines; see `probe`.
+        baselines: Names of baselines, see `baselines`; their vocabulary is the training set's.
+        folds: Number of folds of the diagonal; with groups, of all.
+        balanced: Whether texts are weighed so that every class counts the same.
+        seed: Seed of folds and resamples.
+        progress: Show a progress bar; or a function that is given (done, total) after each probe.
+        stop: Function that is asked between probes; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
-        ProbeError: Fewer than two sets, other classes, other sites, or groups that are not one for each text.
+        ProbeError: Fewer than two sets, other classes, other SAEs, or groups that are not one for each text.
     """
     names = tuple(sets)
     if len(names) < 2:
@@ -115,51 +114,47 @@ def transfer(
     extracted = list(sets.values())
     joined, part = join(extracted)
     n_classes, labels = len(joined.data.label_names), joined.data.labels
-    options: dict[str, Any] = {"classifier": classifier, "balanced": balanced, "seed": seed}
-
-    def recipes(features: TextFeatures) -> list:
-        at = features.site(site)
-        made = [sae_recipe(features, at, pooling=pooling, binarise=binarise, **options)]
-        return made + [
-            baseline_recipe(features, at, b, pooling=pooling, binarise=binarise, **options) for b in baselines
-        ]
-
+    settings = Settings(pooling, binarise, classifier, balanced, seed)
+    recipes = [with_baselines(each, each.sae(sae), baselines, settings) for each in (joined, *extracted)]
     if groups is None:
+        together, group = None, find_duplicates(joined).group
         dealt = [make_folds(features, folds, seed=seed) for features in extracted]
     else:
         together = make_folds(_one_text_a_group(joined, extracted, groups), folds, seed=seed)
+        group = together.duplicates.group
         dealt = [replace(together, fold=together.fold[part == i]) for i in range(len(names))]
-    group = find_duplicates(joined).group if groups is None else together.duplicates.group
     weights = [resamples(group[part == i], seed=seed) for i in range(len(names))]
+    predicted: dict[str, list[np.ndarray]] = {recipe.name: [] for recipe in recipes[0]}
+    pairs = [(i, *both) for i in range(len(names)) for both in zip(recipes[0], recipes[i + 1], strict=True)]
+    for i, wide, alone in tracked(pairs, progress, "probe", stop=stop):
+        outcome = nested(alone, extracted[i].data.labels, dealt[i], n_classes)
+        everywhere = _elsewhere(wide, part == i, together, outcome.chosen)
+        everywhere[part == i] = outcome.predicted
+        predicted[wide.name].append(everywhere)
+    shared = [[0 if a is b or groups is not None else in_both(a, b) for b in extracted] for a in extracted]
+    return Transfer(names, *_tables(predicted, labels, part, weights, n_classes), tuple(map(tuple, shared)))
 
-    def elsewhere(recipe, i: int, chosen: tuple[float, ...]) -> np.ndarray:
-        """Predict all texts of the other sets from set i."""
-        if groups is None:
-            fits = [(part == i, part != i, usual(chosen, recipe.strengths))]
-        else:
-            fits = [
-                ((part == i) & (together.fold != f), (part != i) & (together.fold == f), strength)
-                for f, strength in enumerate(chosen)
-            ]
-        predicted = np.zeros(len(labels), np.int64)
-        for train, tested, strength in fits:
-            scores = next(iter(recipe.each(np.flatnonzero(train), (strength,))))
-            predicted[tested] = scores[tested].argmax(1)
-        return predicted
 
-    everywhere = recipes(joined)
-    predicted: dict[str, list[np.ndarray]] = {recipe.name: [] for recipe in everywhere}
-    with Reporting(progress, len(names) * len(everywhere), "probe") as report:
-        for i, features in enumerate(extracted):
-            for number, (alone, wide) in enumerate(zip(recipes(features), everywhere, strict=True)):
-                outcome = nested(alone, features.data.labels, dealt[i], n_classes)
-                found = elsewhere(wide, i, outcome.chosen)
-                found[part == i] = outcome.predicted
-                predicted[wide.name].append(found)
-                report(i * len(everywhere) + number + 1)
-    apart = lambda a, b: a is b or groups is not None  # noqa: E731
-    shared = tuple(tuple(0 if apart(a, b) else in_both(a, b) for b in extracted) for a in extracted)
-    return Transfer(names, *_tables(predicted, labels, part, weights, n_classes), shared)
+def _elsewhere(
+    recipe: Recipe, here: np.ndarray, together: Folds | None, chosen: tuple[float, ...]
+) -> Int[np.ndarray, " text"]:
+    """Predict all texts of the other sets from one set; with common folds, each by a fit without its own fold.
+
+    Args:
+        recipe: Recipe on all sets, one after another.
+        here: Whether each text is of the set that is trained on.
+        together: Folds of all sets; None if texts of different sets do not belong together.
+        chosen: Strength for each fold.
+    """
+    if together is None:
+        fits = [(here, ~here, usual(chosen, recipe.strengths))]
+    else:
+        fits = [(here & (together.fold != f), ~here & (together.fold == f), by) for f, by in enumerate(chosen)]
+    predicted = np.zeros(len(here), np.int64)
+    for train, tested, strength in fits:
+        scores = next(iter(recipe.each(np.flatnonzero(train), (strength,))))
+        predicted[tested] = scores[tested].argmax(1)
+    return predicted
 
 
 def _one_text_a_group(
@@ -182,24 +177,23 @@ def _tables(
     n_classes: int,
 ) -> tuple[dict[str, Table], dict[str, Table], dict[str, Table]]:  # fmt: skip
     """Return macro F1, what is lost by training elsewhere, and how far the features are ahead; see `Transfer`."""
-    figures = {}  # by probe: [trained on][tested on] (value, its resamples)
+    figures = {}  # by probe: [trained on, tested on, figure and its resamples]
     for name, rows in predicted.items():
-        figures[name] = [[] for _ in rows]
-        for i, found in enumerate(rows):
-            for j, drawn in enumerate(weights):
-                mine = labels[part == j], found[part == j], n_classes
-                figures[name][i].append((f1_of(*mine), f1_resampled(*mine, drawn)))
-    places = range(len(weights))
-
-    def table(of) -> Table:
-        return tuple(tuple(interval(*of(i, j)) for j in places) for i in places)
-
-    minus = lambda one, other: (one[0] - other[0], one[1] - other[1])  # noqa: E731
+        tested = [(part == j, drawn) for j, drawn in enumerate(weights)]
+        figures[name] = np.array([
+            [(f1_of(labels[at], row[at], n_classes), *f1_resampled(labels[at], row[at], n_classes, drawn))
+             for at, drawn in tested]
+            for row in rows
+        ])  # fmt: skip
     first, *others = figures
-    macro_f1 = {name: table(lambda i, j, f=f: f[i][j]) for name, f in figures.items()}
-    lost = {name: table(lambda i, j, f=f: minus(f[j][j], f[i][j])) for name, f in figures.items()}
-    ahead = {name: table(lambda i, j, f=figures[name]: minus(figures[first][i][j], f[i][j])) for name in others}
+    macro_f1 = {name: _table(f) for name, f in figures.items()}
+    lost = {name: _table(np.diagonal(f).T[None] - f) for name, f in figures.items()}
+    ahead = {name: _table(figures[first] - figures[name]) for name in others}
     return macro_f1, lost, ahead
+
+
+def _table(figures: Float[np.ndarray, "trained tested sample"]) -> Table:
+    return tuple(tuple(estimate(cell[0], cell[1:]) for cell in row) for row in figures)
 
 
 def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
@@ -214,26 +208,23 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         for what, one, two in (
             ("model", first.model_name, other.model_name),
             ("classes", first.data.label_names, other.data.label_names),
-            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.sites.items()},
-             {n: (s.d_sae, s.hook.name) for n, s in other.sites.items()}),
+            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.saes.items()},
+             {n: (s.d_sae, s.hook.name) for n, s in other.saes.items()}),
         ):  # fmt: skip
             if one != two:
                 raise ProbeError(
                     f"sets must share their {what}: {first.data.name!r} has {one}, {other.data.name!r} {two}"
                 )
-    end_to_end = lambda starts: np.concatenate([[0], np.cumsum(np.concatenate([np.diff(s) for s in starts]))])  # noqa: E731
     hooks = {}
     for name in first.hooks:
         all_of = [s.hooks[name] for s in sets]
         states = None if any(h.states is None for h in all_of) else np.concatenate([h.states for h in all_of])
         left_out = {key: sum(h.excluded.get(key, 0) for h in all_of) for key in all_of[0].excluded}
         stacked = (np.concatenate([getattr(h, what) for h in all_of]) for what in ("position", "last", "mean"))
-        hooks[name] = Hook(name, end_to_end([h.starts for h in all_of]), *stacked, states, left_out)
-    sites = {
-        name: replace(
-            site, hook=hooks[site.hook.name], events=vstack([s.sites[name].events for s in sets], format="csr")
-        )
-        for name, site in first.sites.items()
+        hooks[name] = Hook(name, _end_to_end([h.starts for h in all_of]), *stacked, states, left_out)
+    saes = {
+        name: replace(sae, hook=hooks[sae.hook.name], events=vstack([s.saes[name].events for s in sets], format="csr"))
+        for name, sae in first.saes.items()
     }
     data = replace(
         first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.texts for s in sets), ()),
@@ -242,8 +233,13 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
     shifts = np.cumsum([0, *(len(s) for s in sets)])
     joined = TextFeatures(
         data=data, index=np.concatenate([s.index + shift for s, shift in zip(sets, shifts, strict=False)]),
-        ids=np.concatenate([s.ids for s in sets]), id_starts=end_to_end([s.id_starts for s in sets]), hooks=hooks,
-        sites=sites, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
+        ids=np.concatenate([s.ids for s in sets]), id_starts=_end_to_end([s.id_starts for s in sets]), hooks=hooks,
+        saes=saes, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
         context_size=max(s.context_size for s in sets), model_name=first.model_name,
     )  # fmt: skip
     return joined, np.repeat(np.arange(len(sets)), [len(s) for s in sets])
+
+
+def _end_to_end(starts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where texts start whose sets follow one another."""
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(s) for s in starts]))])

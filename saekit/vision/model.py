@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saekit.errors import VisionError
-from saekit.probes import Interval
+from saekit.probes import Estimate
 from saekit.vision.data import LabelledImages, checked_images
 
 
@@ -197,7 +197,7 @@ def predicted_classes(model: VisionTransformer, data: LabelledImages) -> Int[Ten
         return model(torch.from_numpy(checked_images(data.images))).argmax(1)
 
 
-def accuracy(model: VisionTransformer, data: LabelledImages) -> Interval:
+def accuracy(model: VisionTransformer, data: LabelledImages) -> Estimate:
     """Return the share of images that the model names rightly, with Wilson's 95 % interval (Wilson 1927)."""
     if not len(data):
         raise VisionError("got no images: an accuracy needs at least one")
@@ -205,4 +205,4 @@ def accuracy(model: VisionTransformer, data: LabelledImages) -> Interval:
     share = (predicted_classes(model, data) == torch.from_numpy(data.labels)).double().mean().item()
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(share, centre - half, centre + half)
+    return Estimate(share, centre - half, centre + half)

@@ -9,7 +9,7 @@ import torch
 
 from saekit.data import LabelledTexts
 from saekit.errors import VisionError
-from saekit.probes import Hook, Site, TextFeatures
+from saekit.probes import Hook, SAEFeatures, TextFeatures
 from saekit.vision.activations import patch_activations
 from saekit.vision.data import LabelledImages
 from saekit.vision.features import image_features
@@ -43,7 +43,7 @@ def probe_features(
         saes: One SAE, named "SAE", or several by name; all read ``hook_name``.
         data: The images.
         hook_name: Point of the residual stream.
-        controls: ``"random"`` and ``"permuted"``: for each SAE one more site with a random encoder, or with its own
+        controls: ``"random"`` and ``"permuted"``: for each SAE one more with a random encoder, or with its own
             whose input dimensions are permuted. For TopK SAEs, whose number of active features stays the same.
         seed: Of the controls.
 
@@ -62,15 +62,15 @@ def probe_features(
     starts = np.arange(n + 1) * patches
     numbers = np.tile(np.arange(patches, dtype=np.int32), n)
     hook = Hook(hook_name, starts, numbers, states.values[:, -1], states.values.mean(1), None, {"class token": n})
-    sites = {
-        name: Site(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
+    read = {
+        name: SAEFeatures(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
         for name, (sae, control, of) in everything.items()
     }
     known = LabelledTexts(
         data.name, tuple(texts[i] for i in index), images.labels, data.label_names, data.licence, data.citation
     )
     return TextFeatures(
-        data=known, index=index, ids=numbers, id_starts=starts, hooks={hook_name: hook}, sites=sites, truncated=0,
+        data=known, index=index, ids=numbers, id_starts=starts, hooks={hook_name: hook}, saes=read, truncated=0,
         empty=0, context_size=1 + patches, model_name="vision transformer",
     )  # fmt: skip
 

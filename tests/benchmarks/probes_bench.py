@@ -22,8 +22,8 @@ from pathlib import Path
 TEXTS = 4000
 LAYERS = (9, 18, 24)
 GRID = {
-    "poolings": ("max", "mean", "last", "top-10"),
-    "binarisings": ("none", "above-zero", "quantile-0.5"),
+    "poolings": ("max", "mean", "last", TopN(10)),
+    "binarisings": ("none", "above-zero", Quantile(0.5)),
     "classifiers": ("logistic", "ridge"),
 }
 

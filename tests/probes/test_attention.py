@@ -7,12 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from saekit import probes
-from saekit.probes.attention import AttentionRecipe
-from saekit.probes.features import Hook
-from saekit.probes.nested import nested
-from saekit.probes.recipes import hidden_recipe
-from saekit.probes.score import f1_of
-from saekit.probes.split import make_folds
+from saekit.probes import Hook, Settings, baseline_recipe, f1_of, make_folds, nested
 from tests.planted_texts import planted
 
 TOKENS = 40
@@ -30,16 +25,22 @@ def one_token(n_texts: int, d_model: int, signal: float, *, seed: int = 0):
     return labels, Hook("blocks.1.hook_resid_post", starts, position, states[:, -1], states.mean(1), flat, {})
 
 
+def reading(features, labels, hook):
+    """Return an extraction with other labels and hidden states."""
+    sae, data = replace(features.sae(), hook=hook), replace(features.data, labels=labels)
+    return replace(features, data=data, hooks={hook.name: hook}, saes={sae.name: sae})
+
+
 @pytest.mark.parametrize(("signal", "d_model"), [(6, 64), (10, 64), (6, 256)])
 def test_attention_is_never_clearly_below_the_mean(signal, d_model):
     """On 300 texts a query of so many weights learns noise: it had .54 where the mean had .62."""
     labels, hook = one_token(300, d_model, signal)
     features = planted(300, d_model=d_model)
-    features = replace(features, data=replace(features.data, labels=labels), hooks={hook.name: hook})
+    features = reading(features, labels, hook)
     folds = make_folds(features, 5)
     found = [
-        nested(recipe, labels, folds, 2)
-        for recipe in (AttentionRecipe(hook, labels, 2), hidden_recipe(features, hook.name, "mean"))
+        nested(baseline_recipe(features, features.sae(), name), labels, folds, 2)
+        for name in ("attention", "hidden-mean")
     ]
     attention, mean = (f1_of(labels, outcome.predicted, 2) for outcome in found)
     assert attention > mean - 0.03
@@ -49,7 +50,8 @@ def test_attention_is_never_clearly_below_the_mean(signal, d_model):
 def test_attention_finds_the_one_token_where_there_are_texts_enough():
     labels, hook = one_token(1000, 16, 8)
     train, test = np.arange(800), np.arange(800, 1000)
-    recipe = AttentionRecipe(hook, labels, 2)
+    features = reading(planted(1000, d_model=16), labels, hook)
+    recipe = baseline_recipe(features, features.sae(), "attention")
     for scores in recipe.each(train, (1.0, 0.1)):
         assert (scores[test].argmax(1) == labels[test]).mean() > 0.95
     by_mean = LogisticRegression().fit(hook.mean[train], labels[train]).score(hook.mean[test], labels[test])
@@ -58,12 +60,12 @@ def test_attention_finds_the_one_token_where_there_are_texts_enough():
 
 def test_attention_off_is_the_hidden_mean_baseline():
     features = planted(120, keep_states=True)
-    hook = features.site().hook
     train = np.arange(90)
     for balanced in (False, True):
-        recipe = AttentionRecipe(hook, features.data.labels, 2, balanced)
+        settings = Settings(balanced=balanced)
+        recipe = baseline_recipe(features, features.sae(), "attention", settings)
         off = tuple(s for s in recipe.strengths if s < 0)
-        mean = hidden_recipe(features, hook.name, "mean", balanced=balanced)
+        mean = baseline_recipe(features, features.sae(), "hidden-mean", settings)
         assert tuple(-s for s in off) == mean.strengths
         for one, other in zip(recipe.each(train, off), mean.each(train, mean.strengths), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)

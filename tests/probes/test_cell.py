@@ -1,19 +1,14 @@
 """One cell of a grid: its figures and its fit are those that scikit-learn and a probe by hand give."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.classifiers import fit
-from saekit.probes.pooling import pool
+from saekit.probes import FirstK, TopN, fit, pool
 from tests.planted_texts import planted
 from tests.probes.test_search import OPTIONS
-
-cells = import_module("saekit.probes.cell")
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -29,7 +24,7 @@ def test_figures_are_those_of_scikit_learn(made):
     rows = np.flatnonzero(grid.fold != 0)
     assert (grid.predicted[:, grid.fold == 0] == -1).all() and (grid.predicted[:, rows] >= 0).all()
     for number, (accuracy, auroc) in enumerate(
-        zip(cells.cell_figures(grid, "accuracy"), cells.cell_figures(grid, "auroc"), strict=True)
+        zip(probes.cell_figures(grid, "accuracy"), probes.cell_figures(grid, "auroc"), strict=True)
     ):
         truth, said = grid.labels[rows], grid.predicted[number][rows]
         assert accuracy.value == pytest.approx(accuracy_score(truth, said))
@@ -44,7 +39,7 @@ def test_figures_are_those_of_scikit_learn(made):
                 areas += [roc_auc_score(grid.labels[part] == c, scores[:, c]) for c in range(scores.shape[1])]
         assert auroc.value == pytest.approx(np.mean(areas), abs=1e-6)
     with pytest.raises(ProbeError, match="no figure 'f2': expected macro_f1"):
-        cells.cell_figures(grid, "f2")
+        probes.cell_figures(grid, "f2")
 
 
 def test_over_repeats_figures_are_means():
@@ -54,12 +49,12 @@ def test_over_repeats_figures_are_means():
     rows = np.flatnonzero(grid.fold != 0)
     for number in range(len(grid.cells)):
         right = [(r.predicted[number] == grid.labels)[rows].mean() for r in grid.rounds]
-        assert cells.cell_figures(grid, "accuracy")[number].value == pytest.approx(np.mean(right))
+        assert probes.cell_figures(grid, "accuracy")[number].value == pytest.approx(np.mean(right))
         areas = []
         for r in grid.rounds:
             margin = r.scores[number, :, 1].astype(np.float64) - r.scores[number, :, 0]
             areas += [roc_auc_score(grid.labels[r.fold == f], margin[r.fold == f]) for f in range(1, 5)]
-        assert cells.cell_figures(grid, "auroc")[number].value == pytest.approx(np.mean(areas), abs=1e-6)
+        assert probes.cell_figures(grid, "auroc")[number].value == pytest.approx(np.mean(areas), abs=1e-6)
 
 
 def test_differences_have_the_sign_of_the_figures(made):
@@ -74,11 +69,11 @@ def test_differences_have_the_sign_of_the_figures(made):
 def test_a_cell_is_fitted_without_the_test_part(made):
     features, grid = made
     number = next(i for i, c in enumerate(grid.cells) if c.setting["classifier"] == "difference")
-    part = cells.training_part(grid, features, number)
+    part = probes.training_part(grid, features, number)
     assert len(part) == (grid.fold != 0).sum()
-    result = cells.fit_cell(grid, part, number)
+    result = probes.fit_cell(grid, part, number)
     setting = grid.cells[number].setting
-    inputs = pool(features.site(), setting["pooling"])[grid.fold != 0]
+    inputs = pool(features.sae(), setting["pooling"])[grid.fold != 0]
     if setting["binarise"] == "above-zero":
         inputs = (inputs > 0).astype(np.float32)
     by_hand = next(fit("difference", inputs, grid.labels[grid.fold != 0], len(grid.label_names), (0.0,)))
@@ -89,21 +84,21 @@ def test_a_cell_is_fitted_without_the_test_part(made):
 
 def test_a_baseline_is_opened_with_its_words(made):
     features, grid = made
-    number = cells.number_of(grid, "bag-of-words")
-    result = cells.fit_cell(grid, cells.training_part(grid, features, number), number)
+    number = probes.number_of(grid, "bag-of-words")
+    result = probes.fit_cell(grid, probes.training_part(grid, features, number), number)
     strongest = {label: max(rows, key=lambda row: row[1])[0] for label, rows in probes.top_words(result).items()}
     assert strongest["0"] == "aaa" and strongest["1"] == "bbb"
     with pytest.raises(
         ProbeError, match="no cell 'nothing': expected a name like 'planted, max, none, difference', or"
     ):
-        cells.number_of(grid, "nothing")
+        probes.number_of(grid, "nothing")
 
 
 def test_a_grid_of_other_texts_is_refused(made):
     features, grid = made
-    cells.check_grid(grid, features)
+    probes.check_grid(grid, features)
     with pytest.raises(ProbeError, match=r"made from other texts \('planted', 180\) than these features"):
-        cells.check_grid(grid, planted(180, classes=len(grid.label_names), signal=0.8, seed=1))
+        probes.check_grid(grid, planted(180, classes=len(grid.label_names), signal=0.8, seed=1))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -127,24 +122,24 @@ def test_probabilities_are_those_of_scikit_learn(classes, classifier):
         one = LogisticRegression(C=strength, l1_ratio=1, solver="liblinear", random_state=0)
         theirs = (one if classes == 2 else OneVsRestClassifier(one)).fit(scaled, labels)
     for row, expected in zip(fitted.scores(x), theirs.predict_proba(scaled), strict=True):
-        np.testing.assert_allclose(cells.probabilities(fitted, row), expected, atol=2e-3)
+        np.testing.assert_allclose(probes.probabilities(classifier, row), expected, atol=2e-3)
     if classes == 2 and classifier == "logistic":
         z = fitted.scores(x)[0, 1]
-        assert cells.probabilities(fitted, fitted.scores(x)[0])[1] == pytest.approx(expit(z))
+        assert probes.probabilities(classifier, fitted.scores(x)[0])[1] == pytest.approx(expit(z))
 
 
 def test_scores_without_probabilities_say_so():
     x = np.random.default_rng(0).normal(size=(20, 3))
     for classifier in ("ridge", "difference"):
         fitted = next(fit(classifier, x, np.arange(20) % 2, 2, (1.0,)))
-        assert cells.probabilities(fitted, fitted.scores(x)[0]) is None
+        assert probes.probabilities(classifier, fitted.scores(x)[0]) is None
 
 
 def test_what_tokens_add_is_called_exact_only_where_it_is():
-    words = lambda **changed: cells.contribution_words(  # noqa: E731
+    words = lambda **changed: probes.contribution_words(  # noqa: E731
         {"pooling": "sum", "binarise": "none", "classifier": "logistic"} | changed
     )
-    assert words().startswith("Exact") and words(pooling="top-5").startswith("Exact")
-    assert "one token's alone" in words(pooling="max") and "one token's alone" in words(pooling="first-8")
+    assert words().startswith("Exact") and words(pooling=TopN(5)).startswith("Exact")
+    assert "one token's alone" in words(pooling="max") and "one token's alone" in words(pooling=FirstK(8))
     assert "on or off" in words(binarise="above-zero")
     assert "adds nothing up" in words(classifier="tree")

@@ -9,9 +9,9 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from saekit.errors import ProbeError
-from saekit.probes.classifiers import best_columns, fit, mean_differences, strengths
+from saekit.probes import SparseLogistic, best_columns, fit, mean_differences, strengths
 
-ALL = ("logistic", "logistic-l1", "ridge", "difference", "tree", "sparse-3")
+ALL = ("logistic", "logistic-l1", "ridge", "difference", "tree", SparseLogistic(3))
 
 
 def made_up(n: int = 150, d: int = 40, classes: int = 2, seed: int = 0):
@@ -75,7 +75,7 @@ def test_a_tree_predicts_what_scikit_learns_tree_predicts(depth):
 def test_sparse_probes_choose_the_planted_columns_and_leave_the_rest():
     inputs, labels = made_up(classes=3)
     assert best_columns(inputs, labels, 3).tolist() == [0, 1, 2]
-    fitted = one("sparse-3", inputs, labels, 3, 1.0)
+    fitted = one(SparseLogistic(3), inputs, labels, 3, 1.0)
     assert np.flatnonzero(np.abs(fitted.weights).sum(0)).tolist() == [0, 1, 2]
     assert (fitted.weights.argmax(0)[:3] == [0, 1, 2]).all(), "each speaks for its class"
     dense = inputs.toarray()
@@ -126,6 +126,9 @@ def test_balanced_weights_lift_the_rare_class():
 
 
 def test_unknown_classifiers_are_refused():
-    for name in ("svm", "sparse", "sparse-0", "sparse-513", "sparse-x", "Logistic"):
+    for name in ("svm", "sparse", "sparse-3", "sparse-x", "Logistic", SparseLogistic, 3):
         with pytest.raises(ProbeError, match="expected 'logistic'"):
             strengths(name)
+    for k in (0, 513, 2.0, True):
+        with pytest.raises(ProbeError, match="k must be a whole number from 1 to 512"):
+            SparseLogistic(k)

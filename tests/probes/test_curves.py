@@ -7,8 +7,7 @@ import pytest
 
 from saekit import functional, probes
 from saekit.errors import ProbeError
-from saekit.probes.curves import _imbalanced, _noisy, _sized
-from saekit.probes.transfers import join
+from saekit.probes import Quantile, SparseLogistic, join, training_texts
 from tests.planted_texts import planted
 
 BASELINES = ("majority", "bag-of-words")
@@ -16,7 +15,7 @@ BASELINES = ("majority", "bag-of-words")
 
 def test_more_training_texts_make_a_better_probe():
     got = probes.curve(
-        planted(300, signal=0.95), "size", (4, 20, 200), classifier="sparse-2", baselines=BASELINES, draws=4
+        planted(300, signal=0.95), "size", (4, 20, 200), classifier=SparseLogistic(2), baselines=BASELINES, draws=4
     )
     name, *others = got.macro_f1
     values = [i.value for i in got.macro_f1[name]]
@@ -46,14 +45,14 @@ def test_a_rare_class_is_missed_more_often():
 def test_training_texts_are_drawn_as_asked_and_the_test_part_stays_away():
     labels, train = np.repeat([0, 1], [80, 20]), np.arange(5, 95)
     generator = np.random.default_rng(0)
-    rows, given = _sized(train, labels, 10, generator)
+    rows, given = training_texts("size", 10, train, labels, generator)
     assert len(set(rows)) == 10 and set(labels[rows]) == {0, 1} and given is labels
-    rows, given = _noisy(train, labels, 0.3, generator)
+    rows, given = training_texts("noise", 0.3, train, labels, generator)
     assert (given[train] != labels[train]).sum() == 27
     assert (given[[0, 1, 2, 96, 97]] == labels[[0, 1, 2, 96, 97]]).all()
     sizes = set()
     for share in (0.1, 0.3, 0.5):
-        rows, _ = _imbalanced(train, labels, share, generator)
+        rows, _ = training_texts("imbalance", share, train, labels, generator)
         sizes.add(len(rows))
         assert labels[rows].mean() == pytest.approx(share, abs=0.02)
         assert set(rows) <= set(train)
@@ -84,12 +83,12 @@ def test_a_curve_comes_back_from_disk_as_it_was(tmp_path):
     for draws in (1, 2):
         found = probes.curve(planted(100), "size", (8, 40), classifier="difference", draws=draws)
         found.save(tmp_path / "c.safetensors")
-        again = probes.load_curve(tmp_path / "c.safetensors")
+        again = probes.Curve.load(tmp_path / "c.safetensors")
         assert (again.over, again.at, again.n_test) == (found.over, found.at, found.n_test)
         assert again.macro_f1 == found.macro_f1
         assert repr(again.spread) == repr(found.spread)
-    with pytest.raises(ProbeError, match="holds a curve of format 1: expected a transfer"):
-        probes.load_transfer(tmp_path / "c.safetensors")
+    with pytest.raises(ProbeError, match="holds a 'saekit curve 1', expected a saekit transfer"):
+        probes.Transfer.load(tmp_path / "c.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -119,18 +118,18 @@ def test_transfer_says_where_a_probe_still_works(domains):
 def test_a_transfer_comes_back_from_disk_as_it_was(domains, tmp_path):
     found = probes.transfer(domains, classifier="difference", baselines=("length",))
     found.save(tmp_path / "t.safetensors")
-    again = probes.load_transfer(tmp_path / "t.safetensors")
+    again = probes.Transfer.load(tmp_path / "t.safetensors")
     assert vars(again) == vars(found)
     assert again.gap("a", "turned") == found.gap("a", "turned")
-    with pytest.raises(ProbeError, match="holds a transfer of format 1: expected a removal"):
-        functional.load_removal(tmp_path / "t.safetensors")
+    with pytest.raises(ProbeError, match="holds a 'saekit transfer 1', expected a saekit removal"):
+        functional.Removal.load(tmp_path / "t.safetensors")
 
 
 def test_trained_on_one_set_nothing_of_the_other_is_used(domains):
     """Thresholds, scales and vocabularies come from the training set: its own column stays as it is."""
     changed = planted(150, seed=7)
-    one = probes.transfer(domains, binarise="quantile-0.5", baselines=("tfidf-word",))
-    other = probes.transfer({**domains, "b": changed}, binarise="quantile-0.5", baselines=("tfidf-word",))
+    one = probes.transfer(domains, binarise=Quantile(0.5), baselines=("tfidf-word",))
+    other = probes.transfer({**domains, "b": changed}, binarise=Quantile(0.5), baselines=("tfidf-word",))
     for name in one.macro_f1:
         assert one.macro_f1[name][0][0] == other.macro_f1[name][0][0]
         assert one.macro_f1[name][0][2] == other.macro_f1[name][0][2]
@@ -144,9 +143,9 @@ def test_joined_sets_are_the_sets_one_after_another(domains):
         rows = np.flatnonzero(part == i)
         mine = probes.subset(joined, rows)
         assert mine.data.texts == features.data.texts, name
-        assert (mine.site().events != features.site().events).nnz == 0
-        np.testing.assert_array_equal(mine.site().hook.starts, features.site().hook.starts)
-        np.testing.assert_array_equal(mine.site().hook.last, features.site().hook.last)
+        assert (mine.sae().events != features.sae().events).nnz == 0
+        np.testing.assert_array_equal(mine.sae().hook.starts, features.sae().hook.starts)
+        np.testing.assert_array_equal(mine.sae().hook.last, features.sae().hook.last)
 
 
 def test_sets_that_do_not_fit_together_are_refused(domains):

@@ -13,11 +13,26 @@ from scipy.stats import gmean
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ModelError, ProbeError, SAEError
 from saekit.models import encode_text, hidden_states, massive
-from saekit.probes import probe
-from saekit.probes.alignment import hook_alignment, warn_if_misaligned
-from saekit.probes.extract import extract_features
-from saekit.probes.features import Hook, Site, as_extracted, subset
-from saekit.probes.pooling import fit_binariser, pool
+from saekit.probes import (
+    Column,
+    FirstK,
+    Hook,
+    Quantile,
+    SAEFeatures,
+    Threshold,
+    TopN,
+    as_extracted,
+    binarised,
+    encode_texts,
+    extract_features,
+    hook_alignment,
+    learn_thresholds,
+    pool,
+    probe,
+    subset,
+    text_order,
+    warn_if_misaligned,
+)
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -53,46 +68,46 @@ def by_hand(model, sae, text: str, context_size: int = 40):
 
 def test_every_token_of_every_text_is_there_and_no_bos(model, features, texts):
     sae = tiny.topk_sae(32, 96)
-    site = features.site()
+    read = features.sae()
     assert sorted(features.index.tolist()) == list(range(len(texts)))
     for row, number in enumerate(features.index):
         want, states, positions = by_hand(model, sae, texts[number])
         assert features.data.texts[row] == texts[number]
-        span = slice(site.hook.starts[row], site.hook.starts[row + 1])
-        np.testing.assert_allclose(site.events[span].toarray(), want.numpy(), atol=1e-4)
-        np.testing.assert_allclose(site.hook.states[span], states.numpy(), rtol=2e-3, atol=2e-3)
-        assert site.hook.position[span].tolist() == positions
+        span = slice(read.hook.starts[row], read.hook.starts[row + 1])
+        np.testing.assert_allclose(read.events[span].toarray(), want.numpy(), atol=1e-4)
+        np.testing.assert_allclose(read.hook.states[span], states.numpy(), rtol=2e-3, atol=2e-3)
+        assert read.hook.position[span].tolist() == positions
         ids = features.ids[features.id_starts[row] : features.id_starts[row + 1]]
         assert ids.tolist() == (encode_text(model, texts[number])[1:40].tolist() if texts[number] else [])
         if len(states):
-            np.testing.assert_allclose(site.hook.last[row], states[-1], atol=1e-4)
-            np.testing.assert_allclose(site.hook.mean[row], states.mean(0), atol=1e-4)
+            np.testing.assert_allclose(read.hook.last[row], states[-1], atol=1e-4)
+            np.testing.assert_allclose(read.hook.mean[row], states.mean(0), atol=1e-4)
         else:
-            assert not site.hook.last[row].any() and not site.hook.mean[row].any()
+            assert not read.hook.last[row].any() and not read.hook.mean[row].any()
     assert features.empty == 1
 
 
-def dense_pooling(rows: np.ndarray, how: str) -> np.ndarray:
+def dense_pooling(rows: np.ndarray, how: str | TopN | FirstK) -> np.ndarray:
     """Pool one text's tokens the slow way."""
     if not len(rows):
         return np.zeros(rows.shape[1])
-    if how.startswith("first"):
-        return rows[: int(how.split("-")[1])].max(0)
-    if how.startswith("top"):
+    if isinstance(how, FirstK):
+        return rows[: how.k].max(0)
+    if isinstance(how, TopN):
         counts = np.zeros(rows.shape[1])
         for row in rows:
-            best = sorted(np.flatnonzero(row), key=lambda f: (-row[f], f))[: int(how.split("-")[1])]
+            best = sorted(np.flatnonzero(row), key=lambda f: (-row[f], f))[: how.n]
             counts[best] += 1
         return counts
     return {"max": rows.max(0), "mean": rows.mean(0), "sum": rows.sum(0), "last": rows[-1]}[how]
 
 
-@pytest.mark.parametrize("how", ["max", "mean", "sum", "last", "top-3", "top-100", "first-2", "first-1000"])
+@pytest.mark.parametrize("how", ["max", "mean", "sum", "last", TopN(3), TopN(100), FirstK(2), FirstK(1000)])
 def test_poolings_are_those_of_brute_force(features, how):
-    site = features.site()
-    pooled = pool(site, how)
-    starts = site.hook.starts
-    dense = site.events.toarray().astype(np.float64)
+    sae = features.sae()
+    pooled = pool(sae, how)
+    starts = sae.hook.starts
+    dense = sae.events.toarray().astype(np.float64)
     want = [dense_pooling(dense[starts[i] : starts[i + 1]], how) for i in range(len(features))]
     np.testing.assert_allclose(pooled.toarray(), np.stack(want), rtol=1e-5, atol=1e-6)
     assert pooled.has_sorted_indices
@@ -103,9 +118,9 @@ def test_padding_and_company_change_nothing(model, texts):
     sae = tiny.topk_sae(32, 96)
     data = labelled_texts(texts, [0] * len(texts))
     together, alone = (extract_features(model, sae, data, batch_size=size, progress=False) for size in (64, 1))
-    for how in ("max", "mean", "sum", "last", "top-5"):
+    for how in ("max", "mean", "sum", "last", TopN(5)):
         np.testing.assert_allclose(
-            pool(together.site(), how).toarray(), pool(alone.site(), how).toarray(), rtol=1e-3, atol=1e-3
+            pool(together.sae(), how).toarray(), pool(alone.sae(), how).toarray(), rtol=1e-3, atol=1e-3
         )
 
 
@@ -120,53 +135,63 @@ def test_the_order_of_the_texts_does_not_matter(model, texts):
     )
     assert one.data.texts == other.data.texts
     assert one.data.labels.tolist() == other.data.labels.tolist()
-    assert (one.site().events != other.site().events).nnz == 0
+    assert (one.sae().events != other.sae().events).nnz == 0
     assert [data.texts[i] for i in one.index] == [data[order].texts[i] for i in other.index]
 
 
-def site_of(rows: np.ndarray, starts: list[int]) -> Site:
+def features_of_one(rows: np.ndarray, starts: list[int]) -> SAEFeatures:
     from scipy.sparse import csr_array
 
     starts = np.array(starts)
     hook = Hook(
         "h", starts, np.arange(len(rows)), np.zeros((len(starts) - 1, 1)), np.zeros((len(starts) - 1, 1)), None, {}
     )
-    return Site("s", hook, csr_array(rows.astype(np.float32)))
+    return SAEFeatures("s", hook, csr_array(rows.astype(np.float32)))
 
 
 def test_counts_of_more_tokens_than_a_byte_holds_are_right():
     """Fault 7: counts in 8 bits went back to 0 at 256."""
-    site = site_of(np.ones((70_000 + 300, 1)), [0, 70_000, 70_300])
-    assert pool(site, "top-1").toarray().ravel().tolist() == [70_000, 300]
-    assert pool(site, "sum").toarray().ravel().tolist() == [70_000, 300]
+    sae = features_of_one(np.ones((70_000 + 300, 1)), [0, 70_000, 70_300])
+    assert pool(sae, TopN(1)).toarray().ravel().tolist() == [70_000, 300]
+    assert pool(sae, "sum").toarray().ravel().tolist() == [70_000, 300]
 
 
 def test_a_threshold_is_learned_from_the_training_part_alone(features):
-    pooled = pool(features.site(), "sum")
+    pooled = pool(features.sae(), "sum")
     train, test = np.arange(0, 20), np.arange(20, len(features))
-    learned = fit_binariser("quantile-0.5", pooled, train)
+    learned = learn_thresholds(Quantile(0.5), pooled, train)
     changed = pooled.tolil()
     changed[test] = 1e6
-    np.testing.assert_array_equal(fit_binariser("quantile-0.5", changed.tocsr(), train).threshold, learned.threshold)
+    np.testing.assert_array_equal(learn_thresholds(Quantile(0.5), changed.tocsr(), train), learned)
     dense = pooled.toarray()
     for feature in range(dense.shape[1]):
         active = dense[train, feature][dense[train, feature] > 0]
         want = np.quantile(active, 0.5, method="inverted_cdf") if len(active) else 0
-        assert learned.threshold[feature] == pytest.approx(want)
-    np.testing.assert_array_equal(learned(pooled).toarray(), dense > learned.threshold)
-    np.testing.assert_array_equal(fit_binariser("above-zero", pooled, train)(pooled).toarray(), dense > 0)
-    np.testing.assert_array_equal(fit_binariser("threshold-1.5", pooled, train)(pooled).toarray(), dense > 1.5)
-    assert fit_binariser("none", pooled, train)(pooled) is pooled
+        assert learned[feature] == pytest.approx(want)
+    np.testing.assert_array_equal(binarised(pooled, learned).toarray(), dense > learned)
+    for how, threshold in (("above-zero", 0), (Threshold(1.5), 1.5)):
+        zeros_and_ones = binarised(pooled, learn_thresholds(how, pooled, train))
+        np.testing.assert_array_equal(zeros_and_ones.toarray(), dense > threshold)
+    assert binarised(pooled, learn_thresholds("none", pooled, train)) is pooled
 
 
 def test_settings_that_do_not_exist_are_refused_not_ignored(features):
     """Fault 9: options on the command line were read and not used."""
-    for how in ("maximum", "top-0", "top-", "first-x", ""):
+    for how in ("maximum", "top-3", "top-", "first-x", "", 3, None):
         with pytest.raises(ProbeError, match="expected 'max'"):
-            pool(features.site(), how)
-    for how in ("quantile-1.5", "quantile-0", "threshold", "yes"):
+            pool(features.sae(), how)
+    for how in (Quantile, "quantile-0.5", "threshold", "yes"):
         with pytest.raises(ProbeError, match="expected 'none'"):
-            fit_binariser(how, pool(features.site(), "max"), np.arange(3))
+            learn_thresholds(how, pool(features.sae(), "max"), np.arange(3))
+    for wrong in (
+        lambda: TopN(0),
+        lambda: FirstK(1.5),
+        lambda: Quantile(1.5),
+        lambda: Quantile(0),
+        lambda: Threshold(-1),
+    ):
+        with pytest.raises(ProbeError, match="TopN takes|FirstK takes|Quantile: q must|Threshold: the value must"):
+            wrong()
 
 
 def test_long_texts_are_cut_and_the_result_says_so(model):
@@ -181,14 +206,14 @@ def test_long_texts_are_cut_and_the_result_says_so(model):
 def test_controls_are_as_sparse_and_as_wide(model, texts):
     sae = tiny.topk_sae(32, 96, seed=5)
     features = extract_features(model, {"mine": sae}, texts, controls=("random", "permuted"), progress=False)
-    assert list(features.sites) == ["mine", "mine (random)", "mine (permuted)"]
-    own = features.sites["mine"].events
+    assert list(features.saes) == ["mine", "mine (random)", "mine (permuted)"]
+    own = features.saes["mine"].events
     for kind in ("random", "permuted"):
-        site = features.sites[f"mine ({kind})"]
-        assert (site.control, site.of) == (kind, "mine")
-        assert site.events.shape == own.shape
-        assert site.events.nnz == pytest.approx(own.nnz, rel=0.1)
-        assert (site.events != own).nnz > own.nnz / 2
+        read = features.saes[f"mine ({kind})"]
+        assert (read.control, read.of) == (kind, "mine")
+        assert read.events.shape == own.shape
+        assert read.events.nnz == pytest.approx(own.nnz, rel=0.1)
+        assert (read.events != own).nnz > own.nnz / 2
     with pytest.raises(ProbeError, match="no control 'shuffled'"):
         extract_features(model, sae, texts, controls=("shuffled",), progress=False)
 
@@ -197,8 +222,8 @@ def test_controls_are_made_of_those_saes_that_are_named(model, texts):
     saes = {"one": tiny.topk_sae(32, 96, seed=5), "two": tiny.topk_sae(32, 64, seed=6)}
     every = extract_features(model, saes, texts, controls=("random",), progress=False)
     some = extract_features(model, saes, texts, controls=("random",), controls_of=["two"], progress=False)
-    assert list(some.sites) == ["one", "two", "two (random)"]
-    assert (some.sites["two (random)"].events != every.sites["two (random)"].events).nnz == 0
+    assert list(some.saes) == ["one", "two", "two (random)"]
+    assert (some.saes["two (random)"].events != every.saes["two (random)"].events).nnz == 0
     with pytest.raises(ProbeError, match="no SAE 'three' to make controls of: they are one, two"):
         extract_features(model, saes, texts, controls=("random",), controls_of=["three"], progress=False)
 
@@ -279,15 +304,14 @@ def test_a_few_tokens_of_large_variance_do_not_decide_which_layer_fits(model, mo
 def test_the_bundled_saes_are_told_from_their_neighbours(release, layer):
     """Of 3 sets of texts each: never at the layer that they were trained on, always one layer off."""
     import saekit as sk
-    from saekit.probes.extract import _encoded, _order
 
     real = sk.load_model(progress=False)
     sae = sk.load_sae(f"smollm2-135m/blocks.{release}", model=real)
     for name in ("sms-spam", "question-types", "sentiment-movies"):
         for seed in (0, 2):
             data = sk.load_labelled(name, progress=False).sample(200, seed=seed)
-            ids, _ = _encoded(real, data.texts, 64)
-            ids = [ids[i] for i in _order(data, ids)]
+            ids, _ = encode_texts(real, data.texts, 64)
+            ids = [ids[i] for i in text_order(data, ids)]
             for off in (0, -1, 1):
                 moved = copy.deepcopy(sae)
                 moved.cfg.metadata.hook_name = f"blocks.{layer + off}.hook_resid_post"
@@ -309,7 +333,7 @@ def test_the_number_of_threads_changes_neither_order_nor_features(model, texts):
     one, other = found
     assert one.data.texts == other.data.texts
     np.testing.assert_array_equal(one.index, other.index)
-    np.testing.assert_allclose(one.site().events.toarray(), other.site().events.toarray(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(one.sae().events.toarray(), other.sae().events.toarray(), rtol=1e-4, atol=1e-4)
     results = [probe(features, folds=3) for features in found]
     np.testing.assert_array_equal(results[0].fold, results[1].fold)
     np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-3)
@@ -358,9 +382,9 @@ def test_a_subset_is_what_extracting_it_gives(model, features, texts):
     again = extract_features(model, tiny.topk_sae(32, 96), part.data, context_size=40, keep_states=True, progress=False)
     assert part.data.texts == again.data.texts
     np.testing.assert_array_equal(part.ids, again.ids)
-    np.testing.assert_array_equal(part.site().hook.starts, again.site().hook.starts)
-    np.testing.assert_allclose(part.site().events.toarray(), again.site().events.toarray(), atol=1e-4)
-    np.testing.assert_allclose(part.site().hook.mean, again.site().hook.mean, atol=1e-4)
+    np.testing.assert_array_equal(part.sae().hook.starts, again.sae().hook.starts)
+    np.testing.assert_allclose(part.sae().events.toarray(), again.sae().events.toarray(), atol=1e-4)
+    np.testing.assert_allclose(part.sae().hook.mean, again.sae().hook.mean, atol=1e-4)
 
 
 def test_a_subset_takes_numbers_or_a_mask_and_nothing_else(features):
@@ -381,12 +405,10 @@ def test_columns_for_a_subset_are_those_of_all_texts(features):
 
 
 def test_the_events_are_never_held_twice():
-    from saekit.probes.extract import _Column
-
     piece, whole = np.ones(100_000, np.float32), 200 * 400_000
     tracemalloc.start()
     for room in (0, 200 * 100_000, 300 * 100_000):
-        column = _Column(np.float32, room)
+        column = Column(np.float32, room)
         for _ in range(200):
             column.add(piece)
         taken = column.take()

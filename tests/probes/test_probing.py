@@ -9,9 +9,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.nested import nested, validate
-from saekit.probes.recipes import MajorityRecipe, hidden_recipe, sae_recipe, text_recipe
-from saekit.probes.split import make_folds
+from saekit.probes import (
+    HiddenPCA,
+    Quantile,
+    Settings,
+    SparseLogistic,
+    Threshold,
+    baseline_recipe,
+    make_folds,
+    nested,
+    sae_recipe,
+    validate,
+)
 from tests.planted_texts import planted
 
 
@@ -20,7 +29,7 @@ def features():
     return planted(200, classes=2, signal=0.9, keep_states=True)
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "logistic-l1", "ridge", "difference", "tree", "sparse-2"])
+@pytest.mark.parametrize("classifier", ["logistic", "logistic-l1", "ridge", "difference", "tree", SparseLogistic(2)])
 @pytest.mark.parametrize("binarise", ["none", "above-zero"])
 def test_planted_features_are_found(features, classifier, binarise):
     found = probes.probe(features, classifier=classifier, binarise=binarise)
@@ -29,7 +38,7 @@ def test_planted_features_are_found(features, classifier, binarise):
     assert found.summary.n == 200
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "ridge", "tree", "sparse-4"])
+@pytest.mark.parametrize("classifier", ["logistic", "ridge", "tree", SparseLogistic(4)])
 def test_shuffled_labels_give_chance(features, classifier):
     """The whole pipeline, choosing features and settings included, must learn nothing where nothing is."""
     labels = np.random.default_rng(0).permutation(features.data.labels)
@@ -44,21 +53,21 @@ def test_shuffled_labels_give_chance(features, classifier):
 
 def test_a_leak_of_the_test_part_is_what_the_pipeline_prevents():
     """Features chosen on all texts, labels being noise: the leaky figure is high, ours is chance."""
-    from saekit.probes.classifiers import best_columns, fit
+    from saekit.probes import best_columns, fit
 
     leaky, honest = [], []
     for seed in range(4):
         noise = planted(120, d_sae=400, signal=0.0, seed=seed)
         labels = np.random.default_rng(seed + 50).permutation(noise.data.labels)
         noise = replace(noise, data=replace(noise.data, labels=labels))
-        pooled = probes.pool(noise.site(), "max")
+        pooled = probes.pool(noise.sae(), "max")
         chosen = pooled[:, best_columns(pooled, labels, 20)]  # on purpose: the test part has a say
         folds = make_folds(noise.data, 5)
         for f in range(5):
             train, test = folds.train(f), folds.test(f)
             fitted = next(fit("logistic", chosen[train], labels[train], 2, (1.0,)))
             leaky += (fitted.scores(chosen[test]).argmax(1) == labels[test]).tolist()
-        honest.append(probes.probe(noise, classifier="sparse-20").summary.accuracy)
+        honest.append(probes.probe(noise, classifier=SparseLogistic(20)).summary.accuracy)
     assert np.mean(leaky) > 0.68
     assert 0.4 < np.mean(honest) < 0.6
 
@@ -67,14 +76,14 @@ def test_nothing_outside_the_training_part_moves_a_fit(features):
     """Fault 3: the scaler was fitted before the split. Here test texts may become anything."""
     folds = make_folds(features.data, 5)
     train, test = folds.train(0), folds.test(0)
-    pooled = probes.pool(features.site(), "sum")
+    pooled = probes.pool(features.sae(), "sum")
     changed = pooled.tolil()
     changed[test] = np.random.default_rng(0).random((len(test), pooled.shape[1])) * 1e4
-    for classifier in ("logistic", "ridge", "tree", "sparse-5"):
-        for binarise in ("none", "quantile-0.5"):
-            options = {"pooling": "sum", "binarise": binarise, "classifier": classifier}
-            one = sae_recipe(features, features.site(), pooled=pooled, **options)
-            other = sae_recipe(features, features.site(), pooled=changed.tocsr(), **options)
+    for classifier in ("logistic", "ridge", "tree", SparseLogistic(5)):
+        for binarise in ("none", Quantile(0.5)):
+            settings = Settings("sum", binarise, classifier)
+            one = sae_recipe(features, features.sae(), settings, pooled=pooled)
+            other = sae_recipe(features, features.sae(), settings, pooled=changed.tocsr())
             scores = [next(iter(recipe.each(train, recipe.strengths[:1])))[train] for recipe in (one, other)]
             np.testing.assert_array_equal(*scores)
 
@@ -87,7 +96,7 @@ def test_text_baselines_are_scikit_learns_vectorisers_fitted_on_the_training_par
         "tfidf-word": {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
         "tfidf-char": {"analyzer": "char_wb", "ngram_range": (2, 4)},
     }.items():
-        table, names = text_recipe(features, how).prepare(train)
+        table, names = baseline_recipe(features, features.sae(), how).prepare(train)
         want = TfidfVectorizer(**options).fit([texts[i] for i in train])
         assert list(names) == list(want.get_feature_names_out())
         np.testing.assert_allclose(table.toarray(), want.transform(texts).toarray(), atol=1e-12)
@@ -95,16 +104,16 @@ def test_text_baselines_are_scikit_learns_vectorisers_fitted_on_the_training_par
 
 def test_the_pca_baseline_is_fitted_on_the_training_part(features):
     train = make_folds(features.data, 5).train(2)
-    table, _ = hidden_recipe(features, "blocks.1.hook_resid_post", "pca-3").prepare(train)
-    mean = features.site().hook.mean
+    table, _ = baseline_recipe(features, features.sae(), HiddenPCA(3)).prepare(train)
+    mean = features.sae().hook.mean
     want = PCA(3).fit(mean[train]).transform(mean)
     np.testing.assert_allclose(np.abs(table), np.abs(want), atol=1e-3)
 
 
 def test_the_hidden_state_baseline_reads_the_last_token_not_the_first(features):
     """Fault 0: it read position 0, BOS or padding."""
-    hook = features.site().hook
-    table, _ = hidden_recipe(features, hook.name, "last").prepare(np.arange(200))
+    hook = features.sae().hook
+    table, _ = baseline_recipe(features, features.sae(), "hidden-last").prepare(np.arange(200))
     np.testing.assert_allclose(table, hook.states[hook.starts[1:] - 1], atol=2e-3)
 
 
@@ -135,13 +144,19 @@ def test_the_inner_folds_are_the_other_folds_and_the_test_fold_has_no_say(featur
     """Fault 1: the best setting was chosen by its score on the test set."""
     folds = make_folds(features.data, 5)
     seen = []
+    majority = baseline_recipe(features, features.sae(), "majority")
 
-    class Recorder(MajorityRecipe):
+    class Recorder:
+        name, family, setting, strengths = "recorder", "none", {}, majority.strengths
+
         def each(self, train, strengths):
             seen.append(frozenset(folds.fold[train].tolist()))
-            return super().each(train, strengths)
+            return majority.each(train, strengths)
 
-    nested(Recorder(features.data.labels, 2), features.data.labels, folds, 2)
+        def final(self, train, strength):
+            return None, ()
+
+    nested(Recorder(), features.data.labels, folds, 2)
     pairs = [s for s in seen if len(s) == 3]
     assert len(set(pairs)) == 10 == len(pairs), "each pair of folds is held out once"
     assert sorted(map(sorted, (s for s in seen if len(s) == 4))) == [
@@ -150,9 +165,8 @@ def test_the_inner_folds_are_the_other_folds_and_the_test_fold_has_no_say(featur
     labels = features.data.labels.copy()
     labels[folds.test(0)] = 1 - labels[folds.test(0)]
     lied = replace(features, data=replace(features.data, labels=labels))
-    options = {"pooling": "max", "binarise": "none", "classifier": "logistic"}
     for data in (features, lied):
-        recipe = sae_recipe(data, data.site(), **options)
+        recipe = sae_recipe(data, data.sae())
         strength, predicted, scores = validate(recipe, data.data.labels, folds, 2, test_fold=0)
         assert not predicted[folds.test(0)].any() and not scores[folds.test(0)].any()
         seen.append((strength, predicted.tolist()))
@@ -179,7 +193,16 @@ def test_the_order_of_the_texts_changes_nothing_at_all(model):
 
 def test_baselines_stand_on_the_same_split_and_are_computed_here(features):
     """Fault 9: baselines were constants in the code. Other texts, other figures."""
-    names = ["majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", "pca-2"]
+    names = [
+        "majority",
+        "length",
+        "bag-of-words",
+        "tfidf-word",
+        "tfidf-char",
+        "hidden-last",
+        "hidden-mean",
+        HiddenPCA(2),
+    ]
     found = probes.probe(features)
     others = probes.baselines(features, names=[*names, "attention"])
     assert [b.name for b in others] == [*names, "attention"]
@@ -236,24 +259,24 @@ def test_results_of_other_texts_or_folds_cannot_be_compared(features):
 
 
 def test_results_come_back_from_disk_as_they_were(features, tmp_path):
-    for classifier in ("logistic", "tree", "sparse-2"):
+    for classifier in ("logistic", "tree", SparseLogistic(2)):
         found = probes.probe(features, classifier=classifier, binarise="above-zero")
         found.save(tmp_path / "p.safetensors")
-        again = probes.load_probe(tmp_path / "p.safetensors")
+        again = probes.ProbeResult.load(tmp_path / "p.safetensors")
         assert repr(again) == repr(found)
         assert again.setting == found.setting
         np.testing.assert_array_equal(again.scores, found.scores)
-        inputs = probes.pool(features.site(), "max")
+        inputs = probes.pool(features.sae(), "max")
         np.testing.assert_array_equal(again.fitted.scores(inputs), found.fitted.scores(inputs))
         assert again.minus(found).macro_f1.value == 0
     majority = probes.baselines(features, names=["majority"])[0]
     majority.save(tmp_path / "m.safetensors")
-    assert probes.load_probe(tmp_path / "m.safetensors").fitted is None
+    assert probes.ProbeResult.load(tmp_path / "m.safetensors").fitted is None
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ProbeError, match="cannot be read"):
-        probes.load_probe(tmp_path / "bad.safetensors")
-    with pytest.raises(ProbeError, match="no file"):
-        probes.load_probe(tmp_path / "none.safetensors")
+        probes.ProbeResult.load(tmp_path / "bad.safetensors")
+    with pytest.raises(ProbeError, match="there is no saekit probe at"):
+        probes.ProbeResult.load(tmp_path / "none.safetensors")
 
 
 def test_what_is_wrong_with_the_texts_is_said(features):
@@ -268,7 +291,7 @@ def test_what_is_wrong_with_the_texts_is_said(features):
 
 def test_a_threshold_that_does_not_suit_the_scale_is_warned_of(features):
     with pytest.warns(UserWarning, match="constant on the training part; the threshold does not suit"):
-        found = probes.probe(features, binarise="threshold-1000")
+        found = probes.probe(features, binarise=Threshold(1000))
     assert found.macro_f1.value < 0.6
     assert "100.0% of the columns are constant" in repr(found)
 
@@ -284,7 +307,7 @@ def test_what_cannot_be_probed_is_refused(features):
         probes.probe(replace(features, data=replace(features.data, labels=single)))
     with pytest.raises(ProbeError, match="no labels"):
         probes.probe(replace(features, data=replace(features.data, labels=np.full(200, -1))))
-    for wrong in ({"site": "x"}, {"pooling": "x"}, {"binarise": "x"}, {"classifier": "x"}):
+    for wrong in ({"sae": "x"}, {"pooling": "x"}, {"binarise": "x"}, {"classifier": "x"}):
         with pytest.raises(ProbeError, match="no "):
             probes.probe(features, **wrong)
     with pytest.raises(ProbeError, match="no baseline 'x'"):
@@ -293,7 +316,7 @@ def test_what_cannot_be_probed_is_refused(features):
         probes.baselines(planted(50), names=["attention"])
     with pytest.raises(ProbeError, match="controls="):
         probes.baselines(features, names=["random"])
-    with pytest.raises(ProbeError, match="expected 'last', 'mean' or 'pca-K'"):
+    with pytest.raises(ProbeError, match="no baseline 'hidden-first': expected majority"):
         probes.baselines(features, names=["hidden-first"])
 
 

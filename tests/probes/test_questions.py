@@ -9,7 +9,7 @@ import torch
 from saekit import probes
 from saekit.errors import ProbeError
 from saekit.models import encode_text, hidden_states, hooked
-from saekit.probes.questions import Answers, Question, answer_questions, beside_features, cloze, word_frequency
+from saekit.probes import Answers, Question, answer_questions, beside_features, cloze, word_frequency
 from tests.planted_texts import planted
 
 QUESTIONS = (
@@ -124,7 +124,7 @@ def test_features_stand_beside_columns_in_the_order_of_the_data():
     given = replace(features, index=order)  # text k stood at order[k]
     own = np.arange(60.0)
     both = beside_features(given, own)
-    pooled = probes.pool(features.site(), "max").toarray()
+    pooled = probes.pool(features.sae(), "max").toarray()
     assert both.shape == (60, 1 + pooled.shape[1])
     for k in range(60):
         assert both[order[k], 0] == order[k]

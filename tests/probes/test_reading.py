@@ -6,7 +6,7 @@ import pytest
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.reading import _shares, inputs_of
+from saekit.probes import POOLINGS, FirstK, Quantile, SparseLogistic, TopN, inputs_of
 from tests import tiny
 from tests.planted_texts import planted
 from tests.probes.test_extract import made_up_texts
@@ -17,7 +17,7 @@ def many():
     return planted(240, classes=4, signal=0.95)
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "logistic-l1", "ridge", "difference", "tree", "sparse-4"])
+@pytest.mark.parametrize("classifier", ["logistic", "logistic-l1", "ridge", "difference", "tree", SparseLogistic(4)])
 def test_every_class_has_its_own_features_with_sign(many, classifier):
     """Fault 8: with several classes only the first one's weights were shown."""
     found = probes.top_features(probes.probe(many, classifier=classifier), many, k=3)
@@ -31,7 +31,7 @@ def test_every_class_has_its_own_features_with_sign(many, classifier):
         effects = [abs(w.effect) for w in weights]
         assert effects == sorted(effects, reverse=True)
     two = planted(100)
-    signs = probes.top_features(probes.probe(two, classifier="sparse-2"), two)
+    signs = probes.top_features(probes.probe(two, classifier=SparseLogistic(2)), two)
     assert signs["0"][0].weight == pytest.approx(
         -next(w for w in signs["1"] if w.column == signs["0"][0].column).weight
     )
@@ -55,8 +55,8 @@ def test_words_behind_a_baseline_are_named(many):
 
 def test_contexts_are_the_strongest_tokens_one_a_text(many):
     got = probes.contexts(many, 1, k=4)
-    column = many.site().events[:, [1]].toarray().ravel()
-    starts = many.site().hook.starts
+    column = many.sae().events[:, [1]].toarray().ravel()
+    starts = many.sae().hook.starts
     best = sorted(((column[starts[t] : starts[t + 1]].max(), t) for t in range(240)), key=lambda p: (-p[0], p[1]))[:4]
     assert [(c.activation, c.text) for c in got] == [(pytest.approx(value), t) for value, t in best]
     for c in got:
@@ -90,13 +90,13 @@ def trained(model):
     return sae, probes.extract_features(model, {"s": sae}, data, progress=False)
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "sum", "last", "top-3", "first-4"])
-@pytest.mark.parametrize("binarise", ["none", "quantile-0.5"])
+@pytest.mark.parametrize("pooling", ["max", "mean", "sum", "last", TopN(3), FirstK(4)])
+@pytest.mark.parametrize("binarise", ["none", Quantile(0.5)])
 def test_the_parts_of_a_decision_add_up_to_it(model, trained, pooling, binarise):
     sae, features = trained
     found = probes.probe(features, pooling=pooling, binarise=binarise, folds=3)
     row = 50
-    got = probes.classify(found, model, sae, features.data.texts[row])
+    got = probes.classify(model, sae, found, features.data.texts[row])
     np.testing.assert_allclose(got.scores, probes.predict(found, features)[row], atol=1e-2)
     np.testing.assert_allclose(got.contributions.sum(1) + found.fitted.intercept, got.scores, atol=1e-6)
     assert got.label == found.label_names[int(got.scores.argmax())]
@@ -109,7 +109,7 @@ def test_the_parts_of_a_decision_add_up_to_it(model, trained, pooling, binarise)
 def test_characters_of_several_tokens_are_spelled_whole(model, trained):
     sae, features = trained
     found = probes.probe(features, folds=3)
-    got = probes.classify(found, model, sae, "the 戦場 naïve cat 😀")
+    got = probes.classify(model, sae, found, "the 戦場 naïve cat 😀")
     assert "".join(got.tokens) == "the 戦場 naïve cat 😀"
     assert "" in got.tokens and got.contributions.shape == (2, len(got.tokens))
 
@@ -117,25 +117,23 @@ def test_characters_of_several_tokens_are_spelled_whole(model, trained):
 def test_a_tree_shows_the_way_to_its_leaf(model, trained):
     sae, features = trained
     found = probes.probe(features, classifier="tree", folds=3)
-    got = probes.classify(found, model, sae, features.data.texts[3])
+    got = probes.classify(model, sae, found, features.data.texts[3])
     assert {f for f, _, _ in got.features} <= set(found.fitted.tree["column"].tolist())
     assert not got.contributions.any()
 
 
 def test_contexts_are_spelled_by_the_model(model, trained):
     _, features = trained
-    feature = int(np.bincount(features.site().events.indices).argmax())
+    feature = int(np.bincount(features.sae().events.indices).argmax())
     for context in probes.contexts(features, feature, k=3, window=100, model=model):
         whole = context.before + context.token + context.after
         assert whole.strip() == features.data.texts[context.text]
 
 
 def test_shares_of_a_maximum_go_to_the_token_that_has_it(many):
-    from saekit.probes.features import subset
-
-    one = subset(many, np.array([7])).site()
+    one = probes.subset(many, np.array([7])).sae()
     used = np.unique(one.events.indices)
-    shares = _shares(one, "max", used)
+    shares = POOLINGS.of("max").parts(one, used)
     assert (shares.sum(0) == 1).all()
     np.testing.assert_array_equal(shares.argmax(0), one.events.toarray()[:, used].argmax(0))
 
@@ -148,11 +146,11 @@ def test_a_text_is_classified_as_far_as_the_probe_was_trained_to_read(model, poo
     features = probes.extract_features(model, {"s": sae}, data, context_size=8, progress=False)
     found = probes.probe(features, pooling=pooling, folds=3)
     found.save(tmp_path / "p.safetensors")
-    found, scores = probes.load_probe(tmp_path / "p.safetensors"), probes.predict(found, features)
+    found, scores = probes.ProbeResult.load(tmp_path / "p.safetensors"), probes.predict(found, features)
     cut = []
     for row in range(0, 60, 4):
         text = features.data.texts[row]
-        got = probes.classify(found, model, sae, text)
+        got = probes.classify(model, sae, found, text)
         np.testing.assert_allclose(got.scores, scores[row], atol=1e-2)
         assert got.truncated == ("".join(got.tokens).strip() != text.strip()) and len(got.tokens) <= 7
         cut.append(got.truncated)
@@ -161,12 +159,12 @@ def test_a_text_is_classified_as_far_as_the_probe_was_trained_to_read(model, poo
 
 def test_a_saved_probe_classifies_as_before(model, trained, tmp_path):
     sae, features = trained
-    found = probes.probe(features, pooling="sum", binarise="quantile-0.3", folds=3)
+    found = probes.probe(features, pooling="sum", binarise=Quantile(0.3), folds=3)
     found.save(tmp_path / "p.safetensors")
-    again = probes.load_probe(tmp_path / "p.safetensors")
+    again = probes.ProbeResult.load(tmp_path / "p.safetensors")
     np.testing.assert_array_equal(probes.predict(again, features), probes.predict(found, features))
     text = features.data.texts[5]
-    one, other = (probes.classify(r, model, sae, text) for r in (found, again))
+    one, other = (probes.classify(model, sae, r, text) for r in (found, again))
     np.testing.assert_array_equal(one.contributions, other.contributions)
 
 
@@ -178,6 +176,6 @@ def test_what_cannot_be_read_is_refused(model, trained):
             probes.top_features(other, features)
     found = probes.probe(features, folds=3)
     with pytest.raises(ProbeError, match="no token of this text counts"):
-        probes.classify(found, model, sae, "")
-    with pytest.raises(ProbeError, match="the probe reads 96 features, the site has 48"):
+        probes.classify(model, sae, found, "")
+    with pytest.raises(ProbeError, match="the probe reads 96 features, the SAE has 48"):
         probes.classify(found, model, tiny.topk_sae(32, 48), "The cat sat")

@@ -6,18 +6,20 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.score import (
-    Interval,
+from saekit.probes import (
+    Estimate,
     auroc_resampled,
     compare_predictions,
+    estimate,
     f1_of,
     f1_resampled,
-    interval,
+    find_duplicates,
+    in_both,
+    make_folds,
     resamples,
     score,
     verdict_of,
 )
-from saekit.probes.split import find_duplicates, in_both, make_folds
 
 
 def guesses(n: int, classes: int, right: float, seed: int = 0):
@@ -87,7 +89,7 @@ def test_intervals_cover_the_truth_and_narrow_with_texts():
         for seed in range(100):
             labels, predicted, _ = guesses(n, 2, 0.6, seed=seed)
             drawn = f1_resampled(labels, predicted, 2, resamples(np.arange(n), seed=seed))
-            got = interval(f1_of(labels, predicted, 2), drawn)
+            got = estimate(f1_of(labels, predicted, 2), drawn)
             found.append(got.high - got.low)
             inside += got.low <= truth <= got.high
         widths[n] = np.mean(found)
@@ -107,9 +109,9 @@ def test_duplicates_widen_the_interval():
 
 
 def test_a_verdict_is_given_only_where_the_interval_excludes_zero():
-    assert verdict_of("a", "b", Interval(0.1, 0.02, 0.2)) == "a is better than b by 0.100 macro F1"
-    assert verdict_of("a", "b", Interval(-0.1, -0.2, -0.02)) == "a is worse than b by 0.100 macro F1"
-    for given in (Interval(0.1, -0.001, 0.2), Interval(0, 0, 0), Interval(0.1, float("nan"), float("nan"))):
+    assert verdict_of("a", "b", Estimate(0.1, 0.02, 0.2)) == "a is better than b by 0.100 macro F1"
+    assert verdict_of("a", "b", Estimate(-0.1, -0.2, -0.02)) == "a is worse than b by 0.100 macro F1"
+    for given in (Estimate(0.1, -0.001, 0.2), Estimate(0, 0, 0), Estimate(0.1, float("nan"), float("nan"))):
         assert verdict_of("a", "b", given) is None
 
 

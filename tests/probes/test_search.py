@@ -8,11 +8,10 @@ import pytest
 
 from saekit import probes
 from saekit.errors import ProbeError
-from saekit.probes.features import Site
-from saekit.probes.split import make_folds
+from saekit.probes import Quantile, SAEFeatures, SparseLogistic, TopN, make_folds
 from tests.planted_texts import planted
 
-OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", "sparse-2"),
+OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", SparseLogistic(2)),
            "baselines": ("majority", "bag-of-words"), "progress": False}  # fmt: skip
 
 
@@ -20,9 +19,9 @@ OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "c
 def features():
     """Two SAEs on the same texts: one has the planted features, the other has only noise."""
     good = planted(200, signal=0.9)
-    events = good.site().events
+    events = good.sae().events
     shuffled = events[np.random.default_rng(0).permutation(events.shape[0])]
-    return replace(good, sites={**good.sites, "noise": Site("noise", good.site().hook, shuffled)})
+    return replace(good, saes={**good.saes, "noise": SAEFeatures("noise", good.sae().hook, shuffled)})
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +37,13 @@ def test_every_combination_is_there_once(found):
 
 
 def test_validation_finds_the_site_that_holds_the_signal(found):
-    assert found.best_cell.setting["site"] == "planted"
+    assert found.best_cell.setting["sae"] == "planted"
     assert found.test.macro_f1.value > 0.8
-    by_site = {
-        s: np.mean([c.macro_f1.value for c in found.cells if c.setting["site"] == s]) for s in found.axes["site"]
-    }
-    assert by_site["planted"] > 0.85 > 0.65 > by_site["noise"]
-    effect = found.effect("site")
+    by_sae = {s: np.mean([c.macro_f1.value for c in found.cells if c.setting["sae"] == s]) for s in found.axes["sae"]}
+    assert by_sae["planted"] > 0.85 > 0.65 > by_sae["noise"]
+    effect = found.effect("sae")
     assert effect["planted"].low > 0 > effect["noise"].high
-    assert all(found.cells[i].setting["site"] == "planted" for i in found.as_good)
+    assert all(found.cells[i].setting["sae"] == "planted" for i in found.as_good)
     assert found.behind_best(found.best).value == 0
 
 
@@ -69,7 +66,9 @@ def test_cells_that_are_one_are_computed_once(found, features):
     """Above zero, the maximum, the mean and the sum of features that are never negative are the same."""
     one, other = (
         next(
-            i for i, c in enumerate(found.cells) if list(c.setting.values()) == ["planted", p, "above-zero", "sparse-2"]
+            i
+            for i, c in enumerate(found.cells)
+            if list(c.setting.values()) == ["planted", p, "above-zero", SparseLogistic(2)]
         )
         for p in ("max", "sum")
     )
@@ -91,7 +90,7 @@ def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
     twice = probes.grid(features, **OPTIONS, repeats=3)
     assert twice.test.n == found.test.n
     assert np.isnan(found.cells[0].spread)
-    noisy = [c.spread for c in twice.cells if c.setting["site"] == "noise"]
+    noisy = [c.spread for c in twice.cells if c.setting["sae"] == "noise"]
     assert all(0 <= s < 0.15 for s in noisy) and max(noisy) > 0
     np.testing.assert_array_equal(twice.predicted, found.predicted)
 
@@ -132,7 +131,7 @@ def test_over_repeats_intervals_are_those_of_the_mean(repeated):
     """By hand: draw groups of texts, and take the mean over repeats of every draw."""
     from sklearn.metrics import f1_score
 
-    from saekit.probes.score import resamples
+    from saekit.probes import resamples
 
     grid, rows = repeated, np.flatnonzero(repeated.fold != 0)
     weights = resamples(grid.group[rows], seed=grid.seed)
@@ -142,20 +141,20 @@ def test_over_repeats_intervals_are_those_of_the_mean(repeated):
                   for r in grid.rounds]) for i in (one, other)]
         for w in weights[:40]
     ])  # fmt: skip
-    np.testing.assert_allclose(grid._resampled[[one, other], :40].T, drawn, atol=1e-5)
-    quantiles = np.quantile(grid._resampled[other], [0.025, 0.975])
+    np.testing.assert_allclose(grid.resampled[[one, other], :40].T, drawn, atol=1e-5)
+    quantiles = np.quantile(grid.resampled[other], [0.025, 0.975])
     np.testing.assert_allclose([grid.cells[other].macro_f1.low, grid.cells[other].macro_f1.high], quantiles, atol=1e-6)
-    quantiles = np.quantile(grid._resampled[one] - grid._resampled[other], [0.025, 0.975])
+    quantiles = np.quantile(grid.resampled[one] - grid.resampled[other], [0.025, 0.975])
     np.testing.assert_allclose([grid.behind_best(other).low, grid.behind_best(other).high], quantiles, atol=1e-6)
 
 
 def test_repeats_come_back_from_disk(repeated, tmp_path):
     repeated.save(tmp_path / "g.safetensors")
-    again = probes.load_grid(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
     assert again.as_good == repeated.as_good and again.effect("pooling") == repeated.effect("pooling")
     for one, other in zip(again.rounds, repeated.rounds, strict=True):
-        for mine, theirs in zip(one, other, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for name in ("predicted", "scores", "fold"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_baseline_is_tested_beside_the_best_cell(found, features):
@@ -168,7 +167,7 @@ def test_a_baseline_is_tested_beside_the_best_cell(found, features):
 
 def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     found.save(tmp_path / "g.safetensors")
-    again = probes.load_grid(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
     assert repr(again) == repr(found)
     assert again.cells[3] == replace(found.cells[3], spread=again.cells[3].spread)
     assert again.effect("pooling") == found.effect("pooling")
@@ -177,8 +176,8 @@ def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     for name in ("scores", "fold", "predicted"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert again.balanced is found.balanced is False
-    with pytest.raises(ProbeError, match="holds a grid of format 1: expected a probe"):
-        probes.load_probe(tmp_path / "g.safetensors")
+    with pytest.raises(ProbeError, match="holds a 'saekit grid 1', expected a saekit probe"):
+        probes.ProbeResult.load(tmp_path / "g.safetensors")
 
 
 def test_progress_counts_cells_and_can_stop(features):
@@ -194,7 +193,7 @@ def test_progress_counts_cells_and_can_stop(features):
 
 
 def test_wrong_settings_are_refused_before_anything_runs(features):
-    for wrong in ({"poolings": ("max", "best")}, {"binarisings": ("x",)}, {"classifiers": ("svm",)}, {"sites": ("x",)}):
+    for wrong in ({"poolings": ("max", "best")}, {"binarisings": ("x",)}, {"classifiers": ("svm",)}, {"saes": ("x",)}):
         with pytest.raises(ProbeError, match="no "):
             probes.grid(features, **{**OPTIONS, **wrong})
     for wrong in ({"poolings": ()}, {"classifiers": ("tree", "tree")}):
@@ -204,3 +203,20 @@ def test_wrong_settings_are_refused_before_anything_runs(features):
         probes.grid(features, **OPTIONS, folds=3)
     with pytest.raises(ProbeError, match="no axis"):
         probes.grid(features, **OPTIONS).effect("colour")
+
+
+def test_choices_with_numbers_are_objects_that_print_as_short_names_and_come_back_from_disk(features, tmp_path):
+    options = {"poolings": ("max", TopN(3)), "binarisings": (Quantile(0.25),), "classifiers": (SparseLogistic(2),)}
+    grid = probes.grid(features, **options, saes=("planted",), baselines=(probes.HiddenPCA(2),), progress=False)
+    assert [c.name for c in grid.cells] == [f"planted, {how}, quantile-0.25, sparse-2" for how in ("max", "top-3")]
+    assert grid.baselines[0].name == "pca-2" and set(grid.effect("pooling")) == {"max", TopN(3)}
+    grid.save(tmp_path / "g.safetensors")
+    again = probes.Grid.load(tmp_path / "g.safetensors")
+    assert again.axes == grid.axes and again.cells[1].setting["pooling"] == TopN(3)
+    part = probes.training_part(again, features, 1)
+    assert probes.fit_cell(again, part, 1).setting["classifier"] == SparseLogistic(2)
+    for old in ("top-3", "quantile-0.5", "sparse-2"):
+        with pytest.raises(ProbeError, match=f"no [a-z]+ '{old}': expected '.*(TopN|Quantile|SparseLogistic)"):
+            probes.probe(features, pooling=old) if "top" in old else (
+                probes.probe(features, binarise=old) if "quantile" in old else probes.probe(features, classifier=old)
+            )

@@ -7,7 +7,7 @@ import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.probes.features import cut_words
+from saekit.probes import cut_words
 from tests import tiny
 from tests.planted_texts import planted
 from tests.probes.test_extract import made_up_texts
@@ -59,7 +59,7 @@ def test_what_a_subset_cannot_know_is_a_range():
 
 def test_why_tokens_of_a_part_are_left_out_is_said_only_if_there_is_one_reason():
     whole = planted(20)
-    hook = whole.site().hook
+    hook = whole.sae().hook
     starts = hook.starts.copy()
     ids = np.append(whole.ids, [1, 1, 1]).astype(np.int32)  # three tokens of the last text do not count
     id_starts = np.append(whole.id_starts[:-1], len(ids))
@@ -68,8 +68,8 @@ def test_why_tokens_of_a_part_are_left_out_is_said_only_if_there_is_one_reason()
         left_out = {"bos_or_padding": 20, "special": 3 - massive, "massive": massive}
         known = replace(hook, starts=starts, excluded=left_out)
         made = replace(whole, ids=ids, id_starts=id_starts, hooks={hook.name: known},
-                       sites={"planted": replace(whole.site(), hook=known)})  # fmt: skip
-        assert probes.subset(made, np.array([0, 19])).site().hook.excluded == want
-        none = probes.subset(made, np.array([0, 1])).site().hook.excluded
+                       saes={"planted": replace(whole.sae(), hook=known)})  # fmt: skip
+        assert probes.subset(made, np.array([0, 19])).sae().hook.excluded == want
+        none = probes.subset(made, np.array([0, 1])).sae().hook.excluded
         assert none["bos_or_padding"] == 2 and sum(none.values()) == 2
-        assert probes.subset(probes.subset(made, np.arange(10, 20)), np.array([0, 9])).site().hook.excluded == want
+        assert probes.subset(probes.subset(made, np.arange(10, 20)), np.array([0, 9])).sae().hook.excluded == want

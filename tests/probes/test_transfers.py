@@ -6,7 +6,7 @@ import pytest
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError
-from saekit.probes.features import Hook, Site, TextFeatures
+from saekit.probes import Hook, SAEFeatures, TextFeatures
 
 N = 160
 LABELS = np.arange(N) % 2
@@ -28,8 +28,8 @@ def extraction(language, columns, labels=LABELS, order=None):
     columns = np.asarray(columns, np.float32)
     starts, zeros = np.arange(len(labels) + 1), np.zeros(len(labels), np.int32)
     hook = Hook("blocks.1.hook_resid_post", starts, zeros, columns, columns, None, {})
-    site = Site("planted", hook, csr_array(columns))
-    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": site}, 0, 0, 128, "made up")
+    sae = SAEFeatures("planted", hook, csr_array(columns))
+    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": sae}, 0, 0, 128, "made up")
 
 
 def noise(seed, width=6):
@@ -128,5 +128,5 @@ def test_a_saved_transfer_comes_back_with_its_differences(tmp_path):
     sets = {lang: extraction(lang, np.c_[noise(s), LABELS * 3.0]) for s, lang in enumerate(WORDS)}
     got = probes.transfer(sets, groups=np.arange(N))
     got.save(tmp_path / "t.safetensors")
-    again = probes.load_transfer(tmp_path / "t.safetensors")
+    again = probes.Transfer.load(tmp_path / "t.safetensors")
     assert (again.lost, again.ahead, again.macro_f1) == (got.lost, got.ahead, got.macro_f1)

@@ -3,6 +3,7 @@
 import csv
 import io
 import threading
+from functools import wraps
 from importlib import import_module
 
 import ipywidgets
@@ -52,7 +53,7 @@ def test_parts_that_do_not_belong_together_are_refused_at_once(model, grid, feat
         (lambda: Probes(features, features), "got features twice"),
         (lambda: Probes(grid, other), "made from other texts"),
         (lambda: Probes(grid, features, poolings=("max",)), "poolings: options of the search, but the grid"),
-        (lambda: Probes(features, pooling="max"), "no option 'pooling' of the search: expected sites, poolings"),
+        (lambda: Probes(features, pooling="max"), "no option 'pooling' of the search: expected saes, poolings"),
         (lambda: Probes(features, poolings=("maximum",)), "no pooling 'maximum': expected 'max'"),
         (lambda: Probes(extraction(model, labelled_texts(["a cat", "a dog"] * 9, ["x"] * 18))), "of one class"),
         (lambda: Probes(grid, features, model=model), "only one of model= and sae="),
@@ -95,7 +96,7 @@ def test_the_view_begins_with_the_best_cell_and_says_what_the_grid_says(view, gr
 
 
 def test_every_figure_is_that_of_the_grid(view, grid):
-    from saekit.probes.cell import cell_figures
+    from saekit.probes import cell_figures
 
     assert set(view._figures) == {"macro_f1", "accuracy"}
     view.figure = "auroc"
@@ -107,19 +108,19 @@ def test_every_figure_is_that_of_the_grid(view, grid):
 def test_verdicts_are_given_only_where_the_interval_excludes_zero(grid):
     from dataclasses import replace
 
-    from saekit.probes import Interval
+    from saekit.probes import Estimate
 
     gap = grid.test_difference
-    draw = replace(grid, test_difference=replace(gap, macro_f1=Interval(0.01, -0.02, 0.04), verdict=None))
+    draw = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.01, -0.02, 0.04), verdict=None))
     assert data.verdict_words(draw).startswith("No verdict against bag-of-words")
     assert "+0.01 [−0.02, +0.04]" in data.verdict_words(draw)
-    better = replace(grid, test_difference=replace(gap, macro_f1=Interval(0.03, 0.01, 0.05), verdict="it is better"))
+    better = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.03, 0.01, 0.05), verdict="it is better"))
     assert data.verdict_words(better) == (
         "Verdict: better than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]."
     )
-    close = replace(grid, test_difference=replace(gap, macro_f1=Interval(0.03, 0.0031, 0.05), verdict="it is better"))
+    close = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.03, 0.0031, 0.05), verdict="it is better"))
     assert "[0.003, 0.05]" in data.verdict_words(close), "an interval that excludes 0 does not read as if it held it"
-    worse = replace(grid, test_difference=replace(gap, macro_f1=Interval(-0.03, -0.05, -0.01), verdict="it is worse"))
+    worse = replace(grid, test_difference=replace(gap, macro_f1=Estimate(-0.03, -0.05, -0.01), verdict="it is worse"))
     assert "worse than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]" in data.verdict_words(worse)
     assert data.verdict_words(replace(grid, test_difference=None)).startswith("No verdict: there is no baseline")
 
@@ -240,7 +241,7 @@ def test_the_csv_has_every_cell_and_baseline(view, grid):
     assert [row["name"] for row in rows] == [c.name for c in (*grid.cells, *grid.baselines)]
     assert float(rows[2]["macro_f1_low"]) == grid.cells[2].macro_f1.low
     assert {k: rows[0][k] for k in grid.axes} == grid.cells[0].setting
-    assert rows[-1]["kind"] == "baseline" and rows[-1]["site"] == ""
+    assert rows[-1]["kind"] == "baseline" and rows[-1]["sae"] == ""
 
 
 # --- the search --------------------------------------------------------------------------------------------------
@@ -259,6 +260,7 @@ def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
     gate, begun = threading.Event(), threading.Event()
     real = probes.grid
 
+    @wraps(real)
     def slow(features, *, progress, **options):
         begun.set()
         while not gate.wait(0.005):
@@ -290,6 +292,7 @@ def test_a_cell_that_is_not_there_does_not_cost_the_search(features):
 
 
 def test_a_search_that_fails_says_why(features, monkeypatch):
+    @wraps(probes.grid)
     def fails(*args, **kwargs):
         raise ProbeError("class 'rare' has 1 different texts, fewer than 5 folds")
 

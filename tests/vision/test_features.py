@@ -94,7 +94,7 @@ def test_a_probe_finds_the_planted_class_and_not_shuffled_labels(data):
     states = vision.patch_activations(model, bigger)
     sae = train_sae(states.rows, d_sae=48, k=4, batch_size=128, passes=8)
     found = vision.probe_features(model, sae, bigger, controls=("random", "permuted"))
-    assert list(found.sites) == ["SAE", "SAE (random)", "SAE (permuted)"]
+    assert list(found.saes) == ["SAE", "SAE (random)", "SAE (permuted)"]
     assert np.array_equal(found.data.labels, bigger.labels[found.index])
     assert probes.probe(found, folds=3).macro_f1.low > 0.8
     majority, mean, random = probes.baselines(found, names=["majority", "hidden-mean", "random"], folds=3)

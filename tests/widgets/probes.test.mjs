@@ -86,7 +86,7 @@ test("arrow keys stay inside the table", () => {
 });
 
 test("every cell has its place: pooling and binarising down, site and classifier across", () => {
-  const axes = { site: ["a", "b"], pooling: ["max", "sum"], binarise: ["none", "above"], classifier: ["l", "d", "t"] };
+  const axes = { sae: ["a", "b"], pooling: ["max", "sum"], binarise: ["none", "above"], classifier: ["l", "d", "t"] };
   const cells = [];
   for (let s = 0; s < 2; s++)
     for (let p = 0; p < 2; p++)
@@ -119,7 +119,7 @@ test("confusions, parts and results", () => {
 });
 
 test("csv quotes what needs it", () => {
-  const facts = { axes: { site: ['a,"b'], pooling: ["max"], binarise: ["none"], classifier: ["tree"] } };
+  const facts = { axes: { sae: ['a,"b'], pooling: ["max"], binarise: ["none"], classifier: ["tree"] } };
   const cells = [
     { name: 'a,"b, max, none, tree', at: [0, 0, 0, 0], behind: [0, 0, 0] },
     { name: "majority", at: null, behind: [0.5, 0.4, null] },
@@ -132,7 +132,7 @@ test("csv quotes what needs it", () => {
   }).split("\n");
   assert.equal(
     lines[0],
-    "kind,name,site,pooling,binarise,classifier,macro_f1,macro_f1_low,macro_f1_high," +
+    "kind,name,sae,pooling,binarise,classifier,macro_f1,macro_f1_low,macro_f1_high," +
       "behind_best,behind_best_low,behind_best_high",
   );
   assert.equal(lines[1], 'cell,"a,""b, max, none, tree","a,""b",max,none,tree,0.9,0.8,1,0,0,0');

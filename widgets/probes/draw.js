@@ -53,7 +53,7 @@ export function heatMap(state) {
       h("th", { scope: "col", rowspan: 2 }, "pooling"),
       h("th", { scope: "col", rowspan: 2 }, "binarising"),
       ...sites.map((site, i) =>
-        h("th", { scope: "colgroup", colspan: perSite, title: axes.site[i], class: "saekit-heat-site" }, site),
+        h("th", { scope: "colgroup", colspan: perSite, title: axes.sae[i], class: "saekit-heat-site" }, site),
       ),
     ),
     h("tr", {}, ...sites.flatMap(() => axes.classifier.map((name) => h("th", { scope: "col" }, name)))),

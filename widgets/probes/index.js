@@ -118,7 +118,7 @@ function render({ model, el }) {
   const chosenCell = () => model.get("_cells").findIndex(({ name }) => name === model.get("value"));
   const site = () => {
     const at = model.get("_cells")[chosenCell()]?.at;
-    return at ? facts().axes.site[at[0]] : null;
+    return at ? facts().axes.sae[at[0]] : null;
   };
   const contextsOf = (feature) => model.get("_contexts")[`${site()}/${feature}`];
   const chooseFeature = (feature) => put("feature", feature);
@@ -164,7 +164,7 @@ function render({ model, el }) {
     const all = { ...state(), label: cellLabel };
     all.scale = probeScale(all.figures, facts().n_cells);
     const drawn = [heatMap(all), baselineMap(all)].filter(Boolean);
-    body.classList.toggle("saekit-broad", facts().axes.site.length * facts().axes.classifier.length > BROAD);
+    body.classList.toggle("saekit-broad", facts().axes.sae.length * facts().axes.classifier.length > BROAD);
     maps.replaceChildren(...drawn.map((table) => h("div", { class: "saekit-map-frame" }, table)));
     const on = `${facts().n_validation} texts${facts().repeats > 1 ? `, mean over ${facts().repeats} repeats` : ""}`;
     const read = `${PROBE_FIGURES[shownFigure()]} in validation on ${on}, with its 95 % interval`;

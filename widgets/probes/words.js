@@ -88,7 +88,7 @@ export function gridStep(key, [row, column], rows, columns) {
 export function heatRows(cells, axes) {
   const [nBinarise, nClassifiers] = [axes.binarise.length, axes.classifier.length];
   const rows = Array.from({ length: axes.pooling.length * nBinarise }, () =>
-    Array(axes.site.length * nClassifiers).fill(null),
+    Array(axes.sae.length * nClassifiers).fill(null),
   );
   cells.forEach(({ at }, number) => {
     if (!at) return;

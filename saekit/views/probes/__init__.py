@@ -176,7 +176,7 @@ class Probes(ProbesWork):
         feature = proposal["value"]
         if feature is None:
             return None
-        widths = [] if self._features is None else [site.d_sae for site in self._features.sites.values()]
+        widths = [] if self._features is None else [site.d_sae for site in self._features.saes.values()]
         if feature < 0 or (widths and feature >= max(widths)):
             most = f" to {max(widths) - 1}" if widths else " or more"
             raise t.TraitError(f"feature must be a whole number from 0{most}, or None, not {feature}")

@@ -35,7 +35,7 @@ def grid_and_features(
             )
         if features is not None:
             check_grid(given, features)
-        return given, features, given.axes["site"]
+        return given, features, given.axes["sae"]
     if not isinstance(given, TextFeatures):
         raise ProbeError(
             f"expected a Grid or TextFeatures, got {type(given).__name__}: {HOW} with a grid from "
@@ -43,7 +43,7 @@ def grid_and_features(
         )
     if features is not None:
         raise ProbeError(f"got features twice: pass a grid and its features, {HOW}, or the features alone")
-    return None, given, _checked_search(given, options)["site"]
+    return None, given, _checked_search(given, options)["sae"]
 
 
 def _checked_search(features: "TextFeatures", options: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -55,9 +55,7 @@ def _checked_search(features: "TextFeatures", options: Mapping[str, Any]) -> dic
     if unknown := [name for name in options if name not in taken]:
         raise ProbeError(f"no option {unknown[0]!r} of the search: expected {', '.join(taken)}")
     check_labels(features.data)
-    axes = {
-        name: options.get(name, known[name].default) for name in ("sites", "poolings", "binarisings", "classifiers")
-    }
+    axes = {name: options.get(name, known[name].default) for name in ("saes", "poolings", "binarisings", "classifiers")}
     return grid_axes(features, *axes.values())
 
 
@@ -73,7 +71,7 @@ def saes_by_site(
         ProbeError: A model without SAEs or the reverse, the features of another model, or an SAE of no site.
         SAEError: An SAE does not fit the model.
     """
-    from saekit.probes import _named
+    from saekit.probes import named_saes
     from saekit.saes import check_pair, sae_hook
 
     if (model is None) != (given is None):
@@ -86,20 +84,20 @@ def saes_by_site(
             "they were extracted from"
         )
     found: dict[str, SAE[Any]] = {}
-    for name, sae in _named(given).items():
+    for name, sae in named_saes(given).items():
         check_pair(model, sae)
         of = [name] if name in sites else []
         if features is not None and not of and not isinstance(given, Mapping):
-            alike = [features.site(site) for site in sites]
+            alike = [features.sae(site) for site in sites]
             of = [s.name for s in alike if s.hook.name == sae_hook(sae) and s.d_sae == sae.cfg.d_sae]
         if len(of) != 1:
             raise ProbeError(
                 f"{name!r} is {'one of several sites' if of else 'none of the sites'}: {', '.join(sites)}. Pass SAEs "
                 "by the names of their sites, as to sk.extract_features: sae={name: sae}"
             )
-        if features is not None and features.site(of[0]).d_sae != sae.cfg.d_sae:
+        if features is not None and features.sae(of[0]).d_sae != sae.cfg.d_sae:
             raise ProbeError(
-                f"site {of[0]!r} has {features.site(of[0]).d_sae} features, the SAE {sae.cfg.d_sae}: pass the SAE that "
+                f"site {of[0]!r} has {features.sae(of[0]).d_sae} features, the SAE {sae.cfg.d_sae}: pass the SAE that "
                 "the features were extracted with"
             )
         found[of[0]] = sae
@@ -125,7 +123,7 @@ def indexes_by_site(
     for index in listed:
         of = [name for name, mark in prints.items() if mark == index.sae_hash]
         if not of and features is not None:
-            rest = [features.site(name) for name in sites if name not in prints]
+            rest = [features.sae(name) for name in sites if name not in prints]
             of = [s.name for s in rest if s.hook.name == index.hook_name and s.d_sae == index.d_sae]
         if not of:
             raise ProbeError(

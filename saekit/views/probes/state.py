@@ -12,14 +12,14 @@ from saekit.views.circuit.still import short_hook
 
 if TYPE_CHECKING:
     from saekit.index import FeatureIndex
-    from saekit.probes import Classified, Grid, Interval, ProbeResult, TextFeatures
+    from saekit.probes import Classified, Estimate, Grid, ProbeResult, TextFeatures
 
 STRONGEST = 8  # features of a class, words of a class, features behind one decision
 FIGURE_NAMES = {"macro_f1": "macro F1", "auroc": "AUROC", "accuracy": "accuracy"}
 CONTEXTS = 4  # of a feature, from the labelled texts
 
 
-def bounds(found: "Interval") -> list[float | None]:
+def bounds(found: "Estimate") -> list[float | None]:
     """Return ``[value, low, high]`` as JSON can hold them."""
     return [number(found.value), number(found.low), number(found.high)]
 
@@ -45,8 +45,8 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
     return {
         "data": grid.data_name,
         "classes": list(grid.label_names),
-        "axes": {axis: list(levels) for axis, levels in grid.axes.items()},
-        "sites": [site_label(name) for name in grid.axes["site"]],
+        "axes": {axis: [str(level) for level in levels] for axis, levels in grid.axes.items()},
+        "sites": [site_label(name) for name in grid.axes["sae"]],
         "best": grid.best,
         "best_baseline": None if grid.best_baseline is None else len(grid.cells) + grid.best_baseline,
         "n_cells": len(grid.cells),
@@ -61,7 +61,7 @@ def grid_facts(grid: "Grid") -> dict[str, Any]:
 
 def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
     """Return the cells, then the baselines: name, settings as numbers of their levels, and the gap to the best."""
-    levels = {axis: list(names) for axis, names in grid.axes.items()}
+    levels = {axis: [str(level) for level in levels] for axis, levels in grid.axes.items()}
     as_good = set(grid.as_good)
     rows = []
     for i, cell in enumerate((*grid.cells, *grid.baselines)):
@@ -69,7 +69,7 @@ def cell_rows(grid: "Grid") -> list[dict[str, Any]]:
             {
                 "name": cell.name,
                 "label": setting_words(cell.setting) if i < len(grid.cells) else cell.name,
-                "at": [levels[axis].index(cell.setting[axis]) for axis in levels] if i < len(grid.cells) else None,
+                "at": [levels[axis].index(str(cell.setting[axis])) for axis in levels] if i < len(grid.cells) else None,
                 "behind": bounds(grid.behind_best(i)),
                 "as_good": i in as_good,
                 "spread": number(cell.spread),
@@ -117,12 +117,14 @@ def verdict_words(grid: "Grid") -> str:
     return f"Verdict: {word} than {gap.other}, the best baseline, by {by}."
 
 
-def setting_words(setting: Mapping[str, str]) -> str:
+def setting_words(setting: Mapping[str, Any]) -> str:
     """Name a cell by its settings, the site in few letters."""
-    return ", ".join([site_label(setting["site"]), *(setting[axis] for axis in ("pooling", "binarise", "classifier"))])
+    return ", ".join(
+        [site_label(setting["sae"]), *(str(setting[axis]) for axis in ("pooling", "binarise", "classifier"))]
+    )
 
 
-def interval_words(found: "Interval | Sequence[float | None]", *, sign: bool = False) -> str:
+def interval_words(found: "Estimate | Sequence[float | None]", *, sign: bool = False) -> str:
     """Write a value with its interval: ``0.93 [0.91, 0.95]``."""
     value, low, high = found if isinstance(found, Sequence) else (found.value, found.low, found.high)
     write = (lambda v: f"+{two(v)}" if v is not None and v > 0 else two(v)) if sign else two
@@ -179,7 +181,7 @@ def feature_contexts(
         return {"source": "index", **context_rows(index, feature)}
     from saekit.probes import contexts
 
-    found = contexts(part, feature, site=site, k=CONTEXTS, model=model)
+    found = contexts(part, feature, sae=site, k=CONTEXTS, model=model)
     rows = [[number(c.activation), c.before, c.token, c.after, c.label] for c in found]
     return {"source": "texts", "dead": not rows, "rows": rows}
 
@@ -189,7 +191,8 @@ def classified_row(found: "Classified", result: "ProbeResult", name: str, told: 
     from saekit.probes import contribution_words, probabilities
 
     assert result.fitted is not None
-    intercept, chances = result.fitted.intercept, probabilities(result.fitted, found.scores)
+    chances = probabilities(result.setting["classifier"], found.scores)
+    intercept = result.fitted.intercept
     return {
         "text": found.text,
         "cell": name,

@@ -76,7 +76,7 @@ def _heat_map(state: Mapping[str, Any]) -> str:
     axes, n_cells = facts["axes"], facts["n_cells"]
     low, high = scale_of(figures, n_cells)
     n_classifiers, n_binarise = len(axes["classifier"]), len(axes["binarise"])
-    columns, rows = len(axes["site"]) * n_classifiers, len(axes["pooling"]) * n_binarise
+    columns, rows = len(axes["sae"]) * n_classifiers, len(axes["pooling"]) * n_binarise
     top, right = 44, _LEFT + columns * _WIDE
     lines = state["cells"][n_cells:]
     longest = min(_LONGEST, max((len(row["name"]) for row in lines), default=0))

@@ -72,7 +72,7 @@ class ProbesWork(View):
     def _search(self, stopped: Stopped) -> None:
         from saekit.probes import grid
 
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int | None) -> None:
             if not self._publish(stopped, _progress=[done, total]):
                 raise _Interrupted
 
@@ -133,7 +133,7 @@ class ProbesWork(View):
         number, grid = self._number(), self._grid
         if number is None or grid is None or number >= len(grid.cells):
             return None
-        return grid.cells[number].setting["site"]
+        return grid.cells[number].setting["sae"]
 
     def _fit(self, number: int) -> "tuple[ProbeResult, TextFeatures]":
         from saekit.probes import fit_cell, training_part
@@ -167,7 +167,7 @@ class ProbesWork(View):
         key = f"{site}/{feature}"
         index = self._indexes.get(site or "")
         readable = site is not None and (index is not None or self._model is not None)
-        if key in known or not readable or feature >= part.site(site).d_sae:
+        if key in known or not readable or feature >= part.sae(site).d_sae:
             return
         known[key] = feature_contexts(feature, index, part, site, self._model)
 
@@ -208,7 +208,7 @@ class ProbesWork(View):
         result, part = self._fit(number)
         if self._pieces is None:
             self._pieces = token_bytes(self._model)
-        found = classify(result, self._model, self._saes[site], used, pieces=self._pieces)
+        found = classify(self._model, self._saes[site], result, used, pieces=self._pieces)
         told = ""
         if found.truncated:
             told = (

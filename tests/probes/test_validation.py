@@ -5,8 +5,7 @@ import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.probes.extract import extract_features
-from saekit.probes.split import deal_rest, find_duplicates, in_both, make_folds
+from saekit.probes import deal_rest, extract_features, find_duplicates, in_both, make_folds
 from tests import tiny
 from tests.probes.test_extract import WORDS, made_up_texts
 

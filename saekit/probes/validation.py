@@ -1,17 +1,25 @@
-"""Folds that hold no text twice: duplicates stay together, classes keep their shares, the order does not matter."""
+"""Cross-validation that leaks nothing: duplicates never part, every text is predicted by a fit that has not seen it.
+
+Folds hold no text twice, classes keep their shares, and the order of the texts does not matter. scikit-learn's
+StratifiedGroupKFold is not used: it breaks ties by the order in which the texts came, and takes ten times as long.
+"""
 
 import hashlib
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from saekit.data import LabelledTexts, linked
 from saekit.errors import ProbeError
+from saekit.probes.classifiers import Fitted
 from saekit.probes.features import TextFeatures
+from saekit.probes.score import f1_of
+
+Rows = Int[np.ndarray, " row"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +28,12 @@ class Duplicates:
 
     Attributes:
         group: Number of the group each text belongs to; texts of one group are the same.
-        n_texts: How many texts are in a group with others.
-        n_as_read: How many of them only because texts were cut: what was read of them is the same, token by token.
-        n_groups: How many such groups there are.
-        n_conflicting: In how many of them the labels differ.
-        largest: A text of the largest group, and how often it occurs; ("", 1) if there is none.
+        n_texts: Number of texts that are in a group with others.
+        n_as_read: Number of those that are there only because texts were cut: what was read of them is the same, token
+            by token.
+        n_groups: Number of groups of more than one text.
+        n_conflicting: Number of those groups in which the labels differ.
+        largest: Text of the largest group, and how often it occurs; ("", 1) if there is none.
     """
 
     group: Int[np.ndarray, " text"]
@@ -50,10 +59,10 @@ class Folds:
     """Which fold each text is tested in; its training part is all the others.
 
     Attributes:
-        fold: For each text.
-        n_folds: How many.
-        seed: With which they were drawn.
-        duplicates: What was kept together.
+        fold: Number of the fold of each text.
+        n_folds: Number of folds.
+        seed: Seed with which they were drawn.
+        duplicates: Groups of texts that were kept together.
     """
 
     fold: Int[np.ndarray, " text"]
@@ -97,7 +106,7 @@ def find_duplicates(data: LabelledTexts | TextFeatures) -> Duplicates:
 
     In an extraction texts that were cut also count as the same if all their tokens up to the cut are.
     """
-    return _found(_texts_of(data), same_keys(data))
+    return _duplicates(_texts_of(data), same_keys(data))
 
 
 def in_both(one: LabelledTexts | TextFeatures, other: LabelledTexts | TextFeatures) -> int:
@@ -130,7 +139,7 @@ def _texts_of(data: LabelledTexts | TextFeatures) -> LabelledTexts:
     return data.data if isinstance(data, TextFeatures) else data
 
 
-def _found(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
+def _duplicates(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
     group, by_words = _numbered(linked(keys)), _numbered([key[0] for key in keys])
     count = np.bincount(group)
     several = np.flatnonzero(count > 1)
@@ -139,7 +148,7 @@ def _found(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
     if len(several):
         most = several[count[several].argmax()]
         largest = (data.texts[int(np.flatnonzero(group == most)[0])], int(count[most]))
-    conflicting = sum(len(found) > 1 for found in labels)
+    conflicting = sum(len(present) > 1 for present in labels)
     n_texts, n_by_words = (int((np.bincount(of)[of] > 1).sum()) for of in (group, by_words))
     return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
 
@@ -154,7 +163,7 @@ def _dealt(data: LabelledTexts, keys: Sequence[tuple[Any, ...]], n_folds: int, s
     check_labels(data)
     if n_folds < 3:
         raise ProbeError(f"nested cross-validation needs at least 3 folds, not {n_folds}")
-    duplicates = _found(data, keys)
+    duplicates = _duplicates(data, keys)
     group = duplicates.group
     words = [""] * (group.max() + 1)
     for g, key in zip(group, keys, strict=True):  # of all keys of a group the lowest, whatever the order
@@ -190,3 +199,111 @@ def check_labels(data: LabelledTexts) -> None:
     if len(present) < 2:
         names = [data.label_names[i] for i in present]
         raise ProbeError(f"all {len(data):,} texts are of one class ({', '.join(names)}): a probe needs at least two")
+
+
+class Recipe(Protocol):
+    """Something that learns from some of the texts and scores all of them.
+
+    Whatever it fits (scalers, thresholds, vocabularies, columns), it fits on the rows that it is given.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it reads and how."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Kind of what it reads: "sae", "control", "hidden", "text", "own" or "none"."""
+        ...
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """Settings behind it, as far as they apply."""
+        ...
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Settings to choose among, the simplest first."""
+        ...
+
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+        """Learn from the training rows with each strength; yield the scores of all texts."""
+        ...
+
+    def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
+        """Learn from the training rows; return the classifier and the names of its columns, if it has any."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Predictions of nested cross-validation.
+
+    Attributes:
+        predicted: Class of each text, by the fit that has not seen its fold.
+        scores: How strongly each class was predicted, ``[text, class]``.
+        chosen: Strength that was chosen in each outer fold.
+        validation: Macro F1 in the inner folds with the chosen strengths, mean over outer folds: no test fold was
+            looked at, so it may be used to choose among recipes.
+    """
+
+    predicted: Int[np.ndarray, " text"]
+    scores: Float[np.ndarray, "text c"]
+    chosen: tuple[float, ...]
+    validation: float
+
+
+def nested(recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int) -> Outcome:
+    """Run a recipe through nested cross-validation.
+
+    The inner folds of an outer fold are all the other folds, each in turn. A fit without folds i and j serves both
+    as inner fit of i (scored on j) and of j (scored on i). The strength with the best macro F1, the figure that is
+    reported, over all inner folds is chosen; the simplest of equal ones.
+    """
+    among = recipe.strengths
+    inner = np.zeros((folds.n_folds, len(among), len(labels)), np.int64)
+    for i in range(folds.n_folds):
+        for j in range(i):
+            rows_i, rows_j = folds.test(i), folds.test(j)
+            for number, scores in enumerate(recipe.each(folds.train(i, j), among)):
+                inner[i, number, rows_j] = scores[rows_j].argmax(1)
+                inner[j, number, rows_i] = scores[rows_i].argmax(1)
+    chosen, best, predicted = [], [], np.zeros(len(labels), np.int64)
+    all_scores = np.zeros((len(labels), n_classes))
+    for i in range(folds.n_folds):
+        train, test = folds.train(i), folds.test(i)
+        reached = [f1_of(labels[train], inner[i, number, train], n_classes) for number in range(len(among))]
+        number = int(np.argmax(reached))
+        chosen.append(among[number])
+        best.append(reached[number])
+        all_scores[test] = next(iter(recipe.each(train, (among[number],))))[test]
+        predicted[test] = all_scores[test].argmax(1)
+    return Outcome(predicted, all_scores, tuple(chosen), float(np.mean(best)))
+
+
+def validate(
+    recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int, test_fold: int = 0
+) -> tuple[float, Int[np.ndarray, " text"], Float[np.ndarray, "text c"]]:
+    """Score a recipe on the inner folds of one outer fold, which stays untouched.
+
+    The strength is chosen by macro F1 on the first inner fold alone, which saves half of the fits of a grid.
+
+    Returns:
+        The strength, and the predictions and scores that it gives each text outside the test fold, by fits that have
+        not seen it (0 inside).
+    """
+    among = recipe.strengths
+    predicted, scored = np.zeros(len(labels), np.int64), np.zeros((len(labels), n_classes))
+    for j in (fold for fold in range(folds.n_folds) if fold != test_fold):
+        rows = folds.test(j)
+        each = [scores[rows] for scores in recipe.each(folds.train(test_fold, j), among)]
+        best = int(np.argmax([f1_of(labels[rows], scores.argmax(1), n_classes) for scores in each]))
+        among = (among[best],)
+        predicted[rows], scored[rows] = each[best].argmax(1), each[best]
+    return among[0], predicted, scored
+
+
+def usual(chosen: tuple[float, ...], among: tuple[float, ...]) -> float:
+    """Return the strength that was chosen most often, the simplest of equal ones."""
+    return max(among, key=lambda strength: (chosen.count(strength), -among.index(strength)))
