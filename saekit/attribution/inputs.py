@@ -13,7 +13,7 @@ from torch import Tensor
 from saekit._base.checks import real_tensor
 from saekit.errors import ModelError, SAEError
 from saekit.models import FinalRun, bos_token_id, check_hook, encode_text, unembedding
-from saekit.saes import check_pair, sae_hook
+from saekit.saes import check_pair, check_rebuilds, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -229,9 +229,7 @@ def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:
     for sae in several:
         check_pair(model, sae)
         hook, point = sae_hook(sae), check_hook(model, sae_hook(sae))
-        rebuilds = sae.cfg.metadata.hook_name_out
-        if rebuilds and check_hook(model, rebuilds) != point:
-            raise SAEError(f"this is a transcoder: it reads {hook} and rebuilds {rebuilds}. Expected an SAE")
+        check_rebuilds(model, sae)
         if point in taken:
             raise SAEError(
                 f"two SAEs read {taken[point]}: their features explain the same activations, so they cannot be added. "

@@ -14,7 +14,7 @@ from saekit.data import Tokens, counted
 from saekit.errors import DataError, ModelError, SAEError
 from saekit.evaluation.sums import Behaviour, Clean, Inputs, Rebuilt, recovered
 from saekit.models import check_hook, first_block_after, hidden_states_at, logits_from, special_token_ids
-from saekit.saes import check_pair, sae_hook
+from saekit.saes import check_pair, check_rebuilds, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -192,12 +192,7 @@ def evaluate_many(
 
 def _check(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:
     check_pair(model, sae)
-    rebuilds = sae.cfg.metadata.hook_name_out
-    if rebuilds and check_hook(model, rebuilds) != check_hook(model, sae_hook(sae)):
-        raise SAEError(
-            f"this is a transcoder: it reads {sae_hook(sae)} and rebuilds {rebuilds}. Expected an SAE that rebuilds "
-            f"what it reads"
-        )
+    check_rebuilds(model, sae)
     broken = [name for name, weight in sae.state_dict().items() if not torch.isfinite(weight).all()]
     if broken:
         raise SAEError(f"not all weights of the SAE are finite numbers: {', '.join(broken)}. Was its training stable?")

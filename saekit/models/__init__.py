@@ -27,6 +27,7 @@ from saekit.models.hooks import (
     forward,
     hidden_states,
     hidden_states_at,
+    hook_width,
     hooked,
     reading,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "gauss_legendre",
     "hidden_states",
     "hidden_states_at",
+    "hook_width",
     "hooked",
     "integrated_gradient",
     "join_pieces",

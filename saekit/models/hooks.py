@@ -158,6 +158,11 @@ def hidden_states(
     return hidden_states_at(model, ids, [hook_name])[hook_name]
 
 
+def hook_width(model: "SAETransformerBridge", hook_name: str) -> int:
+    """Return the size of the last axis of a hook point's activations; the model reads one token for it."""
+    return hidden_states(model, torch.zeros(1, 1, dtype=torch.long), hook_name).shape[-1]
+
+
 @torch.no_grad()
 def hidden_states_at(
     model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_names: Sequence[str]

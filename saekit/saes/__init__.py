@@ -1,43 +1,49 @@
-"""Sparse autoencoders: load bundled, released and local ones, list them, and check that they fit the model.
+"""Sparse autoencoders: which there are, loading them, checking that they fit, what they make of a state.
 
-An SAE is a ``sae_lens.SAE``, read from safetensors and JSON. Bundled ones stand in ``saekit/assets/<model>/<hook>/``:
-``sae/`` (weights in half precision, configuration, card) and ``index/`` (a bounded `FeatureIndex`).
+An SAE is a ``sae_lens.SAE``, read from safetensors and JSON.
+
+To read in order:
+
+1. `catalogue`: the list of all SAEs, bundled and released, and their cards.
+2. `load`: load, save and identify one; check that it fits a model and is no transcoder.
+3. `parts`: a state split into features, what the SAE misses, and its bias.
+4. `untrained`: dictionaries that nobody trained, and controls that must not do well.
+5. `dictionary`: SAEs and directions in one form, by what each feature writes.
 """
 
-from saekit.saes.controls import control_saes, states_of_some
-from saekit.saes.dictionary import Dictionary, dictionary_of, ordered, whole_number
-from saekit.saes.load import (
-    ASSETS,
-    DEFAULT,
-    SAEEntry,
-    SAETable,
+from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
+from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
+from saekit.saes.load import check_pair, check_rebuilds, load_sae, sae_fingerprint, sae_hook, save_sae
+from saekit.saes.parts import changes, decoded, encode, encoded, error_of, nodes_of, pulled_back
+from saekit.saes.untrained import (
+    CONTROLS,
+    Directions,
     baseline_sae,
-    bundled,
-    check_pair,
-    list_saes,
-    load_sae,
-    sae_card,
-    sae_fingerprint,
-    sae_hook,
-    save_sae,
+    control_sae,
+    control_saes,
+    neuron_directions,
+    principal_directions,
+    random_directions,
+    states_of_some,
 )
-from saekit.saes.parts import changes, decoded, encoded, error_of, nodes_of, pulled_back
-from saekit.saes.untrained import Directions, neuron_directions, principal_directions, random_directions
 
 __all__ = [
     "ASSETS",
+    "CONTROLS",
     "DEFAULT",
     "Dictionary",
     "Directions",
     "SAEEntry",
-    "SAETable",
     "baseline_sae",
     "bundled",
     "changes",
     "check_pair",
+    "check_rebuilds",
+    "control_sae",
     "control_saes",
     "decoded",
     "dictionary_of",
+    "encode",
     "encoded",
     "error_of",
     "list_saes",
@@ -53,5 +59,4 @@ __all__ = [
     "sae_hook",
     "save_sae",
     "states_of_some",
-    "whole_number",
 ]

@@ -6,7 +6,6 @@ that state's scale. As in `saekit.attribution` the scale is no node: two runs ar
 """
 
 import hashlib
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit.errors import SAEError
-from saekit.models import check_hook, first_block_after, hidden_states
-from saekit.saes.load import check_pair, sae_fingerprint, sae_hook
-from saekit.saes.parts import encoded, error_of, pulled_back
+from saekit.models import check_hook, first_block_after, hook_width
+from saekit.saes.load import check_pair, check_rebuilds, sae_fingerprint, sae_hook
+from saekit.saes.parts import encode, encoded, error_of, pulled_back
 from saekit.saes.untrained import Directions
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ class Dictionary:
         """Return the features of states; gradients flow."""
         if isinstance(self.of, Directions):
             return self.of.encode(states).to(states.dtype)
-        features = self.of.encode(states.to(self.of.device, self.of.dtype))
-        return (features.to_dense() if features.is_sparse else features).to(states.dtype)
+        return encode(self.of, states).to(states.dtype)
 
     @torch.no_grad()
     def scale(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"] | float:
@@ -122,8 +120,7 @@ def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
     if isinstance(given, Dictionary):
         return given
     if isinstance(given, Directions):
-        check_hook(model, given.hook_name)
-        width = hidden_states(model, torch.zeros(1, 1, dtype=torch.long), given.hook_name).shape[-1]
+        width = hook_width(model, given.hook_name)
         if given.rows.shape[1] != width:
             raise SAEError(
                 f"the directions have {given.rows.shape[1]} components, but {given.hook_name} has {width}: take the "
@@ -133,14 +130,8 @@ def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
     if not hasattr(given, "cfg"):
         raise SAEError(f"expected an SAE or Directions, not {type(given).__name__}: load_sae gives one")
     check_pair(model, given)
-    hook = sae_hook(given)
-    rebuilds = given.cfg.metadata.hook_name_out
-    if hasattr(given.cfg, "d_out") or (rebuilds and check_hook(model, rebuilds) != check_hook(model, hook)):
-        raise SAEError(
-            f"this is a transcoder: it reads {hook} and writes {rebuilds or 'elsewhere'}. Expected an SAE, whose "
-            f"features are put back where they were read: load the SAE of one of the two hook points"
-        )
-    return Dictionary(given, hook, _rows(given))
+    check_rebuilds(model, given, hint="load the SAE of one of the two hook points")
+    return Dictionary(given, sae_hook(given), _rows(given))
 
 
 def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> list[Dictionary]:
@@ -161,17 +152,6 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
     if (len(set(after)) < len(after) and None not in after) or len(set(hooks)) < len(hooks):
         raise SAEError(f"one dictionary a hook point, not {', '.join(hooks)}: their features would count twice")
     return sorted(found, key=lambda one: _layer(one.hook_name))
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Return a whole number. Raises SAEError for anything else, or one that is too small."""
-    try:
-        found = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise SAEError(f"{name} must be a whole number, at least {least}, not {value!r}")
-    return found
 
 
 def _layer(hook: str) -> tuple[int, bool]:

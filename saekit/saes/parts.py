@@ -33,11 +33,19 @@ def nodes_of(sae: "SAE[Any]", states: Float[Tensor, "batch pos d_in"]) -> Nodes:
     return Nodes(features, error_of(sae, states, features), decoded(sae, torch.zeros_like(features)))
 
 
-@torch.no_grad()
-def encoded(sae: "SAE[Any]", states: Tensor) -> Tensor:
-    """Return the features of states. An SAE that normalises each input decodes with the last input's scale."""
+def encode(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+    """Return the features of states, dense, in the SAE's dtype; gradients flow.
+
+    An SAE that normalises each input decodes with the last input's scale.
+    """
     features = sae.encode(states.to(sae.device, sae.dtype))
     return features.to_dense() if features.is_sparse else features
+
+
+@torch.no_grad()
+def encoded(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+    """Return `encode` without gradients."""
+    return encode(sae, states)
 
 
 @torch.no_grad()
@@ -87,11 +95,11 @@ def changes(
 
     Args:
         sae: The SAE, after `encoded` on the states at hand.
-        features: As they are.
-        baseline: As they would be.
-        rows: Of each node, in the batch.
-        positions: Of each node, -1 for all positions at once.
-        columns: The feature of each node.
+        features: The features as they are.
+        baseline: The features as they would be.
+        rows: Row of each node in the batch.
+        positions: Position of each node, -1 for all positions at once.
+        columns: Feature of each node.
     """
     amount = (baseline - features)[rows, :, columns].double()
     everywhere = torch.arange(features.shape[1], device=positions.device)

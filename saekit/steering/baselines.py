@@ -109,7 +109,7 @@ def baseline(
         direction = difference_of_means(model, target.hook_name, *examples)
         name = kind
     elif kind == "random direction":
-        width = hidden_states(model, torch.zeros(1, 1, dtype=torch.long), target.hook_name).shape[-1]
+        width = hook_width(model, target.hook_name)
         direction, name = random_direction(width, seed), kind
     else:
         if sae is None:

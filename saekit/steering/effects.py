@@ -20,7 +20,7 @@ from saekit.models import (
     logits_from,
     reading,
 )
-from saekit.saes import sae_hook
+from saekit.saes import encoded, sae_hook
 from saekit.steering.generation import Generation, Prompt
 from saekit.steering.intervention import Intervention, check_feature, check_sae
 from saekit.steering.plan import planned
@@ -239,9 +239,7 @@ def _read_again(
 
 
 def _strongest(sae: "SAE[Any]", states: Float[Tensor, "out d_model"], features: list[int]) -> Float[Tensor, " out"]:
-    encoded = sae.encode(states.to(sae.device, sae.dtype))
-    encoded = encoded.to_dense() if encoded.is_sparse else encoded
-    return encoded[:, features].float().amax(-1).cpu()
+    return encoded(sae, states)[:, features].float().amax(-1).cpu()
 
 
 def _edited(one: Intervention | None) -> list[int]:

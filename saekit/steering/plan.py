@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saekit.errors import SteeringError
 from saekit.models import bos_token_id, check_hook, hooked
-from saekit.saes import sae_hook
+from saekit.saes import check_rebuilds, encoded, sae_hook
 from saekit.steering.edit import Edit
 from saekit.steering.intervention import Intervention, check_feature, check_sae
 
@@ -113,9 +113,8 @@ class Plan:
         of_sae = site.features >= 0
         if of_sae.any():
             assert self.sae is not None
-            encoded = self.sae.encode(states.to(self.sae.device)).float().to(states.device)
-            encoded = encoded.to_dense() if encoded.is_sparse else encoded
-            found[:, of_sae] = encoded[:, site.features[of_sae]]
+            features = encoded(self.sae, states).float().to(states.device)
+            found[:, of_sae] = features[:, site.features[of_sae]]
         return found
 
 
@@ -173,11 +172,8 @@ def check_fits(model: "SAETransformerBridge", intervention: Intervention, sae: "
             f"the intervention is at {intervention.hook_name}, but the SAE reads {sae_hook(sae)}: expected the SAE "
             f"that it was made with"
         )
-    if sae.cfg.metadata.hook_name_out not in (None, "", sae_hook(sae)):
-        raise SteeringError(
-            f"this is a transcoder: it reads {sae_hook(sae)} and writes {sae.cfg.metadata.hook_name_out}. Expected an "
-            f"SAE; one of its decoder rows can be added with Intervention.along(sae.W_dec[feature], ...)"
-        )
+    hint = "one of its decoder rows can be added with Intervention.along(sae.W_dec[feature], ...)"
+    check_rebuilds(model, sae, error=SteeringError, hint=hint)
     if sae.cfg.normalize_activations != "none":
         raise SteeringError(
             f"the SAE rescales its input ({sae.cfg.normalize_activations!r}), so that its decoder rows are not in "

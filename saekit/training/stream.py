@@ -98,7 +98,7 @@ def stream_activations(
     check_hook(model, hook_name)
     if buffer_tokens < 1:
         raise DataError(f"buffer_tokens must be at least 1, not {buffer_tokens}")
-    width = hidden_states(model, torch.zeros(1, 1, dtype=torch.long), hook_name).shape[-1]
+    width = hook_width(model, hook_name)
     stream = ActivationStream(model, tokens, hook_name, buffer_tokens, width)
     if not len(stream):
         raise DataError(f"{tokens!r} has no token that counts: all are BOS, padding or special")

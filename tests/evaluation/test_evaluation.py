@@ -168,7 +168,7 @@ def test_what_cannot_be_evaluated_is_refused_with_the_reason(model, tokens, monk
         evaluate(model, broken, tokens)
     transcoder = tiny.topk_sae(32, 96)
     transcoder.cfg.metadata.hook_name_out = "blocks.2.hook_mlp_out"
-    with pytest.raises(SAEError, match=r"a transcoder: it reads blocks.1.hook_resid_post and rebuilds blocks.2"):
+    with pytest.raises(SAEError, match=r"a transcoder: it reads blocks.1.hook_resid_post and writes blocks.2"):
         evaluate(model, transcoder, tokens)
     alone = np.arange(tokens.document.size, dtype=np.int32).reshape(tokens.document.shape)
     with pytest.raises(DataError, match="no prediction is left"):

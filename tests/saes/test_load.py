@@ -150,7 +150,7 @@ def test_an_sae_too_large_to_bundle_may_leave_its_card(tmp_path, monkeypatch):
     folder = tmp_path / "tiny/blocks.1.hook_resid_post.96/sae"
     folder.mkdir(parents=True)
     (folder / "card.json").write_text(json.dumps({"fvu": 0.5, "training": {"command": "make this one"}}))
-    monkeypatch.setattr(saes, "ASSETS", tmp_path)
+    monkeypatch.setattr("saekit.saes.catalogue.ASSETS", tmp_path)
     name = "tiny/blocks.1.hook_resid_post.96"
     assert saes.sae_card(name)["fvu"] == 0.5
     assert saes.bundled() == []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit._base.checks import whole
+from saekit.errors import SAEError
 from saekit.views.circuit.state import ERROR, circuit_record, example_tokens, indexes_by_hook
 from saekit.views.circuit.still import circuit_html, circuit_svg, score_words
 from saekit.views.circuit.work import CircuitWork
@@ -84,7 +86,6 @@ class Circuit(CircuitWork):
         """
         from saekit.circuits import checked_circuit
         from saekit.models import twin
-        from saekit.saes import whole_number
 
         layers = checked_circuit(model, dictionaries, task, circuit)
         checked_circuit(model, layers, test or task, circuit)
@@ -92,7 +93,7 @@ class Circuit(CircuitWork):
         self._widths = {layer.hook_name: len(layer.rows) for layer in layers}
         self._indexes = indexes_by_hook(model, [(layer.hook_name, layer.of) for layer in layers], index)
         self._task, self._test, self._batch_size = task, test or task, batch_size
-        self._steps = whole_number("steps", steps, 1)
+        self._steps = whole("steps", steps, at_least=1, error=SAEError)
         self._most = min(MOST, sum(self._widths.values()) * len(task.positions))
         self._ablation = None
         self.circuit: FeatureCircuit | None = circuit
