@@ -60,11 +60,11 @@ class LogitLens:
 
     def __repr__(self) -> str:
         what = f" towards {self.towards}" if self.towards else ""
-        verdict = "the last row is the model's own, " + ("exact" if self.complete else "NOT exact")
+        gap = "exact, up to rounding" if self.complete else f"NOT exact: largest gap {self.gap:.0e} logits"
         last = ", ".join(f"{name} {text!r}" for name, text in self._last(6))
         return (
-            f"LogitLens({len(self.layers)} rows, {len(self.positions)} position(s){what}; {verdict}: largest gap "
-            f"{self.gap:.0e} logits)\n  most likely at the last position: {last}"
+            f"LogitLens({len(self.layers)} rows, {len(self.positions)} position(s){what}; the last row is the model's "
+            f"own, {gap})\n  most likely at the last position: {last}"
         )
 
     def _last(self, rows: int) -> list[tuple[str, str]]:

@@ -160,9 +160,10 @@ class Attribution:
         for hook, want, got in zip(["the whole model"] if self.together else self.hook_names, total, sums, strict=True):
             what = "the reading" if self.method == "direct" else "all at once"
             parts.append(f"{hook}: items add up to {got:+.4f}, {what} {want:+.4f}")
-        verdict = f"exact, largest gap {self.gap:.0e}" if self.complete else f"not exact, largest gap {self.gap:.2g}"
+        # How large a rounding error is depends on the processor and its threads, so that no number of it is stated.
+        verdict = "exact, up to rounding" if self.complete else f"not exact, largest gap {self.gap:.2g} {self.units}"
         mean = f" (means over {len(self.total)} readings)" if len(self.total) > 1 else ""
-        return "; ".join(parts) + f"{mean}: {verdict} {self.units}"
+        return "; ".join(parts) + f"{mean}: {verdict}"
 
     # --- looking -------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,10 @@ def test_each_head_is_its_output_matrix_applied_to_its_values(load_any):  # noqa
     """Written out for transformers' own weights: 8 columns of the input of c_proj belong to one head."""
     model, ids = load_any("gpt2"), ids_of(1)
     seen = {}
-    keep = lambda x, hook: seen.__setitem__(hook.name, x)  # noqa: E731
+
+    def keep(x, hook):
+        return seen.__setitem__(hook.name, x)
+
     names = [check_hook(model, "blocks.1.attn.hook_z"), "ln_final.hook_in"]
     model.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in names], prepend_bos=False)
     z, last = seen[names[0]][0, -1].flatten(), seen["ln_final.hook_in"][0, -1]
@@ -103,7 +106,10 @@ def test_the_lens_in_between_is_the_model_with_the_blocks_above_taken_out(load_a
     """A block that writes nothing leaves the residual stream as it is."""
     model, ids = load_any("gpt2"), ids_of(1)[0]
     lens = logit_lens(model, ids, **READ)
-    skip = lambda x, hook: torch.zeros_like(x)  # noqa: E731
+
+    def skip(x, hook):
+        return torch.zeros_like(x)
+
     for row in range(4):
         above = [f"blocks.{layer}.{part}.hook_out" for layer in range(row, 3) for part in ("attn", "mlp")]
         logits = model.run_with_hooks(ids[None], fwd_hooks=[(name, skip) for name in above], prepend_bos=False)[0]

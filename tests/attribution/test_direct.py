@@ -99,13 +99,19 @@ def test_each_item_is_the_closed_form_for_layer_norm(load_any):
     ids, hook = ids_of(1), "blocks.1.hook_resid_post"
     sae = sae_at(hook)
     seen = {}
-    keep = lambda x, hook: seen.__setitem__(hook.name, x)  # noqa: E731
+
+    def keep(x, hook):
+        return seen.__setitem__(hook.name, x)
+
     names = [check_hook(model, hook), "ln_final.hook_in"]
     model.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in names], prepend_bos=False)
     x, last = seen[names[0]][0, -1], seen["ln_final.hook_in"][0, -1]
     scale = (last.var(unbiased=False) + 1e-5).sqrt()
     d = model.W_U[:, 7] - model.W_U[:, 9]
-    logit = lambda part: (((part - part.mean()) / scale * model.ln_final.weight) @ d).item()  # noqa: E731
+
+    def logit(part):
+        return (((part - part.mean()) / scale * model.ln_final.weight) @ d).item()
+
     features = sae.encode(x[None])[0]
     found = direct_logit_attribution(model, sae, ids[0], answer=7, foil=9)
     by_kind = {item.kind: item for item in found if item.kind != "feature"}
@@ -123,7 +129,10 @@ def test_each_item_is_the_closed_form_for_layer_norm(load_any):
 def test_the_rest_is_what_later_heads_and_mlps_write_and_nothing_at_the_last_block(load_any):
     model, ids = load_any("llama"), ids_of(1)
     writes = {}
-    keep = lambda x, hook: writes.__setitem__(hook.name, x[0, -1])  # noqa: E731
+
+    def keep(x, hook):
+        return writes.__setitem__(hook.name, x[0, -1])
+
     names = [f"blocks.2.{part}.hook_out" for part in ("attn", "mlp")]
     model.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in names], prepend_bos=False)
     last = direct_logit_attribution(model, sae_at("blocks.2.hook_resid_post"), ids[0], answer=7)
@@ -283,7 +292,10 @@ def test_a_prompt_that_just_fits_the_context_is_read_at_its_last_token(model):
 
 def test_saes_that_do_not_belong_are_refused(model):
     one, other = tiny.topk_sae(32, 96), tiny.topk_sae(32, 64, seed=1)
-    ask = lambda saes: direct_logit_attribution(model, saes, PROMPT, answer=7)  # noqa: E731
+
+    def ask(saes):
+        return direct_logit_attribution(model, saes, PROMPT, answer=7)
+
     with pytest.raises(SAEError, match=r"two SAEs read blocks\.1\.hook_resid_post"):
         ask([one, other])
     with pytest.raises(SAEError, match=r"two SAEs read blocks\.1\.hook_resid_post"):

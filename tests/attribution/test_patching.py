@@ -68,7 +68,9 @@ def pair(model):
 
 
 def logits(model, ids, states, hook=HOOK):
-    put = lambda activation, hook: states  # noqa: E731
+    def put(activation, hook):
+        return states
+
     with torch.no_grad():
         out = model.run_with_hooks(ids[None], fwd_hooks=[(check_hook(model, hook), put)], prepend_bos=False)
     return (out[0, -1, 7] - out[0, -1, 9]).item()
@@ -317,7 +319,10 @@ def test_questions_without_an_answer_are_refused(model, changes, message):
 
 def test_nodes_that_do_not_exist_are_refused(model):
     sae, other = tiny.topk_sae(32, 96), tiny.topk_sae(32, 96, hook_name="blocks.0.hook_resid_post")
-    ask = lambda nodes, saes=sae: activation_patching(model, saes, PROMPT, nodes=nodes, **READ)  # noqa: E731
+
+    def ask(nodes, saes=sae):
+        return activation_patching(model, saes, PROMPT, nodes=nodes, **READ)
+
     with pytest.raises(ModelError, match="no feature 96 in an SAE of 96"):
         ask([96])
     with pytest.raises(ModelError, match="feature 3 of which SAE"):

@@ -13,7 +13,9 @@ HOOK, PROMPT, OTHER = "blocks.1.hook_resid_post", "The cat sat on the mat", "The
 
 
 def log_p(model, ids, states):
-    put = lambda activation, hook: states[None]  # noqa: E731
+    def put(activation, hook):
+        return states[None]
+
     with torch.no_grad():
         logits = model.run_with_hooks(ids[None], fwd_hooks=[(check_hook(model, HOOK), put)], prepend_bos=False)
     return logits[0, -1].double().log_softmax(-1)

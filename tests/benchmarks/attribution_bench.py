@@ -33,7 +33,10 @@ def attribution_cost() -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        patching = lambda: attribution_patching(model, sae, list(task.ids), **asked)  # noqa: E731
+
+        def patching():
+            return attribution_patching(model, sae, list(task.ids), **asked)
+
         exact = lambda: activation_patching(model, sae, list(task.ids), k=PATCHED, batch_size=BATCH, **asked)  # noqa: E731
         patching()  # warm up
         backward = _over(patching, lambda: forward_and_backward(model, task), ROUNDS)
@@ -94,7 +97,10 @@ def forward_and_backward(model, task) -> None:
             return embedded[0]
 
         logits = model.run_with_hooks(ids, fwd_hooks=[("blocks.0.hook_in", start)], prepend_bos=False)[:, -1]
-        pick = lambda tokens, logits=logits: logits.gather(1, tokens[:, None]).sum()  # noqa: E731
+
+        def pick(tokens, logits=logits):
+            return logits.gather(1, tokens[:, None]).sum()
+
         torch.autograd.grad(pick(task.answers) - pick(task.foils), embedded[0])
 
 

@@ -21,9 +21,12 @@ class Words:
     def __init__(self):
         self.pieces = ["<s>", "<unk>"]
 
-    def __call__(self, text, *, add_special_tokens, split_special_tokens):
+    def __call__(self, texts, *, add_special_tokens, split_special_tokens):
         assert (add_special_tokens, split_special_tokens) == (False, True)
-        return {"input_ids": [self.number(piece) for piece in re.findall(r" Ma(?=ry)|ry| ?[A-Za-z]+|[.,]", text)]}
+        return {"input_ids": self.ids(texts) if isinstance(texts, str) else [self.ids(text) for text in texts]}
+
+    def ids(self, text):
+        return [self.number(piece) for piece in re.findall(r" Ma(?=ry)|ry| ?[A-Za-z]+|[.,]", text)]
 
     def number(self, piece):
         if piece not in self.pieces and piece != " map":

@@ -46,7 +46,10 @@ def test_two_gauss_points_account_for_a_cubic_metric_exactly_and_midpoints_ever_
 def test_a_linear_metric_has_the_same_gradient_at_all_points(runs):
     start, end = runs
     direction = torch.linspace(-1, 1, 4, dtype=torch.float64)
-    linear = lambda states, prompt: (states @ direction).sum(1)  # noqa: E731
+
+    def linear(states, prompt):
+        return (states @ direction).sum(1)
+
     for points in (AT_START, midpoints(3), gauss_legendre(3)):
         gradient, _ = integrated_gradient(linear, start, end, points)
         torch.testing.assert_close(gradient, direction.expand(3, 5, 4))
