@@ -10,14 +10,11 @@ from saekit.data.labelled import LabelledItems, list_labelled, load_labelled
 from saekit.data.parallel import PARALLEL, ParallelTexts, linked, load_parallel, parallel_texts
 from saekit.data.tokens import CORPORA, CorpusTable, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
 
-LabelledTexts = LabelledItems  # until the room of probes says LabelledItems
-
 __all__ = [
     "CORPORA",
     "PARALLEL",
     "CorpusTable",
     "LabelledItems",
-    "LabelledTexts",
     "ParallelTexts",
     "Tokens",
     "counted",

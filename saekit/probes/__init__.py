@@ -73,6 +73,7 @@ from saekit.probes.score import (
     f1_resampled,
     resamples,
     score,
+    verdict_of,
 )
 from saekit.probes.search import grid, grid_axes
 from saekit.probes.transfers import Transfer, join, transfer
@@ -186,6 +187,7 @@ __all__ = [
     "transfer",
     "tree_text",
     "validate",
+    "verdict_of",
     "warn_if_misaligned",
     "word_frequency",
 ]

@@ -118,7 +118,7 @@ def training_texts(
     train: Int[np.ndarray, " row"],
     labels: Int[np.ndarray, " text"],
     generator: np.random.Generator,
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " text"]]:
+) -> tuple[Int[np.ndarray, " drawn"], Int[np.ndarray, " text"]]:
     """Draw the training texts of one point of a curve.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from saekit._base.progress import Progress, Stop, progress_of
-from saekit.data import LabelledTexts, Tokens, counted
+from saekit.data import LabelledItems, Tokens, counted
 from saekit.errors import ProbeError
 from saekit.index import batch_events, sparse_form
 from saekit.models import bos_token_id, hidden_states_at, special_token_ids
@@ -32,7 +32,7 @@ _ACTIVE = 64  # features a token that room is set aside for, where an SAE does n
 def extract_features(
     model: "SAETransformerBridge",
     saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]",
-    data: LabelledTexts | Sequence[str],
+    data: LabelledItems | Sequence[str],
     *,
     context_size: int = 128,
     batch_size: int = 32,
@@ -81,7 +81,7 @@ def extract_features(
         raise ProbeError(f"context_size {context_size} is more than the {model.cfg.n_ctx} tokens the model can read")
     for sae in named.values():
         check_pair(model, sae)
-    data = data if isinstance(data, LabelledTexts) else unlabelled(data)
+    data = data if isinstance(data, LabelledItems) else unlabelled(data)
     ids, truncated = encode_texts(model, data.texts, context_size)
     index = text_order(data, ids)
     data, ids = data[index], [ids[i] for i in index]
@@ -159,9 +159,9 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def text_order(data: LabelledTexts, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
+def text_order(data: LabelledItems, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
     """Return the order of texts by length in tokens, then content, then label."""
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in data.texts]
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in data.keys]
     keys = [(len(row), digest, label) for row, digest, label in zip(ids, digests, data.labels.tolist(), strict=True)]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saekit.data import LabelledTexts
+from saekit.data import LabelledItems
 from saekit.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class TextFeatures:
         perhaps_truncated: Number of further texts of a `subset` that fill the context, and may end there or were cut.
     """
 
-    data: LabelledTexts
+    data: LabelledItems
     index: Int[np.ndarray, " text"]
     ids: Int[np.ndarray, " id"]
     id_starts: Int[np.ndarray, " text1"]
@@ -228,10 +228,10 @@ def chosen_rows(rows: "Sequence | np.ndarray", n_texts: int) -> Int[np.ndarray, 
     return np.unique(rows).astype(np.int64)
 
 
-def unlabelled(texts: Sequence[str]) -> LabelledTexts:
+def unlabelled(texts: Sequence[str]) -> LabelledItems:
     """Return texts as data without labels (-1)."""
     if isinstance(texts, str):
         raise ProbeError("expected a list of texts, got one string: write [text]")
     if not all(isinstance(text, str) for text in texts):
         raise ProbeError("expected texts: every one of them a string")
-    return LabelledTexts("texts", tuple(texts), np.full(len(texts), -1), (), "the user's own", "the user's own")
+    return LabelledItems("texts", tuple(texts), np.full(len(texts), -1), (), "the user's own", "the user's own")

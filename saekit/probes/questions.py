@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from saekit.data import LabelledTexts
+from saekit.data import LabelledItems
 from saekit.errors import ProbeError
 from saekit.models import Edit, bos_token_id, encode_text, forward, hooked
 from saekit.probes.features import TextFeatures, as_extracted
@@ -78,11 +78,11 @@ class Answers:
         entropy = -(shares * np.log(np.maximum(shares, 1e-300))).sum(1)
         return np.stack([best[:, 0], best[:, 0] - best[:, 1], entropy], 1)
 
-    def labelled(self) -> LabelledTexts:
+    def labelled(self) -> LabelledItems:
         """Return the prompts as a data set whose label says whether the answer was right."""
         name, own = f"answers of {self.model_name}", "the questions'"
         texts = tuple(question.prompt for question in self.questions)
-        return LabelledTexts(name, texts, self.right.astype(np.int64), ("wrong", "right"), own, own)
+        return LabelledItems(name, texts, self.right.astype(np.int64), ("wrong", "right"), own, own)
 
     def __repr__(self) -> str:
         other = Answers(self.questions, self.log_probs, self.n_tokens, self.model_name, not self.per_token)

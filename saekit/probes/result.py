@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt64
 
 from saekit._base.table import Column, Shown, Table
-from saekit.data import LabelledTexts
+from saekit.data import LabelledItems
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import CLASSIFIERS, Fitted
 from saekit.probes.pooling import BINARISINGS, POOLINGS
@@ -106,17 +106,17 @@ def _paired(one: ProbeResult, other: ProbeResult) -> Int[np.ndarray, " text"]:
     )
 
 
-def keys_of(data: LabelledTexts) -> UInt64[np.ndarray, " text"]:
+def keys_of(data: LabelledItems) -> UInt64[np.ndarray, " text"]:
     """Return a hash of each text with its label."""
-    rows = zip(data.texts, data.labels.tolist(), strict=True)
+    rows = zip(data.keys, data.labels.tolist(), strict=True)
     each = (hashlib.sha256(f"{label} ".encode() + text.encode("utf-8", "surrogatepass")) for text, label in rows)
     return np.frombuffer(b"".join(made.digest()[:8] for made in each), "<u8")
 
 
-def digest_of(data: LabelledTexts) -> str:
+def digest_of(data: LabelledItems) -> str:
     """Return a SHA-256 over texts and labels."""
     digest = hashlib.sha256()
-    for text, label in zip(data.texts, data.labels.tolist(), strict=True):
+    for text, label in zip(data.keys, data.labels.tolist(), strict=True):
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(f"{len(raw)} {label} ".encode() + raw)
     return digest.hexdigest()

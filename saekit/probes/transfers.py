@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit._base.progress import Progress, Stop, tracked
-from saekit.data import LabelledTexts, linked
+from saekit.data import LabelledItems, linked
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Classifier
 from saekit.probes.features import Hook, TextFeatures, as_extracted
@@ -159,7 +159,7 @@ def _elsewhere(
 
 def _one_text_a_group(
     joined: TextFeatures, sets: Sequence[TextFeatures], groups: Sequence[int] | np.ndarray
-) -> LabelledTexts:
+) -> LabelledItems:
     """Return the data with the first text of each group in the place of all its texts.
 
     To whatever keeps duplicates together they are duplicates then. Texts that are the same, as far as they are read, in
@@ -227,7 +227,8 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         for name, sae in first.saes.items()
     }
     data = replace(
-        first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.texts for s in sets), ()),
+        first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.items for s in sets), ()),
+        groups=sum((s.data.groups for s in sets), ()),
         labels=np.concatenate([s.data.labels for s in sets]),
     )  # fmt: skip
     shifts = np.cumsum([0, *(len(s) for s in sets)])

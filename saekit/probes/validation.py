@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from saekit.data import LabelledTexts, linked
+from saekit.data import LabelledItems, linked
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Fitted
 from saekit.probes.features import TextFeatures
@@ -90,10 +90,11 @@ def same_key(text: str) -> str:
     return key or " ".join(letters.split())
 
 
-def same_keys(data: LabelledTexts | TextFeatures) -> list[tuple[Hashable, ...]]:
+def same_keys(data: LabelledItems | TextFeatures) -> list[tuple[Hashable, ...]]:
     """Return the keys of each text: texts that share one are the same. Where texts were cut, their tokens are one."""
-    if isinstance(data, LabelledTexts):
-        return [(same_key(text),) for text in data.texts]
+    if isinstance(data, LabelledItems):
+        keys = [(same_key(text) if data.are_texts else text,) for text in data.keys]
+        return [(*key, ("group", group)) for key, group in zip(keys, data.groups, strict=True)] if data.groups else keys
     keys = same_keys(data.data)
     if not data.truncated + data.perhaps_truncated:  # what is read in full is the same only if the texts are
         return keys
@@ -101,7 +102,7 @@ def same_keys(data: LabelledTexts | TextFeatures) -> list[tuple[Hashable, ...]]:
     return [(*key, tokens) for key, tokens in zip(keys, read, strict=True)]
 
 
-def find_duplicates(data: LabelledTexts | TextFeatures) -> Duplicates:
+def find_duplicates(data: LabelledItems | TextFeatures) -> Duplicates:
     """Find texts that occur more than once, but for case, spaces, punctuation and digits.
 
     In an extraction texts that were cut also count as the same if all their tokens up to the cut are.
@@ -109,13 +110,13 @@ def find_duplicates(data: LabelledTexts | TextFeatures) -> Duplicates:
     return _duplicates(_texts_of(data), same_keys(data))
 
 
-def in_both(one: LabelledTexts | TextFeatures, other: LabelledTexts | TextFeatures) -> int:
+def in_both(one: LabelledItems | TextFeatures, other: LabelledItems | TextFeatures) -> int:
     """Return how many texts of ``other`` occur in ``one``: a leak, if one is trained on and the other is the test."""
     known = {key for keys in same_keys(one) for key in keys}
     return sum(not known.isdisjoint(keys) for keys in same_keys(other))
 
 
-def make_folds(data: LabelledTexts | TextFeatures, n_folds: int = 5, *, seed: int = 0) -> Folds:
+def make_folds(data: LabelledItems | TextFeatures, n_folds: int = 5, *, seed: int = 0) -> Folds:
     """Deal texts out to folds: duplicates together, each class evenly, by content and seed alone.
 
     Pass the extraction where there is one: texts that were cut to the same tokens are duplicates in it.
@@ -126,7 +127,7 @@ def make_folds(data: LabelledTexts | TextFeatures, n_folds: int = 5, *, seed: in
     return _dealt(_texts_of(data), same_keys(data), n_folds, seed)
 
 
-def deal_rest(folds: Folds, data: LabelledTexts | TextFeatures, *, seed: int) -> Folds:
+def deal_rest(folds: Folds, data: LabelledItems | TextFeatures, *, seed: int) -> Folds:
     """Return other folds of the same texts: fold 0 stays, all texts outside it are dealt out anew."""
     rest, keys = folds.train(0), same_keys(data)
     again = _dealt(_texts_of(data)[rest], [keys[i] for i in rest], folds.n_folds - 1, seed)
@@ -135,11 +136,11 @@ def deal_rest(folds: Folds, data: LabelledTexts | TextFeatures, *, seed: int) ->
     return replace(folds, fold=fold)
 
 
-def _texts_of(data: LabelledTexts | TextFeatures) -> LabelledTexts:
+def _texts_of(data: LabelledItems | TextFeatures) -> LabelledItems:
     return data.data if isinstance(data, TextFeatures) else data
 
 
-def _duplicates(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
+def _duplicates(data: LabelledItems, keys: Sequence[tuple[Any, ...]]) -> Duplicates:
     group, by_words = _numbered(linked(keys)), _numbered([key[0] for key in keys])
     count = np.bincount(group)
     several = np.flatnonzero(count > 1)
@@ -147,7 +148,7 @@ def _duplicates(data: LabelledTexts, keys: Sequence[tuple[Any, ...]]) -> Duplica
     largest = ("", 1)
     if len(several):
         most = several[count[several].argmax()]
-        largest = (data.texts[int(np.flatnonzero(group == most)[0])], int(count[most]))
+        largest = (data.keys[int(np.flatnonzero(group == most)[0])], int(count[most]))
     conflicting = sum(len(present) > 1 for present in labels)
     n_texts, n_by_words = (int((np.bincount(of)[of] > 1).sum()) for of in (group, by_words))
     return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
@@ -159,7 +160,7 @@ def _numbered(keys: Iterable[Hashable]) -> Int[np.ndarray, " text"]:
     return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
-def _dealt(data: LabelledTexts, keys: Sequence[tuple[Any, ...]], n_folds: int, seed: int) -> Folds:
+def _dealt(data: LabelledItems, keys: Sequence[tuple[Any, ...]], n_folds: int, seed: int) -> Folds:
     check_labels(data)
     if n_folds < 3:
         raise ProbeError(f"nested cross-validation needs at least 3 folds, not {n_folds}")
@@ -191,7 +192,7 @@ def _dealt(data: LabelledTexts, keys: Sequence[tuple[Any, ...]], n_folds: int, s
     return Folds(fold_of_group[group], n_folds, seed, duplicates)
 
 
-def check_labels(data: LabelledTexts) -> None:
+def check_labels(data: LabelledItems) -> None:
     """Raise ProbeError unless every text has a label and there are at least two classes."""
     if (data.labels < 0).any():
         raise ProbeError("these texts have no labels: extract features from a labelled data set (load_labelled)")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saekit.data import LabelledTexts
+from saekit.data import LabelledItems
 from saekit.errors import VisionError
 from saekit.probes import Hook, SAEFeatures, TextFeatures
 from saekit.vision.activations import patch_activations
@@ -18,7 +18,7 @@ from saekit.vision.model import VisionTransformer
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_LETTERS = np.array([chr(i) for i in range(ord("a"), ord("z") + 1)])
+_LETTERS = np.array([chr(i) for i in range(ord("a"), ord("z") + 1)])  # grey values in groups of images
 CONTROLS = ("random", "permuted")
 
 
@@ -31,21 +31,22 @@ def probe_features(
     controls: Sequence[str] = (),
     seed: int = 0,
 ) -> TextFeatures:
-    """Return what `saekit.probes.probing`, `baselines` and `compare` take, made of images.
+    """Return what `saekit.probes.probe`, `baselines` and `compare` take, made of images.
 
-    Use images that neither the transformer nor the SAE has seen. ``data.texts`` holds the pixels as letters: images
-    that are the same to a 26th of the grey scale stay in one fold, and nothing depends on the order of the images.
-    Of the baselines ``"majority"``, ``"hidden-mean"``, ``"pca-K"`` and the controls have a meaning; raw pixels go in
-    through `saekit.probes.probe_columns`. ``"hidden-last"`` is the last patch, not the class token.
+    Use images that neither the transformer nor the SAE has seen. Images that are the same to a 26th of the grey scale
+    are of one group and stay in one fold, and nothing depends on the order of the images. Of the baselines
+    ``"majority"``, ``"hidden-mean"``, ``HiddenPCA(k)`` and the controls have a meaning; raw pixels go in through
+    `saekit.probes.probe_columns`. ``"hidden-last"`` is the last patch, not the class token.
 
     Args:
-        model: The vision transformer.
+        model: Vision transformer that reads the images.
         saes: One SAE, named "SAE", or several by name; all read ``hook_name``.
-        data: The images.
+        data: Labelled images.
         hook_name: Point of the residual stream.
-        controls: ``"random"`` and ``"permuted"``: for each SAE one more with a random encoder, or with its own
-            whose input dimensions are permuted. For TopK SAEs, whose number of active features stays the same.
-        seed: Of the controls.
+        controls: Controls to make, ``"random"`` and ``"permuted"``: for each SAE one more with a random
+            encoder, or with its own whose input dimensions are permuted. For TopK SAEs, whose number of active
+            features stays the same.
+        seed: Seed of the controls.
 
     Raises:
         VisionError: An unknown control or hook point, an SAE that does not fit, or a control of another architecture.
@@ -54,8 +55,8 @@ def probe_features(
     everything = {name: (sae, "", "") for name, sae in named.items()}
     for kind in controls:
         everything |= {f"{name} ({kind})": (_control(sae, kind, seed), kind, name) for name, sae in named.items()}
-    texts = ["".join(row) for row in _LETTERS[np.rint(25 * data.images.reshape(len(data), -1)).astype(int)]]
-    index = np.array(sorted(range(len(data)), key=lambda i: (texts[i], data.labels[i])), np.int64)
+    groups = ["".join(row) for row in _LETTERS[np.rint(25 * data.images.reshape(len(data), -1)).astype(int)]]
+    index = np.array(sorted(range(len(data)), key=lambda i: (groups[i], data.labels[i])), np.int64)
     images = data[index]
     states = patch_activations(model, images, hook_name)
     n, patches, _ = states.values.shape
@@ -66,9 +67,10 @@ def probe_features(
         name: SAEFeatures(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
         for name, (sae, control, of) in everything.items()
     }
-    known = LabelledTexts(
-        data.name, tuple(texts[i] for i in index), images.labels, data.label_names, data.licence, data.citation
-    )
+    known = LabelledItems(
+        data.name, tuple(images.images), images.labels, data.label_names, data.licence, data.citation,
+        groups=tuple(groups[i] for i in index),
+    )  # fmt: skip
     return TextFeatures(
         data=known, index=index, ids=numbers, id_starts=starts, hooks={hook_name: hook}, saes=read, truncated=0,
         empty=0, context_size=1 + patches, model_name="vision transformer",

@@ -21,11 +21,6 @@ from pathlib import Path
 
 TEXTS = 4000
 LAYERS = (9, 18, 24)
-GRID = {
-    "poolings": ("max", "mean", "last", TopN(10)),
-    "binarisings": ("none", "above-zero", Quantile(0.5)),
-    "classifiers": ("logistic", "ridge"),
-}
 
 
 def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
@@ -34,7 +29,7 @@ def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
 
     from saekit.data import load_labelled
     from saekit.models import load_model
-    from saekit.probes import extract_features, grid
+    from saekit.probes import Quantile, TopN, extract_features, grid
     from saekit.saes import baseline_sae, bundled, load_sae
 
     model = load_model(progress=False)
@@ -45,6 +40,11 @@ def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
         for hook in names
     ]  # fmt: skip
     data = load_labelled("question-types", progress=False).sample(texts)
+    axes = {
+        "poolings": ("max", "mean", "last", TopN(10)),
+        "binarisings": ("none", "above-zero", Quantile(0.5)),
+        "classifiers": ("logistic", "ridge"),
+    }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -53,7 +53,7 @@ def probe_grid_seconds_ratio(texts: int = TEXTS) -> dict[str, float]:
         features = extract_features(model, saes, data, progress=False)
         extraction = time.process_time() - start
         start = time.process_time()
-        found = grid(features, **GRID, baselines=(), progress=False)
+        found = grid(features, **axes, baselines=(), progress=False)
         seconds = time.process_time() - start
     finally:
         torch.set_num_threads(threads)
@@ -88,7 +88,7 @@ def _end_of_floor(done: int, total: int) -> None:
 def _child(what: str) -> None:
     from importlib import import_module
 
-    _probes_extract = import_module("saekit.probes.extract_features")
+    _probes_extract = import_module("saekit.probes.extract")
     from saekit.models import load_model
     from tests import tiny
     from tests.benchmarks.index_bench import _peak
@@ -101,7 +101,7 @@ def _child(what: str) -> None:
         hooks = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
         saes = [tiny.topk_sae(576, 4608, k=46, hook_name=hook) for hook in hooks]
         if what == "floor":
-            _probes_extract._Column.add = lambda column, array: None
+            _probes_extract.Column.add = lambda column, array: None
         features = None
         with contextlib.suppress(EOFError):
             features = _probes_extract.extract_features(

@@ -205,7 +205,7 @@ def test_baselines_stand_on_the_same_split_and_are_computed_here(features):
     ]
     found = probes.probe(features)
     others = probes.baselines(features, names=[*names, "attention"])
-    assert [b.name for b in others] == [*names, "attention"]
+    assert [b.name for b in others] == [*map(str, names), "attention"]
     for other in others:
         np.testing.assert_array_equal(other.fold, found.fold)
         np.testing.assert_array_equal(other.keys, found.keys)
@@ -285,7 +285,7 @@ def test_what_is_wrong_with_the_texts_is_said(features):
     assert "2 texts have no token that counts" in repr(noted)
     twice = planted(100)
     texts = [*twice.data.texts[:98], twice.data.texts[0].upper(), twice.data.texts[1].upper()]
-    found = probes.probe(replace(twice, data=replace(twice.data, texts=tuple(texts))))
+    found = probes.probe(replace(twice, data=replace(twice.data, items=tuple(texts))))
     assert "duplicates, kept in one fold: 4 texts in 2 groups" in repr(found)
 
 

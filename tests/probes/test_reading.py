@@ -178,4 +178,4 @@ def test_what_cannot_be_read_is_refused(model, trained):
     with pytest.raises(ProbeError, match="no token of this text counts"):
         probes.classify(model, sae, found, "")
     with pytest.raises(ProbeError, match="the probe reads 96 features, the SAE has 48"):
-        probes.classify(found, model, tiny.topk_sae(32, 48), "The cat sat")
+        probes.classify(model, tiny.topk_sae(32, 48), found, "The cat sat")

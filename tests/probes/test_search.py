@@ -11,8 +11,13 @@ from saekit.errors import ProbeError
 from saekit.probes import Quantile, SAEFeatures, SparseLogistic, TopN, make_folds
 from tests.planted_texts import planted
 
-OPTIONS = {"poolings": ("max", "sum"), "binarisings": ("none", "above-zero"), "classifiers": ("difference", SparseLogistic(2)),
-           "baselines": ("majority", "bag-of-words"), "progress": False}  # fmt: skip
+OPTIONS = {
+    "poolings": ("max", "sum"),
+    "binarisings": ("none", "above-zero"),
+    "classifiers": ("difference", SparseLogistic(2)),
+    "baselines": ("majority", "bag-of-words"),
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")

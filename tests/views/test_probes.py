@@ -179,7 +179,7 @@ def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, gr
 def test_a_text_is_classified_as_in_the_analysis(view, model):
     view.text = TEXT
     assert view.wait(30)
-    found = probes.classify(view.probe, model, random_sae(), TEXT)
+    found = probes.classify(model, random_sae(), view.probe, TEXT)
     assert view.classified.label == found.label == view._result["label"]
     np.testing.assert_allclose(view.classified.contributions, found.contributions, atol=1e-5)
     assert sum(view._result["probabilities"]) == pytest.approx(1)

@@ -116,8 +116,8 @@ def test_probes_do_not_depend_on_the_order_of_the_images_and_twins_stay_in_one_f
     one, other = (vision.probe_features(model, sae, d) for d in (twice, twice[order]))
     assert probes.find_duplicates(one.data).n_texts == 20
     folds = probes.make_folds(one.data, 3)
-    for text in {t for t in one.data.texts if one.data.texts.count(t) == 2}:
-        assert len({folds.fold[i] for i, t in enumerate(one.data.texts) if t == text}) == 1
+    for group in {g for g in one.data.groups if one.data.groups.count(g) == 2}:
+        assert len({folds.fold[i] for i, g in enumerate(one.data.groups) if g == group}) == 1
     assert probes.probe(one, folds=3).macro_f1 == probes.probe(other, folds=3).macro_f1
 
 
