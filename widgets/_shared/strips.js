@@ -16,12 +16,14 @@ export function spokenAs(token) {
 }
 
 /** The tokens of a strip, each with its words: {number, text, raw, from, to, words, exact, shade, out, told}. */
-export function tokensOf({ tokens, raw = [], at, marks, rest = "", out = [] }) {
+export function tokensOf({ tokens, raw = [], at, marks, rest = "", out = [], written = false }) {
   const marked = new Map(marks.map(([number, ...mark]) => [number, mark]));
+  const exactly = new Map(raw);
   return tokens.map((text, number) => {
     const [words, exact, shade, told] = marked.get(number) ?? [rest, rest, 0];
     const [from, to] = at ? [at[number], at[number + 1]] : [number, number + 1];
-    return { number, text, raw: raw[number] ?? text, from, to, words, exact, shade, told, out: out.includes(number) };
+    const whole = exactly.get(number) ?? (written ? text : text.replaceAll("·", " "));
+    return { number, text, raw: whole, from, to, words, exact, shade, told, out: out.includes(number) };
   });
 }
 
