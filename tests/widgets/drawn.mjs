@@ -1,6 +1,6 @@
 // Draws panels with widgets/_shared/draw.js on a stand-in for the page, and prints what can be read of each.
 // Panels come as JSON on standard input; {name: {text, labels, titles}} goes to standard output.
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 function element(tag) {
   const classes = new Set();
@@ -54,4 +54,4 @@ const all = Object.entries(panels).map(([name, panel]) => {
   read(draw(panel), found);
   return [name, found];
 });
-process.stdout.write(JSON.stringify(Object.fromEntries(all)));
+writeFileSync(1, JSON.stringify(Object.fromEntries(all)));

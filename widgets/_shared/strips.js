@@ -1,11 +1,6 @@
 // A strip of tokens: a listbox with one tab stop, in which arrows, Home and End move and select.
 // What is in a strip is told in `saekit/views/_shared/strips.py`.
-
-/** Next index for an arrow, Home or End key, or null when the key is not ours. */
-export function stepTo(key, index, count) {
-  const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: count - 1 };
-  return key in moves ? Math.min(count - 1, Math.max(0, moves[key])) : null;
-}
+import { hasModifier, stepTo } from "./keys.js";
 
 /** What a screen reader should say for a token: names for what is silent. */
 export function spokenAs(token) {
@@ -109,7 +104,7 @@ export function drawStrip(strip, { onselect = null, tabbable = true } = {}) {
       choose(option);
     });
     list.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (hasModifier(event)) return;
       const all = options();
       const at = all.indexOf(event.target);
       const next = event.key === " " ? at : stepTo(event.key, at, all.length);

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from saekit.views._shared.nodes import Node
-from saekit.views._shared.palette import FULL, TONES, sign
+from saekit.views._shared.palette import BLUE, FULL, TONES, sign
 from saekit.views._shared.words import escape
 
 # What an element becomes: the tag in the still and its style. Tags that are not named here stay as they are.
@@ -29,7 +29,7 @@ TAGS = {
     "caption": ("caption", "text-align:left;white-space:nowrap;opacity:.75"),
     "th": ("th", "padding:.1em .9em .1em 0;text-align:left;font-weight:400;vertical-align:top"),
     "td": ("td", "padding:.1em .9em .1em 0;text-align:left;vertical-align:top"),
-    "svg": ("svg", ""),
+    "mark": ("mark", f"color:inherit;background:rgba({','.join(map(str, BLUE))},.3)"),
 }
 # What a look is in the still; {tone} and {shade} are those of the node, {length} and the like its shares of a width.
 LOOKS = {

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
-from saekit.views.circuit.state import ERROR, circuit_record, example_tokens, indexes_by_hook
+from saekit.views._shared.contexts import indexes_by_hook
+from saekit.views.circuit.state import ERROR, circuit_record, example_tokens
 from saekit.views.circuit.still import circuit_html, circuit_svg, score_words
 from saekit.views.circuit.work import CircuitWork
 
