@@ -18,6 +18,7 @@ from saekit.index.results import (
     Neighbour,
     PromptActivations,
     PromptFeatures,
+    PromptReading,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Neighbour",
     "PromptActivations",
     "PromptFeatures",
+    "PromptReading",
     "batch_events",
     "sparse_form",
 ]

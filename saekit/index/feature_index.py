@@ -32,6 +32,7 @@ from saekit.index.results import (
     Neighbour,
     PromptActivations,
     PromptFeatures,
+    PromptReading,
 )
 from saekit.index.store import bundled_index, holds, read_folder, writable
 from saekit.saes import ASSETS, check_pair, sae_fingerprint, sae_hook
@@ -322,12 +323,15 @@ class FeatureIndex:
     def activations(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, feature: int) -> PromptActivations:
         """Return one feature on every token of a text of your own."""
         self._check(feature)
-        tokens, features, excluded, truncated = text_side.encode(self, model, sae, text)
-        return PromptActivations(tokens, features[:, feature], excluded, truncated)
+        return self.read_prompt(model, sae, text).activations(feature)
 
     def by_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int = 10) -> PromptFeatures:
         """Return the k strongest features at every token of a text of your own."""
-        return text_side.strongest(self, model, sae, text, k)
+        return self.read_prompt(model, sae, text).strongest(k)
+
+    def read_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str) -> PromptReading:
+        """Return what `activations` and `by_prompt` are slices of, for more than one question about the same text."""
+        return text_side.read_prompt(self, model, sae, text)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
         """Return the indexed text as `Tokens`, to index again with another dictionary. Each row is one document."""

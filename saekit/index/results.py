@@ -152,3 +152,30 @@ class PromptFeatures:
     values: Float[np.ndarray, "pos k"]
     excluded: np.ndarray
     truncated: bool = field(default=False)
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """All features at every token of a text of your own, from one pass of the model and the SAE.
+
+    ``excluded`` marks tokens that the index's statistics leave out (BOS, special, massive norm): their activations
+    are shown and mean little. ``truncated``: the text was longer than the model's context.
+    """
+
+    tokens: list[str]
+    features: Float[np.ndarray, "pos d_sae"]
+    excluded: np.ndarray
+    truncated: bool = False
+
+    def activations(self, feature: int) -> PromptActivations:
+        """Return one feature on every token."""
+        return PromptActivations(self.tokens, self.features[:, feature], self.excluded, self.truncated)
+
+    def strongest(self, k: int = 10) -> PromptFeatures:
+        """Return the k strongest features at every token; of equals the lower number first."""
+        k = min(k, self.features.shape[1])
+        part = np.argpartition(-self.features, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(self.features, part, 1)
+        order = np.lexsort((part, -values), axis=1)
+        best, values = np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1)
+        return PromptFeatures(self.tokens, best, values, self.excluded, self.truncated)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from saekit.errors import FeatureIndexError
-from saekit.index.results import Example, Hit, PromptFeatures
+from saekit.index.results import Example, Hit, PromptReading
 from saekit.models import (
     counted,
     encode_start,
@@ -177,10 +177,8 @@ def _lower(piece: bytes) -> bytes:
 
 
 @torch.no_grad()
-def encode(
-    index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE[Any]", text: str
-) -> tuple[list[str], Float[np.ndarray, "pos d_sae"], np.ndarray, bool]:
-    """Return tokens, features, which tokens the statistics would leave out, and whether the text was cut."""
+def read_prompt(index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE[Any]", text: str) -> PromptReading:
+    """Return all features at every token of a text, from one pass of the model and the SAE."""
     if sae.cfg.d_sae != index.d_sae:
         raise FeatureIndexError(
             f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: they do not belong together"
@@ -191,17 +189,4 @@ def encode(
     features = sae.encode(states.to(sae.dtype))[0].float().cpu().numpy()
     keep, _ = counted(ids[None], states, torch.tensor(special_token_ids(model), dtype=torch.long))
     pieces = [index._read.bytes(i) for i in ids]
-    return join_pieces(pieces), features, ~keep[0].numpy(), read.cut
-
-
-def strongest(
-    index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE[Any]", text: str, k: int
-) -> PromptFeatures:
-    """Return the k strongest features at every token of a text; of equals the lower number first."""
-    tokens, features, excluded, truncated = encode(index, model, sae, text)
-    k = min(k, index.d_sae)
-    part = np.argpartition(-features, k - 1, axis=1)[:, :k]
-    values = np.take_along_axis(features, part, 1)
-    order = np.lexsort((part, -values), axis=1)
-    best, values = np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1)
-    return PromptFeatures(tokens, best, values, excluded, truncated)
+    return PromptReading(join_pieces(pieces), features, ~keep[0].numpy(), read.cut)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.browser
 VIEW = """
 from tests.views.fake_index import FakeIndex
 import saekit.views.top_activations as views
-views.check_index_pair = lambda *pair: None  # the fake needs no model
+views.work.check_index_pair = lambda *pair: None  # the fake needs no model
 view = views.TopActivations(FakeIndex(), feature=12, model="model", sae="sae")
 view
 """
@@ -23,8 +23,8 @@ view
 """
 SLOW = """
 import time
-read = view._index.activations
-view._index.activations = lambda *args: (time.sleep(6), read(*args))[1]
+read = view._index.read_prompt
+view._index.read_prompt = lambda *args: (time.sleep(6), read(*args))[1]
 """
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 

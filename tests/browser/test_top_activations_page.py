@@ -3,6 +3,7 @@
 import pytest
 
 from saekit.views import top_activations as views
+from saekit.views.top_activations import work
 from tests.views.fake_index import NASTY, FakeIndex
 
 pytestmark = pytest.mark.browser
@@ -13,7 +14,7 @@ PROMPT = "It was raining on the second Monday"
 @pytest.fixture
 def open_view(page, tmp_path, monkeypatch):
     """Open a view's page and return it; checks at the end that no script failed and nothing was requested."""
-    monkeypatch.setattr(views, "check_index_pair", lambda *pair: None)
+    monkeypatch.setattr(work, "check_index_pair", lambda *pair: None)
 
     def opened(feature=12, *, features=None, index=None, own_text=None, **options):
         index = index or FakeIndex(neuronpedia_id="gpt2-small/8-res-jb")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from saekit.views import top_activations as views
-from saekit.views.top_activations import TopActivations
+from saekit.views.top_activations import TopActivations, work
 from tests.views.fake_index import FakeIndex
 
 
@@ -15,5 +14,5 @@ def index():
 @pytest.fixture
 def live(index, monkeypatch):
     """A view with its own-text panel on; the fake index stands in for model and SAE."""
-    monkeypatch.setattr(views, "check_index_pair", lambda *pair: None)
+    monkeypatch.setattr(work, "check_index_pair", lambda *pair: None)
     return TopActivations(index, feature=12, model="model", sae="sae")

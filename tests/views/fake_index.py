@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from saekit.errors import FeatureIndexError, ModelError
+from saekit.index import PromptReading
 
 WORDS = [
     " the",
@@ -173,21 +174,10 @@ class FakeIndex:
             raise ModelError("the text is empty: expected at least one character")
         return ["<bos>"] + [w if i == 0 else " " + w for i, w in enumerate(text.split(" "))]
 
-    def activations(self, model, sae, text, feature):
-        self._check(feature)
-        self.asked.append((text, feature))
+    def read_prompt(self, model, sae, text):
+        self.asked.append(text)
         tokens = self._tokens(text)
-        values = [0.0] + [(zlib.crc32(f"{t}{feature}".encode()) % 100) / 10 * (i % 2) for i, t in enumerate(tokens[1:])]
-        return SimpleNamespace(
-            tokens=tokens,
-            values=np.array(values, np.float32),
-            excluded=np.arange(len(tokens)) == 0,
-            truncated=False,
-        )
-
-    def by_prompt(self, model, sae, text, k=10):
-        tokens = self._tokens(text)
-        features = np.array([[(zlib.crc32(t.encode()) + i) % self.d_sae for i in range(k)] for t in tokens])
-        values = np.tile(np.linspace(9, 1, k), (len(tokens), 1))
-        excluded = np.arange(len(tokens)) == 0
-        return SimpleNamespace(tokens=tokens, features=features, values=values, excluded=excluded)
+        rolls = [zlib.crc32(token.encode()) for token in tokens]
+        features = np.array([[(roll + 7 * f) % 100 / 10 for f in range(self.d_sae)] for roll in rolls], np.float32)
+        features[0] = 0
+        return PromptReading(tokens, features * (features > 8), np.arange(len(tokens)) == 0)

@@ -14,6 +14,7 @@ import traitlets
 from saekit import circuits
 from saekit.circuits import Ablation, Node, Task, circuit_edges, faithfulness, feature_circuit
 from saekit.errors import FeatureIndexError, SAEError, Stopped
+from saekit.views._shared.contexts import context_rows
 from saekit.views.circuit import Circuit
 from tests import tiny
 from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes, small_task
@@ -170,7 +171,7 @@ def test_contexts_are_those_of_the_index_around_their_peaks(view, saes):
     assert peak == example.tokens[example.peak]
     assert "".join(example.tokens[: example.peak]).endswith(before)
     assert "".join(example.tokens[example.peak + 1 :]).startswith(after)
-    assert data.context_rows(index, 3) == {"dead": True, "max": 0.0, "rows": []}
+    assert context_rows(index, 3) == {"dead": True, "max": 0.0, "rows": []}
 
 
 def test_each_size_is_measured_once(view, slow):

@@ -472,7 +472,7 @@ def test_search_and_cards_say_what_features_are(view):
     assert view._cards["7"]["known"]
     view.set_state({"_query": {"mode": "text", "text": "river"}})
     assert view._searcher.wait(10)
-    assert [hit["feature"] for hit in view._hits["found"]] == list(range(4, 12))
+    assert view._hits["features"] == list(range(4, 12))
     view.set_state({"_peek": 12})
     assert set(view._cards) == {"7", "12"}
     view.set_state({"_peek": 4000})

@@ -1,6 +1,7 @@
 """The top-activations view in Python: traits, payload, static HTML, background work. No browser."""
 
 import json
+import re
 import threading
 import time
 
@@ -11,6 +12,22 @@ import traitlets
 from saekit.errors import FeatureIndexError, ModelError
 from saekit.views.top_activations import TopActivations
 from tests.views.fake_index import FakeIndex
+from tests.views.panels import elements, strip_values, text
+
+
+def seen_as(blank):
+    return {" ": "·", "\n": "↵", "\t": "⇥"}[blank[0]]
+
+
+def title(view):
+    (shown,) = elements(view.state()["head"], "h2")
+    return text(shown)
+
+
+def shown_prompt(view):
+    (shown,) = elements(view.state()["prompt"], "strip")
+    return "".join(shown[1]["tokens"]).removeprefix("<bos>").replace("·", " ")
+
 
 # --- traits ------------------------------------------------------------------------------------------------------
 
@@ -19,7 +36,7 @@ def test_value_is_the_feature_and_the_card_follows_it(index):
     view = TopActivations(index, feature=12)
     assert view.value == 12
     view.value = 5
-    assert view._card["feature"] == 5
+    assert title(view) == "Feature 5"
     assert repr(view) == "TopActivations(feature 5 of 64, live)"
 
 
@@ -52,7 +69,7 @@ def test_numpy_integers_are_features(index):
     view = TopActivations(index, feature=np.int64(4))
     view.value = index.density.argmax()
     assert type(view.value) is int
-    json.dumps({k: v for k, v in view._card.items() if k != "values"}, allow_nan=False)
+    json.dumps(view.get_state(["_card", "_facts"]), allow_nan=False)
 
 
 def test_a_change_of_feature_is_one_message(index):
@@ -68,7 +85,7 @@ def test_a_change_from_the_browser_is_answered_with_the_card(index):
     sent = []
     view.comm.send = lambda data=None, **_: sent.append(data)
     view.set_state({"value": 13})
-    assert view._card["feature"] == 13
+    assert title(view) == "Feature 13"
     assert [sorted(m["state"]) for m in sent if m["method"] == "update"] == [["_card"]]
 
 
@@ -80,7 +97,7 @@ def test_observers_hear_of_a_change_once_and_links_work(index):
     other.value = 20
     assert view.value == other.value == 20
     assert heard == [(12, 20)]
-    assert view._card["feature"] == 20
+    assert title(view) == "Feature 20"
 
 
 def test_the_card_is_sent_before_slow_observers_run(index):
@@ -121,38 +138,47 @@ def test_scores_sort_the_walk_and_leave_out_what_has_none(index):
 
 
 def test_names_are_a_mapping_or_a_sequence(index):
-    assert TopActivations(index, feature=2, names={2: "rain"})._card["name"] == "rain"
-    assert TopActivations(index, feature=2, names=["", "", "rain"])._card["name"] == "rain"
-    near = TopActivations(index, feature=2, names={3: "dead one"})._card["neighbours"]["decoder"]
-    assert (near[0]["feature"], near[0]["name"]) == (3, "dead one")
+    for names in ({2: "rain"}, ["", "", "rain"]):
+        (shown,) = elements(TopActivations(index, feature=2, names=names).state()["head"], look="given")
+        assert text(shown) == "rain"
+    near = TopActivations(index, feature=2, names={3: "dead one"}).state()["neighbours"]
+    assert text(elements(near, "button")[0]) == "3 dead one 0.83"
 
 
 # --- the card ----------------------------------------------------------------------------------------------------
 
 
 def test_the_card_holds_what_the_index_says(index):
-    card = TopActivations(index, feature=12)._card
-    values = np.frombuffer(card["values"], "<f4")
-    assert [g["kind"] for g in card["groups"]] == ["top"] + ["interval"] * 5
+    panels = TopActivations(index, feature=12).state()
+    assert list(panels) == ["head", "examples", "histogram", "logits", "neighbours"]
+    titles = [text(title) for title in elements(panels["examples"], "h4")]
+    assert titles[0] == f"Top activations (shade = activation / {index.max[12]:.3g})"
+    assert len(titles) == 6
     wanted = [*index.top(12, 20), *(e for i in index.intervals(12) for e in i.examples)]
-    rows = [row for group in card["groups"] for row in group["rows"]]
+    rows = elements(panels["examples"], look="row")
     assert len(rows) == len(wanted) == 40
     for row, example in zip(rows, wanted, strict=True):
-        window = values[row["at"] : row["at"] + len(row["tokens"])]
-        np.testing.assert_array_equal(window, example.activations)
-        assert (row["tokens"], row["peak"], row["value"]) == (
-            example.tokens,
-            example.peak,
-            example.value,
-        )
-    assert sum(card["histogram"]["counts"]) == sum(index.histogram(12).counts)
-    assert [t for _, t, _ in card["logits"]["promoted"]] == [t for _, t, _ in index.logits(12).promoted]
+        (shown,) = elements(row, "strip")
+        assert shown[1]["tokens"] == [re.sub("[ \n\t]", seen_as, token) for token in example.tokens]
+        np.testing.assert_allclose(strip_values(shown, len(example.tokens)), example.activations, rtol=1e-3)
+        assert shown[1]["peak"] == example.peak
+        assert (shown[1]["sequence"], shown[1]["first"]) == (example.sequence_id, example.position - example.peak)
+    assert f"{sum(index.histogram(12).counts[:1]):,}" in panels["histogram"][3][1]["aria-label"]
+    promoted = elements(panels["logits"], "table")[0]
+    shown = [text(token).replace("·", " ") for token in elements(promoted, "bdi")]
+    assert shown == [t.replace("\n", "↵") for _, t, _ in index.logits(12).promoted]
+
+
+def test_shades_are_shares_of_the_features_maximum(index):
+    for shown in elements(TopActivations(index, feature=12).state()["examples"], "strip"):
+        for _, _, exact, shade in shown[1]["marks"]:
+            assert shade == pytest.approx(float(exact) / index.max[12], abs=2e-3)
 
 
 def test_a_dead_feature_says_so_and_has_no_examples(index):
     view = TopActivations(index, feature=3)
-    assert view._card["dead"]
-    assert view._card["groups"] == []
+    assert elements(view.state(), "strip") == []
+    assert "histogram" not in view.state()
     assert repr(view) == "TopActivations(feature 3 of 64, dead)"
     assert "dead: never active on 1,000,000 tokens" in view._repr_html_()
     assert "<mark" not in view._repr_html_()
@@ -164,68 +190,70 @@ def test_an_index_without_logits_or_neighbours_leaves_the_panels_out(index):
 
     index.logits = index.neighbours = no
     view = TopActivations(index, feature=12)
-    assert view._card["logits"] == {"promoted": [], "suppressed": []}
+    assert list(view.state()) == ["head", "examples", "histogram"]
     assert "Neighbours" not in view._repr_html_()
 
 
 # --- your own text -----------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_read_in_the_background(live):
+def test_a_prompt_is_read_in_the_background(live, index):
     live.prompt = "rain on Monday"
     assert live.wait(10)
     assert not live.busy
-    result = live._result
-    assert (result["prompt"], result["feature"]) == ("rain on Monday", 12)
-    assert result["tokens"] == ["<bos>", "rain", " on", " Monday"]
-    assert len(np.frombuffer(result["values"], "<f4")) == 4
-    assert len(np.frombuffer(result["strengths"], "<f4")) == 4 * result["k"]
-    assert result["excluded"] == [0]
+    (shown,) = elements(live.state()["prompt"], "strip")
+    assert shown[1]["tokens"] == ["<bos>", "rain", "·on", "·Monday"]
+    assert shown[1]["out"] == [0]
+    reading = index.read_prompt(None, None, "rain on Monday")
+    np.testing.assert_allclose(strip_values(shown, 4), reading.features[:, 12], rtol=1e-3)
+    for position, strongest in enumerate(live._result["strongest"]):
+        active = {f: v for f, v in enumerate(reading.features[position]) if v > 0}
+        assert [feature for feature, _ in strongest] == sorted(active, key=lambda f: (-active[f], f))[:10]
 
 
-def test_a_new_feature_is_read_on_the_same_prompt(live, index):
+def test_a_new_feature_is_read_on_the_same_prompt_without_another_pass(live, index):
     live.prompt = "rain"
     live.wait(10)
     live.value = 13
     live.wait(10)
-    assert live._result["feature"] == 13
-    assert "features" in live._result
-    assert index.asked == [("rain", 12), ("rain", 13)]
+    assert elements(live.state()["prompt"], "strip")[0][1]["label"] == "Your own text, feature 13"
+    assert live._result["strongest"]
+    assert index.asked == ["rain"]
 
 
 def test_only_the_newest_prompt_counts(live, index):
     gate = threading.Event()
-    read = index.activations
-    index.activations = lambda *args: (gate.wait(10), read(*args))[1]
-    for text in ("r", "ra", "rai", "rain"):
-        live.prompt = text
+    read = index.read_prompt
+    index.read_prompt = lambda *args: (gate.wait(10), read(*args))[1]
+    for prompt in ("r", "ra", "rai", "rain"):
+        live.prompt = prompt
     assert live.busy
     gate.set()
     live.wait(10)
-    assert live._result["prompt"] == "rain"
+    assert shown_prompt(live) == "rain"
     assert len(index.asked) <= 2, "texts that were overtaken are not computed"
 
 
 def test_stop_drops_the_result_at_once(live, index):
     gate = threading.Event()
-    read = index.activations
-    index.activations = lambda *args: (gate.wait(10), read(*args))[1]
+    read = index.read_prompt
+    index.read_prompt = lambda *args: (gate.wait(10), read(*args))[1]
     live.prompt = "rain"
     live.set_state({"_stops": 1})
     assert not live.busy
     gate.set()
     live.wait(10)
-    assert live._result == {}
+    assert "prompt" not in live.state()
     live.prompt = "rain again"
     live.wait(10)
-    assert live._result["prompt"] == "rain again"
+    assert shown_prompt(live) == "rain again"
 
 
 def test_errors_become_words(live, index):
     def broken(*args, **kwargs):
         raise RuntimeError("boom")
 
-    index.activations = broken
+    index.read_prompt = broken
     live.prompt = "rain"
     live.wait(10)
     assert (live.error, live.busy) == ("RuntimeError: boom", False)
@@ -233,7 +261,7 @@ def test_errors_become_words(live, index):
     def refuses(*args, **kwargs):
         raise ModelError("too strange")
 
-    index.activations = refuses
+    index.read_prompt = refuses
     live.prompt = "rain on"
     live.wait(10)
     assert live.error == "too strange"
@@ -245,7 +273,7 @@ def test_an_empty_prompt_is_told(live):
     live.token = 1
     live.prompt = "  "
     assert live.error == "The text is empty: type at least one character."
-    assert (live._result, live.token) == ({}, None)
+    assert ("prompt" in live.state(), live.token) == (False, None)
     live.prompt = "sun"
     live.wait(10)
     assert live.error == ""
@@ -255,7 +283,7 @@ def test_a_long_prompt_is_cut_and_told(live, index):
     live.prompt = "rain " * 20_000
     live.wait(10)
     assert live.error == "The text has 100,000 characters: only the first 2,000 are used."
-    assert len(index.asked[0][0]) == 2_000
+    assert len(index.asked[0]) == 2_000
 
 
 def test_a_token_beyond_a_shorter_prompt_moves_to_its_end(live):
@@ -280,12 +308,13 @@ def test_a_prompt_without_a_model_says_what_is_missing(index):
 def test_search_finds_features_or_says_that_there_are_none(live):
     live.set_state({"_query": {"mode": "token", "text": " Monday"}})
     live.wait(10)
-    hits = live._hits
-    assert [hit["feature"] for hit in hits["found"]] == list(range(4, 12))
-    assert len(np.frombuffer(hits["values"], "<f4")) == sum(len(hit["row"]["tokens"]) for hit in hits["found"])
+    assert live._hits["said"] == '8 features for " Monday" in tokens'
+    buttons = elements(live._hits["panel"], "button")
+    assert [button[1]["data-feature"] for button in buttons] == list(range(4, 12))
+    assert all(len(elements(button, "strip")[0][1]["tokens"]) <= 11 for button in buttons)
     live.set_state({"_query": {"mode": "text", "text": "xyzzy"}})
     live.wait(10)
-    assert live._hits["found"] == []
+    assert live._hits["said"] == 'No features for "xyzzy" in contexts'
     live.set_state({"_query": {}})
     assert live._hits == {}
 

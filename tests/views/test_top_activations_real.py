@@ -7,7 +7,9 @@ from saekit.data import tokens_from_texts
 from saekit.errors import SAEError
 from saekit.index import FeatureIndex
 from saekit.saes import baseline_sae
+from saekit.views._shared.words import join_starts
 from saekit.views.top_activations import TopActivations
+from tests.views.panels import elements, strip_values
 
 HOOK = "blocks.0.hook_resid_post"
 TEXTS = [f"On day {n} the river rose, and nobody in Zürich saw 戦 or <b>rain</b> 🙂." for n in range(40)]
@@ -28,41 +30,45 @@ def test_every_feature_has_a_card_that_agrees_with_the_index(index):
     view = TopActivations(index)
     for feature in range(index.d_sae):
         view.value = feature
-        card = view._card
-        assert card["dead"] == bool(index.dead[feature])
-        if card["dead"]:
-            assert card["groups"] == []
+        panels = view.state()
+        rows = elements(panels["examples"], look="rows")
+        if index.dead[feature]:
+            assert rows == []
             continue
-        values = np.frombuffer(card["values"], "<f4")
-        for row, example in zip(card["groups"][0]["rows"], index.top(feature), strict=True):
-            window = values[row["at"] : row["at"] + len(row["tokens"])]
-            np.testing.assert_array_equal(window, example.activations)
-            assert window[row["peak"]] == np.float32(row["value"])
+        for shown, example in zip(elements(rows[0], "strip"), index.top(feature), strict=True):
+            whole = join_starts(example.tokens)
+            strongest = [max(example.activations[start:end]) for start, end in whole]
+            np.testing.assert_allclose(strip_values(shown, len(whole)), strongest, rtol=1e-3, atol=1e-6)
+            start, end = whole[shown[1]["peak"]]
+            assert start <= example.peak < end
         assert len(view._repr_html_()) < 60_000
 
 
-def test_own_text_and_the_prompt_view_agree_with_each_other(index, model, sae):
-    view = TopActivations(index, model=model, sae=sae, prompt="The river 戦 rose 🙂 שלום\0")
+def test_own_text_and_the_strongest_features_agree_with_each_other(index, model, sae):
+    text = "The river 戦 rose 🙂 שלום\0"
+    view = TopActivations(index, model=model, sae=sae, prompt=text)
     assert view.wait(60)
     assert view.error == ""
-    result = view._result
-    values = np.frombuffer(result["values"], "<f4")
-    features = np.frombuffer(result["features"], "<f4").reshape(-1, result["k"]).astype(int)
-    strengths = np.frombuffer(result["strengths"], "<f4").reshape(-1, result["k"])
-    assert len(values) == len(features) == len(result["tokens"])
-    for position, (found, strong) in enumerate(zip(features, strengths, strict=True)):
-        if view.value in found[strong > 0]:
-            assert strong[list(found).index(view.value)] == pytest.approx(values[position], rel=1e-5)
+    (shown,) = elements(view.state()["prompt"], "strip")
+    found = index.by_prompt(model, sae, text)
+    whole = join_starts(found.tokens)
+    values = strip_values(shown, len(whole))
+    assert len(shown[1]["tokens"]) == len(view._result["strongest"]) == len(whole)
+    for value, strongest, (start, end) in zip(values, view._result["strongest"], whole, strict=True):
+        features = [feature for feature, _ in strongest]
+        assert set(features) <= set(found.features[start:end].ravel().tolist())
+        if view.value in features:
+            assert float(dict(strongest)[view.value]) == pytest.approx(value, rel=0.02)
         else:
-            assert values[position] <= strong.min() or values[position] == 0
+            assert value == 0 or value <= found.values[start:end].min()
 
 
 def test_search_answers_with_real_hits(index, model, sae):
     view = TopActivations(index)
     view.set_state({"_query": {"mode": "text", "text": "river"}})
     view.wait(60)
-    assert view._hits["found"]
-    view.value = view._hits["found"][0]["feature"]
+    assert view._hits["features"] == [hit.feature for hit in index.search(text="river")]
+    view.value = view._hits["features"][0]
 
 
 def test_an_sae_of_another_index_is_refused(index, model):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import traitlets
 
+from saekit.index import PromptReading
+from saekit.views._shared.still import still
 from saekit.views.top_activations import TopActivations
-from saekit.views.top_activations.still import _prompt
 from tests.views.fake_index import NASTY, FakeIndex
+from tests.views.panels import elements
 
 
 class _Tags(html.parser.HTMLParser):
@@ -40,6 +42,7 @@ def test_static_html_shows_hostile_tokens_as_text(index):
         "g",
         "rect",
         "path",
+        "text",
         "wbr",
     }
     assert [name for name in found.attributes if name.startswith("on") or name in ("src", "href")] == []
@@ -80,11 +83,12 @@ def test_the_mime_bundle_has_widget_html_and_text(index):
 
 
 def test_neuronpedia_is_linked_only_where_an_id_is_known():
-    assert TopActivations(FakeIndex())._facts["neuronpedia"] == ""
-    assert (
-        TopActivations(FakeIndex(neuronpedia_id="gpt2-small/8-res-jb"))._facts["neuronpedia"] == "gpt2-small/8-res-jb"
-    )
-    assert TopActivations(FakeIndex(neuronpedia_id="javascript:x//"))._facts["neuronpedia"] == ""
+    def links(**options):
+        return [a[1]["href"] for a in elements(TopActivations(FakeIndex(**options)).state(), "a")]
+
+    assert links() == []
+    assert links(neuronpedia_id="gpt2-small/8-res-jb") == ["https://www.neuronpedia.org/gpt2-small/8-res-jb/0"]
+    assert links(neuronpedia_id="javascript:x//") == []
 
 
 def test_a_page_holds_the_chosen_features_and_nothing_foreign(index):
@@ -99,14 +103,19 @@ def test_a_page_holds_the_chosen_features_and_nothing_foreign(index):
 
 def test_the_default_page_holds_the_neighbours(index):
     view = TopActivations(index, feature=12)
-    near = {n["feature"] for by in view._card["neighbours"].values() for n in by}
+    near = {n.feature for by in ("decoder", "coactivation") for n in index.neighbours(12, by=by, k=8)}
     assert f"This page holds {len(near | {12})} features only" in view.to_html()
 
 
-def test_a_token_left_out_of_the_statistics_does_not_set_the_scale_of_your_own_text():
-    values = np.array([1947, 0, 5], dtype="<f4").tobytes()
-    prompt = {"feature": 1, "tokens": ["<bos>", "about", " London"], "values": values, "excluded": [0]}
-    shown = _prompt(prompt, {"feature": 1, "max": 10.0})
+def test_a_token_left_out_of_the_statistics_does_not_set_the_scale_of_your_own_text(live, index):
+    features = np.zeros((3, 64), np.float32)
+    features[:, 12] = [1947, 0, 5]
+    index.max[12] = 10
+    tokens, excluded = ["<bos>", "about", " London"], np.array([True, False, False])
+    index.read_prompt = lambda *args: PromptReading(tokens, features, excluded)
+    live.prompt = "about London"
+    live.wait(10)
+    shown = still([live.state()["prompt"]])
     assert "strongest 5" in shown
     assert shown.count("<mark") == 1
     assert "1,9" not in shown

@@ -2,7 +2,7 @@
 // Text reaches the page as text nodes and attributes only.
 import { drawStrip } from "./strips.js";
 
-const SHARES = ["shade", "length", "start", "zero"]; // numbers that stylesheets read as --saekit-NAME
+const VARIABLES = ["shade", "length", "start", "zero"]; // numbers that stylesheets read as --saekit-NAME
 
 /**
  * The elements of a node: `["p", {class: "quiet"}, "text", ["b", {}, "12"]]`.
@@ -27,7 +27,7 @@ function dress(element, name, value) {
   if (value === false || name === "only") return;
   if (name === "class") element.classList.add(...value.split(" ").map((look) => `saekit-${look}`));
   else if (name === "tone") element.classList.add(`saekit-tone-${value}`);
-  else if (SHARES.includes(name)) element.style.setProperty(`--saekit-${name}`, value);
+  else if (VARIABLES.includes(name)) element.style.setProperty(`--saekit-${name}`, value);
   else if (name === "set") element.setAttribute("data-set", JSON.stringify(value));
   else if (name === "key") element.setAttribute("data-key", value);
   else element.setAttribute(name, value === true ? "" : value);

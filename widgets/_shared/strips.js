@@ -1,11 +1,6 @@
 // A strip of tokens: a listbox with one tab stop, in which arrows, Home and End move and select.
 // What is in a strip is told in `saekit/views/_shared/strips.py`.
-
-/** Next index for an arrow, Home or End key, or null when the key is not ours. */
-export function stepTo(key, index, count) {
-  const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: count - 1 };
-  return key in moves ? Math.min(count - 1, Math.max(0, moves[key])) : null;
-}
+import { hasModifier, stepTo } from "./keys.js";
 
 /** What a screen reader should say for a token: names for what is silent. */
 export function spokenAs(token) {
@@ -16,12 +11,14 @@ export function spokenAs(token) {
 }
 
 /** The tokens of a strip, each with its words: {number, text, raw, from, to, words, exact, shade, out, told}. */
-export function tokensOf({ tokens, raw = [], at, marks, rest = "", out = [] }) {
+export function tokensOf({ tokens, raw = [], at, marks, rest = "", out = [], written = false }) {
   const marked = new Map(marks.map(([number, ...mark]) => [number, mark]));
+  const exactly = new Map(raw);
   return tokens.map((text, number) => {
     const [words, exact, shade, told] = marked.get(number) ?? [rest, rest, 0];
     const [from, to] = at ? [at[number], at[number + 1]] : [number, number + 1];
-    return { number, text, raw: raw[number] ?? text, from, to, words, exact, shade, told, out: out.includes(number) };
+    const whole = exactly.get(number) ?? (written ? text : text.replaceAll("·", " "));
+    return { number, text, raw: whole, from, to, words, exact, shade, told, out: out.includes(number) };
   });
 }
 
@@ -107,7 +104,7 @@ export function drawStrip(strip, { onselect = null, tabbable = true } = {}) {
       choose(option);
     });
     list.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (hasModifier(event)) return;
       const all = options();
       const at = all.indexOf(event.target);
       const next = event.key === " " ? at : stepTo(event.key, at, all.length);

@@ -1,4 +1,4 @@
-// What every view does with its model and its keys.
+// What every view does with its model.
 
 /** Call `draws[trait]`, a function or several, when a trait changes; returns what ends that. */
 export function wire(model, draws) {
@@ -14,19 +14,6 @@ export function setterOf(model) {
     model.set(trait, value);
     model.save_changes();
   };
-}
-
-/** Keep plain keys inside the view: in JupyterLab's command mode `b` adds a cell and `d d` deletes one. */
-export function keepKeys(root) {
-  root.addEventListener("keydown", (event) => {
-    const leaves = event.key === "Tab" || event.key === "Escape" || hasModifier(event);
-    if (!leaves) event.stopPropagation();
-  });
-}
-
-/** Whether a key was pressed together with one that makes it somebody else's. */
-export function hasModifier(event) {
-  return event.ctrlKey || event.metaKey || event.altKey;
 }
 
 /** Let the reader save a text as a file. */

@@ -1,7 +1,7 @@
 // The examples of a feature: a concordance with one tab stop, in which arrows move within and between the rows.
 import { draw } from "../_shared/draw.js";
 import { drawStrip } from "../_shared/strips.js";
-import { hasModifier } from "../_shared/view.js";
+import { hasModifier } from "../_shared/keys.js";
 
 const FIRST_ROWS = 8; // of a group, before "more"
 

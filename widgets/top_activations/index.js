@@ -1,6 +1,7 @@
 // The top-activations view: examples, histogram, logits and neighbours of one feature, and your own text.
 import { draw, pressable, show } from "../_shared/draw.js";
-import { hasModifier, keepKeys, setterOf, wire } from "../_shared/view.js";
+import { hasModifier, keepKeys } from "../_shared/keys.js";
+import { setterOf, wire } from "../_shared/view.js";
 import { chooser } from "../_shared/chooser.js";
 import { exampleList } from "./examples.js";
 import { promptPanel } from "./prompt_panel.js";

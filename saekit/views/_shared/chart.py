@@ -216,7 +216,7 @@ def line_chart(
     if up.log:
         shapes.append(label(box.width - box.right, box.top + 11, "log scale", "end"))
     shapes += [_line(*parts) for parts in zip(drawn, paths, ends, places, strict=True)]
-    return picture(box.width, box.height, words, *shapes, **{"class": "picture chart"})
+    return picture(box.width, box.height, words, *shapes, **{"class": "plot chart"})
 
 
 def bar_chart(
@@ -244,17 +244,17 @@ def bar_chart(
 
     def bar(x: float, wide: float, count: int) -> Node:
         tall = max(1.0, box.floor - box.y(up.at(count))) if count else 0
-        return _rect("bar", x, box.floor - tall, wide, tall, tone=hue(number))
+        return _rect("column", x, box.floor - tall, wide, tall, tone=hue(number))
 
     shapes = [
         *_grid(box, up, short),
-        _rect("bar-apart", box.left + 6, box.y(up.at(apart[0])), 16, box.floor - box.y(up.at(apart[0]))),
+        _rect("column-apart", box.left + 6, box.y(up.at(apart[0])), 16, box.floor - box.y(up.at(apart[0]))),
         label(box.left + 14, box.floor + 13, apart[1], "middle"),
         *(bar(start + i * slot, max(1.0, slot - 0.75), count) for i, count in enumerate(counts)),
         *(label(start + at * slot * len(counts), box.floor + 13, text, "middle") for at, text in ticks),
         _name(box, start, x_label),
     ]
-    return picture(box.width, box.height, words, *shapes, **{"class": "picture chart"})
+    return picture(box.width, box.height, words, *shapes, **{"class": "plot chart"})
 
 
 def histogram_words(histogram: Mapping[str, Sequence[float]], total: int) -> str:
@@ -279,14 +279,14 @@ def histogram_bars(histogram: Mapping[str, Sequence[float]], words: str) -> Node
     for i, count in enumerate(counts):
         if count:
             y = min(box.y(math.log10(1 + count) / top), box.floor - 1.5)
-            shapes.append(_rect("bar", box.left + i * slot, y, max(1.0, slot - 1), box.floor - y))
+            shapes.append(_rect("column", box.left + i * slot, y, max(1.0, slot - 1), box.floor - y))
     shapes.append(el("path", {"class": "axis", "d": f"M{box.left} {box.floor:g}H{box.width}"}))
     shapes += [
         label(box.left, box.floor + 14, sig(edges[0])),
         label(box.width, box.floor + 14, sig(edges[-1]), "end"),
         label((box.left + box.width) / 2, box.floor + 14, "activation", "middle"),
     ]
-    return picture(box.width, box.height, words, *shapes, top=-6, **{"class": "picture chart histogram"})
+    return picture(box.width, box.height, words, *shapes, top=-6, **{"class": "plot chart histogram"})
 
 
 def sample(number: int) -> Node:

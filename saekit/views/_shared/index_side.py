@@ -1,5 +1,6 @@
 """What the top-activations view asks of its arguments: facts of the index, checks, walking orders."""
 
+import json
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,15 @@ import traitlets as t
 from jaxtyping import Float, Int
 
 from saekit.errors import FeatureIndexError, SAEError
-from saekit.views._shared.rows import example_rows, number
+from saekit.views._shared.nodes import Node, el
+from saekit.views._shared.rows import number
+from saekit.views._shared.strips import near_only, shaded_strip
+from saekit.views._shared.words import sig
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-    from saekit.index import FeatureIndex
+    from saekit.index import FeatureIndex, Hit
     from saekit.vision import ImageFeatures
 
 ORDERS = ("number", "density", "max", "score")
@@ -85,21 +89,34 @@ def search_hits(index: "FeatureIndex", query: Mapping[str, str], names: Mapping[
         index: Where to search.
         query: ``{"mode": "token" | "text", "text": ...}``.
         names: ``{feature: name}``.
+
+    Returns:
+        ``said``, how many there are; ``features``, their numbers; ``panel``, a button for each.
     """
     mode = "token" if query.get("mode") == "token" else "text"
-    wanted: dict[str, Any] = {mode: query["text"]}
-    shown = [(hit, hit.example) for hit in index.search(**wanted) if hit.example is not None]
-    rows, values = example_rows(example for _, example in shown)
-    found = [
-        {
-            "feature": int(hit.feature),
-            "score": number(hit.score),
-            "name": names.get(int(hit.feature), ""),
-            "row": row,
-        }
-        for (hit, _), row in zip(shown, rows, strict=True)
-    ]
-    return {"mode": mode, "text": query["text"], "found": found, "values": values}
+    found = [hit for hit in index.search(**{mode: query["text"]}) if hit.example is not None]
+    many = f"{len(found) or 'No'} feature{'' if len(found) == 1 else 's'}"
+    where = "tokens" if mode == "token" else "contexts"
+    return {
+        "said": f"{many} for {json.dumps(query['text'], ensure_ascii=False)} in {where}",
+        "features": [int(hit.feature) for hit in found],
+        "panel": el("ol", {}, *(_hit(hit, names.get(int(hit.feature), "")) for hit in found)),
+    }
+
+
+def _hit(hit: "Hit", name: str) -> Node:
+    example, number = hit.example, int(hit.feature)
+    words = f"Feature {number}{name and f', {name}'}, score {sig(hit.score)}"
+    shown = shaded_strip("", example.tokens, example.activations, float(example.value), peak=int(example.peak), side=5)
+    button = el(
+        "button",
+        {"type": "button", "class": "hit", "aria-label": words, "data-feature": number},
+        el("b", {}, str(number)),
+        el("span", {"class": "name"}, name) if name else None,
+        el("span", {"class": "hit-text", "aria-hidden": "true"}, near_only(shown)),
+        el("span", {"class": "score"}, sig(hit.score)),
+    )
+    return el("li", {}, button)
 
 
 def checked_scores(scores: Any, d_sae: int) -> Float[np.ndarray, " d_sae"] | None:

@@ -63,7 +63,12 @@ def meter(length: float, tone: str) -> Node:
 
 
 def table(
-    titles: Sequence[Node], rows: Iterable[Sequence[Node]], *, caption: Node | None = None, **attributes: Any
+    titles: Sequence[Node],
+    rows: Iterable[Sequence[Node]],
+    *,
+    caption: Node | None = None,
+    head: Mapping[str, Any] | None = None,
+    **attributes: Any,
 ) -> Node:
     """Return a table whose first column names the rows.
 
@@ -71,9 +76,10 @@ def table(
         titles: Titles of the columns; empty for none.
         rows: Cells of each row. A cell that is a ``td`` or ``th`` itself stays as it is.
         caption: Title of the table.
+        head: Attributes of the head.
         **attributes: Attributes of the table.
     """
-    head = [el("thead", {}, el("tr", {}, *(_cell(t, "th", {"scope": "col"}) for t in titles)))] if titles else []
+    head = [el("thead", head, el("tr", {}, *(_cell(t, "th", {"scope": "col"}) for t in titles)))] if titles else []
     body = el("tbody", {}, *(row_of(cells) for cells in rows))
     return el("table", attributes, None if caption is None else el("caption", {}, caption), *head, body)
 
@@ -97,7 +103,7 @@ def figure(title: Node, picture: Node, words: str | None = None, **attributes: A
 
 def picture(width: float, height: float, words: str, *shapes: Node | None, top: float = 0, **attributes: Any) -> Node:
     """Return an SVG picture; ``words`` say it to those who do not see it, ``top`` is the highest y that is drawn."""
-    look = {"class": "picture", "viewBox": f"0 {top:g} {width:g} {height - top:g}", "width": f"{width:g}"}
+    look = {"class": "plot", "viewBox": f"0 {top:g} {width:g} {height - top:g}", "width": f"{width:g}"}
     return el("svg", {**look, "role": "img", "aria-label": words, **attributes}, *shapes)
 
 
@@ -112,6 +118,12 @@ def walked(node: Node) -> Iterable[list[Any]]:
         yield node
         for child in node[2:]:
             yield from walked(child)
+
+
+def pressed(node: Node, trait: str) -> list[Any]:
+    """Return the values to which pressing something in a node can set a trait, in their order."""
+    found = (element[1].get("set") for element in walked(node))
+    return [value[1] for value in found if value and value[0] == trait]
 
 
 def _cell(cell: Node, tag: str, attributes: Mapping[str, Any]) -> Node:

@@ -39,7 +39,7 @@ def page(
 
 def _script_json(value: Any) -> str:
     """Return JSON that may stand inside a script element whatever strings it holds."""
-    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 

@@ -5,11 +5,11 @@ dark. The same node gives the same bytes. Pictures are ``<svg data-saekit="pictu
 which processors do not agree, and are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from saekit.views._shared.nodes import Node
-from saekit.views._shared.palette import FULL, TONES, sign
+from saekit.views._shared.palette import BLUE, FULL, TONES, sign
 from saekit.views._shared.words import escape
 
 # What an element becomes: the tag in the still and its style. Tags that are not named here stay as they are.
@@ -29,36 +29,38 @@ TAGS = {
     "caption": ("caption", "text-align:left;white-space:nowrap;opacity:.75"),
     "th": ("th", "padding:.1em .9em .1em 0;text-align:left;font-weight:400;vertical-align:top"),
     "td": ("td", "padding:.1em .9em .1em 0;text-align:left;vertical-align:top"),
-    "svg": ("svg", ""),
+    "mark": ("mark", f"color:inherit;background:rgba({','.join(map(str, BLUE))},.3)"),
 }
 # What a look is in the still; {tone} and {shade} are those of the node, {length} and the like its shares of a width.
 LOOKS = {
     "quiet": "opacity:.75",
+    "title": "margin:.2em 0;font-size:1.25em",
     "strong": "font-weight:600",
     "code": "font-family:ui-monospace,monospace;font-size:.92em",
     "nowrap": "white-space:nowrap",
-    "end": "text-align:right",
+    "right": "text-align:right",
     "apart": "margin-top:.6em",
     "beside": "display:flex;flex-wrap:wrap;gap:.2em 2.4em;align-items:flex-start",
     "hanging": "padding-left:5.5em;text-indent:-5.5em",
     "value": "display:inline-block;min-width:5.5em;text-indent:0;font-weight:600",
-    "mark": "color:inherit;background:rgba({tone},{shade})",
+    "shaded": "color:inherit;background:rgba({tone},{shade})",
     "meter": "display:inline-block;height:.7em;width:calc({length}*5em);background:rgba({tone},.75)",
     "under": "border-bottom:2px solid rgb({tone})",
     # Shapes of pictures.
-    "picture": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
+    "plot": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
     "rule": "stroke:currentColor;stroke-opacity:.2",
     "axis": "stroke:currentColor;stroke-opacity:.5",
     "chart-mark": "stroke:currentColor;stroke-dasharray:2 3",
-    "bar": "fill:rgba({tone},.75)",
-    "bar-apart": "fill:currentColor;fill-opacity:.5",
+    "column": "fill:rgba({tone},.75)",
+    "column-apart": "fill:currentColor;fill-opacity:.5",
     "line": "fill:none;stroke:rgb({tone});stroke-width:1.75",
     "leader": "fill:none;stroke:rgb({tone});stroke-width:.75",
     "dot": "fill:rgb({tone})",
-    "cell": "fill:rgba({tone},{shade})",
+    "filled": "fill:rgba({tone},{shade})",
     "faint": "opacity:.75",
 }
-_BETWEEN = {"facts": " · "}  # looks whose children stand in one line in the still
+_BETWEEN = {"title": " · ", "facts": " · ", "features": " · "}  # looks whose children stand in one line in a still
+_IN_LINE = {"h2": "font-weight:600", "b": "font-weight:600"}
 _DROPPED = {"input", "select", "textarea", "option"}
 _KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
 _SHARES = ("length", "start", "zero")
@@ -76,12 +78,13 @@ def still(panels: Iterable[Node], *, width: str = "68em") -> str:
     return f'<div style="max-width:{width};line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
 
 
-def html_of(node: Node, *, drawing: bool = False) -> str:
+def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
     """Return one node as HTML.
 
     Args:
         node: The node.
         drawing: True inside a picture, whose shapes keep all their attributes.
+        in_line: True for something that stands in one line with others.
     """
     if isinstance(node, str):
         return escape(node)
@@ -94,18 +97,14 @@ def html_of(node: Node, *, drawing: bool = False) -> str:
     if "flow" in looks:
         return _flow(children)
     drawing = drawing or tag == "svg"
-    between = next((_BETWEEN[look] for look in looks if look in _BETWEEN), "")
-    inside = between.join(html_of(child, drawing=drawing) for child in children)
-    if tag == "div" and not drawing and _inline(children):
-        tag = "span"
-    plain, style = TAGS.get(tag, (tag, ""))
-    opening = f"<{plain}{_written(tag, attributes, _styled(style, looks, attributes), drawing)}>"
-    return opening if plain in _VOID else f"{opening}{inside}</{plain}>"
-
-
-def _inline(children: list[Node]) -> bool:
-    """Return whether a division holds a fact, which stands in a line with others."""
-    return any(not isinstance(child, str) and child[0] in ("dt", "dd") for child in children)
+    between = next((_BETWEEN[look] for look in looks if look in _BETWEEN), None)
+    shown = (html_of(child, drawing=drawing, in_line=between is not None) for child in children)
+    inside = (between or "").join(part for part in shown if part)
+    plain, style = ("span", _IN_LINE.get(tag, "")) if in_line else TAGS.get(tag, (tag, ""))
+    written = _written(tag, attributes, _styled(style, looks, attributes), drawing)
+    if plain == "span" and not written:
+        return inside
+    return f"<{plain}{written}>" if plain in _VOID else f"<{plain}{written}>{inside}</{plain}>"
 
 
 def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> str:
@@ -137,9 +136,15 @@ def _flow(children: list[Node]) -> str:
         if child[0] == "caption":
             parts.append(html_of(["h4", {}, *child[2:]]))
         elif child[0] == "tbody":
-            rows = ("&nbsp;".join(html_of(["span", {}, *cell[2:]]) for cell in row[2:]) for row in child[2:])
-            parts += ["<div>", " ".join(f'<span style="{LOOKS["nowrap"]}">{row}</span>' for row in rows), "</div>"]
+            rows = (html_of(["span", {**row[1], "class": "nowrap"}, *_spaced(row[2:])]) for row in child[2:])
+            parts += ["<div>", " ".join(row for row in rows if row), "</div>"]
     return "".join(parts)
+
+
+def _spaced(cells: list[Node]) -> Iterator[Node]:
+    for number, cell in enumerate(cells):
+        yield from ["\u00a0"] if number else []
+        yield ["span", {}, *cell[2:]]
 
 
 def _strip(about: Mapping[str, Any]) -> str:
@@ -152,7 +157,7 @@ def _strip(about: Mapping[str, Any]) -> str:
         text = about["tokens"][number]
         shown = f"<bdi>{escape(text)}</bdi>" if _right_to_left(text) and not written else escape(text)
         value = marks[number][2] if number in marks else 0
-        if style := round(FULL * abs(value), 1) and _styled("", ("mark",), {"shade": value, "tone": sign(value)}):
+        if style := round(FULL * abs(value), 1) and _styled("", ("shaded",), {"shade": value, "tone": sign(value)}):
             shown = f'<mark style="{style}">{shown}</mark>'
         parts.append(shown)
         if not written:

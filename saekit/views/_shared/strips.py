@@ -5,7 +5,7 @@ Most tokens of a text are silent, and a view holds thousands of them, so a strip
 ===========  =========================================================================================================
 ``label``    what the strip is, for screen readers
 ``tokens``   the tokens as readers see them; the bytes of one character are one token
-``raw``      the tokens as they are, where that is something else, else None
+``raw``      ``[number, token as it is]`` of tokens that are more than the shown one with spaces for its dots
 ``at``       positions in the text at which the tokens begin, one more than tokens; left out where each is one position
 ``unit``     what stands before the words of a token when it is spoken: ``"activation "``
 ``rest``     words of every token that ``marks`` leaves out
@@ -64,6 +64,19 @@ def shaded_strip(
     return strip(label, [text for text, *_ in cells], [*starts, len(tokens)], marks, **about)
 
 
+def near_only(node: Node) -> Node:
+    """Return a strip without the tokens that are not shown at first, for places where nobody can ask for them."""
+    about = dict(node[1])
+    first, last = about.pop("near")
+    about["tokens"] = about["tokens"][first:last]
+    for name in ("marks", "raw"):
+        about[name] = [[number - first, *more] for number, *more in about.get(name, ()) if first <= number < last]
+    about["peak"] -= first
+    if "at" in about:
+        about["at"] = about["at"][first : last + 1]
+    return ["strip", about]
+
+
 def strip(
     label: str,
     tokens: Sequence[str],
@@ -85,8 +98,9 @@ def strip(
     """
     shown = list(tokens) if written else [visible(token) for token in tokens]
     made = {"label": label, "tokens": shown, "marks": [list(mark) for mark in marks], **about}
-    if shown != list(tokens):
-        made["raw"] = [token if token != view else None for token, view in zip(tokens, shown, strict=True)]
+    plain = shown if written else [view.replace("·", " ") for view in shown]
+    if raw := [[i, token] for i, (token, view) in enumerate(zip(tokens, plain, strict=True)) if token != view]:
+        made["raw"] = raw
     if any(after - start != 1 for start, after in pairwise(starts)) or (starts and starts[0]):
         made["at"] = list(starts)
     if written:

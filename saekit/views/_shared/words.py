@@ -1,4 +1,4 @@
-"""Numbers and tokens as readers see them; `widgets/_shared/lib.js` has the same functions for the live view."""
+"""Numbers and tokens as readers see them, in the live view and in stills."""
 
 import html
 import math
@@ -62,3 +62,13 @@ def merge_pieces(tokens: list[str], values: list[float]) -> list[tuple[str, floa
         else:
             merged.append((token or "\ufffd", value, position))
     return merged
+
+
+def join_starts(tokens: list[str]) -> list[tuple[int, int]]:
+    """Return where each whole token begins and ends: continuation pieces (``""``) belong to the token before.
+
+    >>> join_starts(["a", "戦", "", "", "b"])
+    [(0, 1), (1, 4), (4, 5)]
+    """
+    starts = [first for _, _, first in merge_pieces(tokens, [0.0] * len(tokens))]
+    return list(zip(starts, [*starts[1:], len(tokens)], strict=True))

@@ -9,7 +9,8 @@ import traitlets as t
 
 from saekit._base.checks import whole
 from saekit.errors import SAEError
-from saekit.views.circuit.state import ERROR, circuit_record, example_tokens, indexes_by_hook
+from saekit.views._shared.contexts import indexes_by_hook
+from saekit.views.circuit.state import ERROR, circuit_record, example_tokens
 from saekit.views.circuit.still import circuit_html, circuit_svg, score_words
 from saekit.views.circuit.work import CircuitWork
 

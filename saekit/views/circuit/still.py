@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saekit.views._shared.contexts import short_hook, spaced
 from saekit.views._shared.words import escape, signed, visible
 from saekit.views.circuit.state import ERROR, kept_numbers
 
@@ -226,21 +227,8 @@ def _context(node: Mapping[str, Any], contexts: Mapping[str, Any]) -> str:
     if not found["rows"]:
         return "dead on the index's corpus" if found["dead"] else "–"
     _, before, peak, after = found["rows"][0]
-    shown = [spaced(before), escape(visible(peak)), spaced(after)]
+    shown = [escape(spaced(before)), escape(visible(peak)), escape(spaced(after))]
     return f'<bdi>{shown[0]}<mark style="color:inherit;background:rgba({BLUE},.3)">{shown[1]}</mark>{shown[2]}</bdi>'
-
-
-def spaced(text: str) -> str:
-    """Show text with its spaces as spaces, where lines can break; other whitespace as marks."""
-    return " ".join(escape(visible(word)) for word in text.split(" "))
-
-
-def short_hook(hook: str) -> str:
-    """Name a hook point in few letters: the layer, counted as transformer-lens does."""
-    parts = hook.split(".")
-    if len(parts) == 3 and parts[0] == "blocks":
-        return f"layer {parts[1]}" + (" (in)" if parts[2].endswith("pre") else "")
-    return hook
 
 
 def _hue(value: float) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit.views._shared.contexts import context_rows
 from saekit.views._shared.rows import number
 from saekit.views._shared.view import View
 from saekit.views._shared.worker import Stopped
-from saekit.views.circuit.state import ERROR, circuit_facts, circuit_nodes, context_rows, edge_rows, node_rows
+from saekit.views.circuit.state import ERROR, circuit_facts, circuit_nodes, edge_rows, node_rows
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets as t
 
 from saekit.errors import FeatureIndexError
-from saekit.views.circuit.state import indexes_by_hook
+from saekit.views._shared.contexts import indexes_by_hook
 from saekit.views.logit_attribution.ask import ids_of
 from saekit.views.logit_attribution.state import METHODS, agreement_rows, explained, record, shown_of, table_csv
 from saekit.views.logit_attribution.still import attribution_html, repr_words

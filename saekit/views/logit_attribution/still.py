@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from saekit.views._shared.contexts import short_hook, spaced
 from saekit.views._shared.words import escape, percent, signed, visible
-from saekit.views.circuit.still import BLUE, ORANGE, short_hook, spaced
+from saekit.views.circuit.still import BLUE, ORANGE
 
 _QUIET = "opacity:.75"
 _CELL = "padding:.05em .9em .05em 0;text-align:left;font-weight:400"
@@ -97,7 +98,7 @@ def attribution_html(
     asked, method = shown["asked"], shown["method"]
     parts = [
         f"{head} · {escape(asked['hook'])}</p>",
-        f'<p style="margin:0;{_CODE}">{spaced(asked["prompt"])}</p>',
+        f'<p style="margin:0;{_CODE}">{escape(spaced(asked["prompt"]))}</p>',
         _predictions(outcome),
         f'<p style="margin:.8em 0 0"><b>{escape(visible_reading(asked))} = {signed(shown["reading"])}</b> '
         f'<span style="{_QUIET}">logits, {method}: {escape(baseline_words(asked, method))}</span></p>',
@@ -218,7 +219,7 @@ def _contexts(shown: Mapping[str, Any], contexts: Mapping[str, Any]) -> str:
         if found and found["rows"]:
             _, before, peak, after = found["rows"][0]
             mark = f'<mark style="color:inherit;background:rgba({BLUE},.3)">{escape(visible(peak))}</mark>'
-            text = f'<bdi style="{_CODE}">{spaced(before)}{mark}{spaced(after)}</bdi>'
+            text = f'<bdi style="{_CODE}">{escape(spaced(before))}{mark}{escape(spaced(after))}</bdi>'
             lines.append(f"<div><b>{feature}</b> {text}</div>")
     if not lines:
         return ""

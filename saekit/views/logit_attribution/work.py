@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets as t
 
+from saekit.views._shared.contexts import context_rows
 from saekit.views._shared.view import View
 from saekit.views._shared.worker import Stopped
-from saekit.views.circuit.state import context_rows
 from saekit.views.logit_attribution.ask import Asked, FieldError, ids_of, swapped
 from saekit.views.logit_attribution.state import METHODS, agreement_rows, prediction_rows, shown_of
 

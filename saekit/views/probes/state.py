@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saekit.views._shared.contexts import context_rows, short_hook
 from saekit.views._shared.rows import number, pack
-from saekit.views.circuit.state import context_rows
-from saekit.views.circuit.still import short_hook
 
 if TYPE_CHECKING:
     from saekit.index import FeatureIndex

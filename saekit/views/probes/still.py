@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from saekit.views._shared.contexts import spaced
 from saekit.views._shared.words import escape, merge_pieces, percent, signed, visible
-from saekit.views.circuit.still import BLUE, ORANGE, spaced
+from saekit.views.circuit.still import BLUE, ORANGE
 from saekit.views.probes.state import interval_words, two
 
 MOST_CLASSES = 12  # in a confusion matrix; beyond, the largest confusions are listed
@@ -208,7 +209,9 @@ def context_html(row: Sequence) -> str:
     """Return one context: the token where a feature fires, marked, between its neighbours."""
     _, before, peak, after = row[:4]
     mark = f'<mark style="color:inherit;background:rgba({BLUE},.3)">{escape(visible(peak))}</mark>'
-    return f'<bdi style="font-family:ui-monospace,monospace">{spaced(before)}{mark}{spaced(after)}</bdi>'
+    return (
+        f'<bdi style="font-family:ui-monospace,monospace">{escape(spaced(before))}{mark}{escape(spaced(after))}</bdi>'
+    )
 
 
 def result_words(result: Mapping[str, Any], classes: Sequence[str]) -> str:
@@ -232,7 +235,9 @@ def _text(state: Mapping[str, Any]) -> str:
     most = float(np.abs(summed).max())
     for (text, _, _), value in zip(merged, summed.tolist(), strict=True):
         hue, alpha = (BLUE if value >= 0 else ORANGE), (_SHADE * abs(value) / most if most else 0.0)
-        spans.append(f'<span style="background:rgba({hue},{alpha:.2f})" title="{signed(value)}">{spaced(text)}</span>')
+        spans.append(
+            f'<span style="background:rgba({hue},{alpha:.2f})" title="{signed(value)}">{escape(spaced(text))}</span>'
+        )
     said = f'<p style="margin:.8em 0 0"><strong>{escape(result_words(result, classes))}</strong></p>'
     strip = f'<p style="margin:0;font-family:ui-monospace,monospace"><bdi>{"".join(spans)}</bdi></p>'
     note = result["exact"]

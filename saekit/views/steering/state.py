@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from saekit.views._shared.contexts import context_rows
 from saekit.views._shared.rows import number
-from saekit.views.circuit.state import context_rows
 
 if TYPE_CHECKING:
     from saekit.index import FeatureIndex

@@ -8,29 +8,17 @@ import numpy as np
 import traitlets as t
 from jaxtyping import Float
 
-from saekit.errors import FeatureIndexError
-from saekit.views._shared.index_side import (
-    ORDERS,
-    check_index_pair,
-    checked_scores,
-    index_facts,
-    named,
-    search_hits,
-    walk_in,
-)
+from saekit.views._shared.index_side import ORDERS, checked_scores, index_facts, named, walk_in
+from saekit.views._shared.nodes import Node, pressed
 from saekit.views._shared.rows import pack
 from saekit.views._shared.view import View
-from saekit.views._shared.worker import Stopped
-from saekit.views.top_activations.state import feature_card
-from saekit.views.top_activations.still import feature_html
+from saekit.views.top_activations.state import PANELS, feature_card
+from saekit.views.top_activations.work import Reading
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
     from saekit.index import FeatureIndex
-
-STRONGEST = 10  # features listed for each token of a prompt
-LONGEST_CHARACTERS = 2_000  # of a prompt; more is a corpus, and belongs in an index
 
 
 class TopActivations(View):
@@ -53,7 +41,7 @@ class TopActivations(View):
     prompt = t.Unicode("").tag(sync=True)
     token = t.Int(None, allow_none=True).tag(sync=True)
 
-    _card = t.Dict().tag(sync=True)
+    _card = t.Dict(help="the feature, panel by panel").tag(sync=True)
     _facts = t.Dict().tag(sync=True)
     _walk = t.Bytes(help="live features in walking order, float32").tag(sync=True)
     _result = t.Dict(help="the feature on the prompt, and the strongest features there").tag(sync=True)
@@ -91,28 +79,19 @@ class TopActivations(View):
             FeatureIndexError: ``model`` without ``sae`` or the reverse, or scores of the wrong length.
             SAEError: The SAE is not the one that the index was built with, or does not fit the model.
         """
-        if (model is None) != (sae is None):
-            raise FeatureIndexError("got only one of model= and sae=: your own text needs both, an index alone neither")
-        if model is not None and sae is not None:
-            check_index_pair(index, model, sae)
-        self._index, self._model, self._sae = index, model, sae
-        self._names = named(names)
+        self._index, self._names = index, named(names)
+        self._reading = Reading(index, model, sae, self._names)
         self._scores = checked_scores(scores, index.d_sae)
-        self._strongest: dict[str, Any] = {}
         order = order or ("number" if scores is None else "score")
         facts = index_facts(index, sae)
         facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
-        facts["own_text"] = "live" if model is not None else "off"
+        facts["own_text"] = "live" if self._reading.live else "off"
         walk = walk_in(order, index, self._scores)
         if feature is None:
             feature = int(walk[0]) if len(walk) else 0
-        super().__init__(
-            value=self._in_range(feature),
-            order=order,
-            _facts=facts,
-            _walk=pack(walk),
-            _card=feature_card(index, operator.index(feature), self._names),
-        )
+        feature = self._in_range(feature)
+        card = feature_card(index, feature, self._names, facts)
+        super().__init__(value=feature, order=order, _facts=facts, _walk=pack(walk), _card=card)
         if prompt:
             self.token = token
             self.prompt = prompt
@@ -151,12 +130,12 @@ class TopActivations(View):
             return super().notify_change(change)
         with self._guard:
             with self.hold_sync():
-                self._card = feature_card(self._index, change["new"], self._names)
+                self._card = self._card_of(change["new"])
                 self.error = ""
                 self._should_send_property("value", change["new"])  # queued here, sent with the card
             t.HasTraits.notify_change(self, change)
-            if self.prompt and self._model is not None:
-                self._background("prompt", self._read_prompt)
+            if self.prompt and self._reading.live:
+                self._read_prompt()
 
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
@@ -170,59 +149,32 @@ class TopActivations(View):
                 with self.hold_sync():
                     self._result, self.busy, self.token = {}, False, None
                     self.error = "The text is empty: type at least one character." if change["old"] else ""
-            elif self._model is None:
+            elif not self._reading.live:
                 self.error = "Your own text needs the model: TopActivations(index, model=model, sae=sae)"
             else:
-                self._background("prompt", self._read_prompt)
+                self._read_prompt()
+
+    @t.observe("_result")
+    def _on_result(self, change: Any) -> None:
+        """Keep the chosen token within a text that became shorter."""
+        last = change["new"].get("positions", 0) - 1
+        if self.token is not None and 0 <= last < self.token:
+            self.token = last
 
     @t.observe("_query")
     def _on_query(self, change: Any) -> None:
         query = change["new"]
         if query.get("text"):
-            self._background("search", lambda stopped: self._search(query, stopped))
+            self._background("search", lambda _: self._reading.search(query))
         else:
             self._hits = {}
 
-    # --- background work --------------------------------------------------------------------------------------
+    def _read_prompt(self) -> None:
+        # What is asked now, not when the work was queued: the newest prompt and feature count.
+        self._background("prompt", lambda _: self._reading.prompt(self.prompt, self.value))
 
-    def _read_prompt(self, stopped: Stopped) -> None:
-        """Run the model on the prompt: this feature on every token first, then the strongest of all features."""
-        model, sae, prompt, feature = self._model, self._sae, self.prompt, self.value
-        assert model is not None and sae is not None
-        text = prompt[:LONGEST_CHARACTERS]
-        told = ""
-        if len(prompt) > len(text):
-            told = f"The text has {len(prompt):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
-        seen = self._index.activations(model, sae, text, feature)
-        if seen.truncated:
-            told = f"The text is longer than the model's context: only its first {len(seen.tokens):,} tokens are used."
-        values = np.asarray(seen.values, dtype=np.float32)
-        result = {
-            "prompt": prompt,
-            "feature": feature,
-            "tokens": list(seen.tokens),
-            "values": pack(values),
-            "excluded": [int(i) for i in np.flatnonzero(np.asarray(seen.excluded))],
-        }
-        known = self._strongest if self._strongest.get("prompt") == prompt else {}
-        if not self._publish(stopped, _result={**result, **known}, error=told):
-            return
-        with self._guard:
-            if self.token is not None and self.token >= len(values):
-                self.token = len(values) - 1
-        if known:
-            return
-        found = self._index.by_prompt(model, sae, text, k=STRONGEST)
-        self._strongest = {
-            "prompt": prompt,
-            "k": int(np.shape(found.features)[1]),
-            "features": pack(np.asarray(found.features).ravel()),
-            "strengths": pack(np.asarray(found.values).ravel()),
-        }
-        self._publish(stopped, _result={**result, **self._strongest})
-
-    def _search(self, query: Mapping[str, str], stopped: Stopped) -> None:
-        self._publish(stopped, _hits=search_hits(self._index, query, self._names), error="")
+    def _card_of(self, feature: int) -> dict[str, Any]:
+        return feature_card(self._index, feature, self._names, self._facts)
 
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
@@ -233,8 +185,13 @@ class TopActivations(View):
     def _title(self) -> str:
         return f"Top activations · {self._facts['model']} · {self._facts['hook']}"
 
-    def _static(self) -> str:
-        return feature_html(self._card, self._facts, self._result)
+    def state(self) -> dict[str, Node]:
+        """Return what the view shows as plain data, panel by panel; see `saekit.views._shared.nodes`."""
+        with self._guard:
+            panels = {name: self._card["panels"][name] for name in PANELS if name in self._card["panels"]}
+            if self._result.get("feature") == self._card["feature"]:
+                panels["prompt"] = self._result["panel"]
+            return panels
 
     def to_html(self, features: Iterable[int] | None = None) -> str:
         """Return a self-contained interactive page that needs no kernel and no network.
@@ -245,11 +202,9 @@ class TopActivations(View):
         Raises:
             TraitError: A feature is out of range.
         """
-        if features is None:
-            near = self._card["neighbours"]
-            features = [n["feature"] for by in ("decoder", "coactivation") for n in near[by]]
-        held = list(dict.fromkeys([self.value, *map(self._in_range, features)]))
-        cards = {f: {"_card": feature_card(self._index, f, self._names), "_result": {}} for f in held}
+        near = pressed(self._card["panels"].get("neighbours", ""), "value")
+        held = list(dict.fromkeys([self.value, *map(self._in_range, near if features is None else features)]))
+        cards = {f: {"_card": self._card_of(f), "_result": {}} for f in held}
         cards[self.value]["_result"] = dict(self._result)
         listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
         missing = (

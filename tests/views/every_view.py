@@ -1,0 +1,29 @@
+"""Every view in a state in which it shows all that it can: one line a view."""
+
+from saekit.views.top_activations import TopActivations, work as top_work
+from tests.views.fake_index import FakeIndex
+
+
+def top_activations(monkeypatch):
+    monkeypatch.setattr(top_work, "check_index_pair", lambda *pair: None)
+    names = {12: "days of the week", 14: "rain"}
+    index = FakeIndex(neuronpedia_id="gpt2-small/8-res-jb")
+    view = TopActivations(index, feature=12, model="model", sae="sae", names=names, prompt="rain on Monday", token=2)
+    assert view.wait(10)
+    return view
+
+
+def hostile_top_activations(monkeypatch):
+    return TopActivations(FakeIndex(), feature=7, names={7: "<b>bold</b>"})
+
+
+def dead_top_activations(monkeypatch):
+    return TopActivations(FakeIndex(), feature=3)
+
+
+# Each takes pytest's monkeypatch and returns a view whose background work is done.
+EVERY_VIEW = {
+    "top_activations": top_activations,
+    "top_activations, hostile text": hostile_top_activations,
+    "top_activations, dead": dead_top_activations,
+}
