@@ -100,10 +100,11 @@ from .steering import (
     steering_sweep as steering_sweep,
 )
 from .training import (
+    Activations as Activations,
+    Sweep as Sweep,
+    TrainConfig as TrainConfig,
     harvest as harvest,
     harvest_many as harvest_many,
-    load_activations as load_activations,
-    load_sweep as load_sweep,
     stream_activations as stream_activations,
     train_sae as train_sae,
     train_sweep as train_sweep,

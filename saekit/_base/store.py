@@ -247,8 +247,11 @@ class Format:
                     f"{path} is a {self.kind} of version {version}, and this saekit reads version {self.version}: "
                     f"{self.remedy}"
                 )
-            what = f"a {held!r}" if held else "nothing that saekit wrote"
-            raise self.error(f"{path} holds {what}, expected a saekit {self.kind}")
+            if held is None:
+                raise self.error(f"{path} holds nothing that saekit wrote, expected a saekit {self.kind}")
+            raise self.error(
+                f"{path} holds a {held!r}, expected a saekit {self.kind}. If an earlier saekit wrote it: {self.remedy}"
+            )
         # The indexes that come with saekit are older than the manifest's own checksum, and than "finished".
         if {"finished", "checksum"} & manifest.keys() and checksum(manifest) != manifest.get("checksum"):
             raise self.damaged(path, "its manifest was altered")

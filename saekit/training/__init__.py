@@ -1,30 +1,36 @@
-"""Train SAEs of all architectures that sae-lens has, on harvested, streamed or synthetic activations.
+"""Train SAEs on harvested, streamed or any other activations: six architectures, one call.
 
-sae-lens's classes hold the weights and are what comes out. TopK, BatchTopK and Matryoshka SAEs learn by a sparse step
-(`saekit.training.sparse`), the others by sae-lens's own. To read in order: the loop (`loop`), what it moves
-(`learners`), the sparse step, where the activations come from (`harvest`, `stream`).
+sae-lens's classes hold the weights and are what comes out. TopK, BatchTopK and Matryoshka SAEs learn by a sparse step,
+the others by sae-lens's own.
 
-    python -m saekit.training          # trains a bundled SAE, writes its card and its index; see --help
+    sae = train_sae(harvest(model, tokens, "blocks.9.hook_resid_post", "folder"), d_sae=1152, k=32)
+
+To read in order: where activations come from (``activations``, ``harvesting``), a file per architecture
+(``architectures``), the settings (``config``), the loop (``loop``), many SAEs at once (``sweep``), and the command
+that makes a bundled one (``publishing``):
+
+    python -m saekit.training --help
 """
 
-from saekit.training.activations import Activations, load_activations
-from saekit.training.harvesting import harvest, harvest_many
-from saekit.training.loop import ARCHITECTURES, Progress, train_sae
+from saekit.training.activations import Activations
+from saekit.training.architectures import ARCHITECTURES, Architecture
+from saekit.training.config import TrainConfig
+from saekit.training.harvesting import ActivationStream, harvest, harvest_many, stream_activations
+from saekit.training.loop import TrainingStep, train_sae
 from saekit.training.publishing import main, publish
-from saekit.training.stream import ActivationStream, stream_activations
-from saekit.training.sweep import Sweep, SweepPoint, load_sweep, train_sweep
+from saekit.training.sweep import Sweep, SweptSAE, train_sweep
 
 __all__ = [
     "ARCHITECTURES",
     "ActivationStream",
     "Activations",
-    "Progress",
+    "Architecture",
     "Sweep",
-    "SweepPoint",
+    "SweptSAE",
+    "TrainConfig",
+    "TrainingStep",
     "harvest",
     "harvest_many",
-    "load_activations",
-    "load_sweep",
     "main",
     "publish",
     "stream_activations",

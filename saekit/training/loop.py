@@ -1,168 +1,257 @@
-"""The training loop: batches in, an SAE out, and in between what can be watched, stopped and taken up again."""
+"""The training loop: batches in, an SAE out, and in between what can be watched, stopped and taken up again.
+
+1. `TrainConfig` decides what is trained; its `Architecture` makes the learner, which holds weights and optimiser.
+2. Activations are scaled to a mean norm of sqrt(d_in); the scale is folded into the weights at the end.
+3. At every step the learner moves, and the watch counts which features fired.
+4. Dead features learn by AuxK within the step, or are resampled when a window of the watch ends.
+5. Now and then a record goes to ``on_step``, and a checkpoint to disk.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saekit.errors import SAEError
-from saekit.training.activations import Activations, Samples, batch_count, samples
-from saekit.training.learners import PENALISED, RANKED, DenseLearner, Learner, SparseLearner, Start, resample, scale_of
-from saekit.training.state import load_state, save_state
-from saekit.training.stream import ActivationStream
+from saekit._base.checks import whole
+from saekit._base.progress import Progress, Stop, progress_of
+from saekit._base.store import Format
+from saekit.errors import SAEError, Stopped
+from saekit.training.activations import Activations, Source, batch_count
+from saekit.training.architectures import ARCHITECTURES, Start, StepResult, resample
+from saekit.training.config import TrainConfig, TrainSettings, takes_settings
+from saekit.training.harvesting import ActivationStream
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-ARCHITECTURES = (*RANKED, *PENALISED)
-_REMEDIES = ("auxk", "resample", "none")
+_CHECKPOINT = Format("training checkpoint", 1, SAEError, remedy="delete it to start again")
+_SAMPLE = 8192  # activations from which the scale and the first decoder bias are taken
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where training stands: what `train_sae` hands to its callback."""
+class TrainingStep:
+    """Where training stands: what `train_sae` hands to ``on_step``.
+
+    Attributes:
+        step: Number of steps that are done.
+        steps: Number of steps of the whole training.
+        samples: Number of samples that are done.
+        loss: Squared error per token, summed over dimensions, in units of the scaled activations.
+        fvu: Fraction of the variance of this batch that is unexplained.
+        l0: Mean number of active features per token of this batch.
+        dead_share: Share of the features that fired on none of the last ``dead_after`` samples.
+        density: Share of the last samples on which each feature fired.
+    """
 
     step: int
     steps: int
     samples: int
-    loss: float  # squared error a token, summed over dimensions, in units of the scaled activations
-    fvu: float  # of this batch
-    l0: float  # of this batch
-    dead_share: float  # of features that fired on none of the last `dead_after` samples
-    density: Float[Tensor, " d_sae"] = field(repr=False)  # share of the last samples on which each feature fired
+    loss: float
+    fvu: float
+    l0: float
+    dead_share: float
+    density: Float[Tensor, " d_sae"] = field(repr=False)
 
 
+OnStep = Callable[[TrainingStep], None] | None
+
+
+@takes_settings
 def train_sae(
     activations: "Activations | ActivationStream | Float[Tensor, 'sample d_in'] | Float[np.ndarray, 'sample d_in']",
+    config: TrainConfig | None = None,
     *,
-    architecture: str = "topk",
-    d_sae: int,
-    k: float | None = None,
-    coefficient: float | None = None,
-    widths: Sequence[int] | None = None,
-    passes: float = 1,
-    batch_size: int = 2048,
-    lr: float = 1e-3,
-    seed: int = 0,
-    remedy: str | None = None,
-    dead_after: int = 1_000_000,
-    encoder_init: str = "transposed",
     device: str = "cpu",
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: OnStep = None,
     report_every: int = 10,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
+    progress: Progress = False,
+    stop: Stop = None,
+    **settings: Unpack[TrainSettings],
 ) -> "SAE":
     """Train an SAE and return it as one of sae-lens's inference classes.
 
-    Activations are scaled to a mean norm of sqrt(d_in) for training and the scale is folded into the weights at the
-    end, so the SAE reads raw activations. Decoder rows come out with unit norm: an activation is in units of the
-    residual stream. ``Ctrl-C`` ends training early and returns what there is.
+    It reads raw activations, and decoder rows have unit norm: an activation is in units of the residual stream.
+    Ctrl-C and ``stop`` end training early and return what there is.
+
+    >>> sae = train_sae(activations, d_sae=1152, k=32)                                    # doctest: +SKIP
+    >>> sae = train_sae(activations, TrainConfig(d_sae=1152, k=32), seed=1)               # doctest: +SKIP
 
     Args:
-        activations: From `harvest` or `stream_activations`, or any tensor ``[sample, d_in]``.
-        architecture: ``"topk"`` (Gao et al. 2024), ``"batchtopk"`` (Bussmann et al. 2024), ``"matryoshka_batchtopk"``
-            (Bussmann et al. 2025), ``"standard"`` (L1; Cunningham et al. 2023), ``"gated"`` (Rajamanoharan et al.
-            2024a) or ``"jumprelu"`` (Rajamanoharan et al. 2024b).
-        d_sae: Number of features.
-        k: Active features a token; for the batch architectures on average. Not for the other three.
-        coefficient: Of the sparsity penalty (L1 of activation times decoder norm; for JumpReLU of L0), on the scaled
-            activations with squared error summed over dimensions. It warms up over the first 5 %. Not for the first
-            three.
-        widths: Of the nested SAEs of a Matryoshka SAE, increasing, the last d_sae; default d_sae / 16, 8, 4, 2, 1.
-        passes: Over the activations; may be a fraction.
-        batch_size: Samples a step.
-        lr: Peak learning rate of Adam, warmed up over 5 % and decayed linearly over the last half.
-        seed: Of the initialisation and of the order of the data.
-        remedy: Against dead features. ``"auxk"``: they learn to rebuild what the others miss (Gao et al. 2024;
-            default of the architectures with k). ``"resample"``: every ``dead_after`` samples they start anew at
-            badly rebuilt inputs (Bricken et al. 2023; default of "standard" and "gated"). ``"none"``.
-        dead_after: A feature counts as dead after so many samples without firing.
-        encoder_init: ``"transposed"``: the encoder starts as the decoder's transpose. ``"random"``: at directions of
-            its own, which makes many dead features.
+        activations: Activations of `harvest` or `stream_activations`, or any tensor ``[sample, d_in]``.
+        config: Settings; None if all are given by name.
         device: "cpu" or "cuda".
-        on_step: Called every ``report_every`` steps and after the last. If it raises KeyboardInterrupt, training
-            ends early as after Ctrl-C.
+        on_step: Function that is given a `TrainingStep` every ``report_every`` steps and after the last. If it raises
+            KeyboardInterrupt, training ends early as after Ctrl-C.
         report_every: Steps between two calls of ``on_step``.
-        checkpoint: A folder for the state of training, written every ``checkpoint_every`` steps and at the end.
-            Called again with the same arguments, training goes on from there and ends at the same weights, bit for
-            bit, as without the interruption.
+        checkpoint: Folder for the state of training, written every ``checkpoint_every`` steps and at the end. Called
+            again with the same arguments, training goes on from there and ends at the same weights, bit for bit, as
+            without the interruption.
         checkpoint_every: Steps between two checkpoints.
+        progress: Show a progress bar; or a function that is given (done, total) after each step.
+        stop: Function that is asked between steps; once it returns True, training ends early.
+        settings: Fields of `TrainConfig` by name; they win over those of ``config``.
 
     Raises:
-        SAEError: Arguments that cannot be used, a checkpoint that is damaged or of another run, or training that
+        SAEError: Settings that cannot be used, a checkpoint that is damaged or of another run, or training that
             came to numbers that are not finite.
         DataError: Activations that cannot be used: too few for one batch, or not finite.
     """
-    source = activations if isinstance(activations, Activations | ActivationStream | Samples) else samples(activations)
-    widths = _check(architecture, d_sae, k, coefficient, widths, remedy, encoder_init)
-    if remedy is None:
-        remedy = "auxk" if architecture in RANKED else "none" if architecture == "jumprelu" else "resample"
-    for name, value in {"lr": lr, "dead_after": dead_after, "report_every": report_every}.items():
-        if not (math.isfinite(value) and value > 0):
-            raise SAEError(f"{name} must be more than 0, not {value}")
-    steps = batch_count(len(source), batch_size, passes)
-    sample = next(source.batches(min(len(source), 8192), seed=seed))
-    scale = scale_of(sample)
-    start = Start(source.d_model, d_sae, sample * scale, seed, device, encoder_init)
-    learner: Learner
-    if k is not None:
-        learner = SparseLearner(start, architecture=architecture, k=k, widths=widths, auxk=remedy == "auxk")
-    else:
-        assert coefficient is not None  # `_check` lets one of the two pass
-        learner = DenseLearner(start, architecture=architecture, coefficient=coefficient)
+    run = _Run(TrainConfig.of(config, settings), activations, device)
+    every = {"report_every": report_every, "checkpoint_every": checkpoint_every}
+    with run.kept_in(checkpoint) as save, suppress(KeyboardInterrupt, Stopped):  # the docstring promises what there is
+        run.train(save, on_step=on_step, progress=progress, stop=stop, **every)
+    return run.sae()
 
-    watch = _Watch(d_sae, dead_after, device)
-    tensors = {**learner.tensors(), **watch.tensors()}
-    done = 0
-    if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        settings = {
-            "architecture": architecture, "d_sae": d_sae, "k": k, "coefficient": coefficient, "widths": widths,
-            "passes": passes, "batch_size": batch_size, "lr": lr, "seed": seed, "remedy": remedy,
-            "dead_after": dead_after, "encoder_init": encoder_init, "d_in": source.d_model, "samples": len(source),
-            "hook_name": source.hook_name, "model_name": source.model_name, "tokens": source.tokens_fingerprint,
-        }  # fmt: skip
-        done = (load_state(checkpoint, settings, tensors) or {"step": 0})["step"]
 
-    def save() -> None:
-        if checkpoint is not None:
-            save_state(checkpoint, settings, {"step": done}, tensors)
+def trained(
+    config: TrainConfig,
+    activations: Source | Tensor | np.ndarray,
+    checkpoint: Path | str | None,
+    *,
+    device: str = "cpu",
+    report_every: int = 10,
+    progress: Progress = False,
+    stop: Stop = None,
+) -> "SAE":
+    """Train like `train_sae`, but whole: what ends it early is raised, and the checkpoint keeps what was done.
 
-    whole = True  # between two steps: an interrupt within one leaves weights that no checkpoint may hold
-    try:
-        for batch in source.batches(batch_size, passes=passes, seed=seed, start=done):
-            x = batch.to(device) * scale
-            share = (done + 1) / steps
-            whole = False
-            dead = watch.dead if remedy != "none" or architecture == "jumprelu" else None
-            seen = learner.step(x, lr * _schedule(share), min(share / 0.05, 1), dead)
-            if not math.isfinite(seen.loss.item()):
-                raise SAEError(_not_finite(done + 1, batch, lr))
-            done += 1
-            if watch.count(seen.fired, done * batch_size, batch_size) and remedy == "resample" and share < 0.8:
-                if watch.dead.any():
-                    resample(learner, x, seen.error, watch.dead, seed=seed + done)
-            whole = True
-            if checkpoint is not None and done % checkpoint_every == 0:
-                save()
-            if on_step is not None and (done % report_every == 0 or done == steps):
-                variance = (x - x.mean(0)).square().sum(1).mean()
-                fvu, l0 = (seen.loss / variance).item(), seen.fired.sum().item() / batch_size
-                report = (seen.loss.item(), fvu, l0, watch.dead.double().mean().item(), watch.density())
-                on_step(Progress(done, steps, done * batch_size, *report))
-    except KeyboardInterrupt:
-        pass  # the docstring promises what there is
-    if whole:
-        save()
-    return _described(learner.sae(scale), source, architecture)
+    For what goes on with the SAE: a half-trained one must not become a point of a sweep, or be published.
+    """
+    run = _Run(config, activations, device)
+    with run.kept_in(checkpoint) as save:
+        run.train(save, report_every=report_every, progress=progress, stop=stop)
+    return run.sae()
+
+
+class _Run:
+    """One training, as far as it is."""
+
+    def __init__(self, config: TrainConfig, activations: Source | Tensor | np.ndarray, device: str = "cpu") -> None:
+        self.config, self.device, self.done = config.resolved(), device, 0
+        config = self.config
+        in_memory = isinstance(activations, Tensor | np.ndarray)
+        self.source: Source = Activations.from_rows(activations) if in_memory else activations
+        self.steps = batch_count(len(self.source), config.batch_size, config.epochs)
+        sample = next(self.source.batches(min(len(self.source), _SAMPLE), seed=config.seed))
+        self.scale = math.sqrt(self.source.d_model) / sample.norm(dim=1).mean().item()
+        start = Start(self.source.d_model, config.d_sae, sample * self.scale, config.seed, device, config.encoder_init)
+        self.learner = ARCHITECTURES[config.architecture].learner(config, start)
+        self.watch = _Watch(config.d_sae, config.dead_after, device)
+        self.whole = True  # between two steps: an interrupt within one leaves weights that no checkpoint may hold
+
+    def train(
+        self,
+        save: Callable[[], None],
+        *,
+        on_step: OnStep = None,
+        report_every: int = 10,
+        checkpoint_every: int = 1000,
+        progress: Progress = False,
+        stop: Stop = None,
+    ) -> None:
+        """Train to the end; what ends it early is raised."""
+        report_every = whole("report_every", report_every, at_least=1, error=SAEError)
+        checkpoint_every = whole("checkpoint_every", checkpoint_every, at_least=1, error=SAEError)
+        config, watched = self.config, on_step is not None or bool(progress)
+        batches = self.source.batches(config.batch_size, epochs=config.epochs, seed=config.seed, start=self.done)
+        title = f"Training {config.architecture}"
+        with progress_of(progress, self.steps, "step", stop=stop, title=title, start=self.done) as count:
+            for batch in batches:
+                x, result = self.step(batch)
+                if self.done % checkpoint_every == 0:
+                    save()
+                figures = {}
+                if watched and (self.done % report_every == 0 or self.done == self.steps):
+                    record = self.record(x, result)
+                    figures = {"fvu": f"{record.fvu:.3f}", "dead": f"{record.dead_share:.1%}"}
+                    if on_step is not None:
+                        on_step(record)
+                count(1, **figures)
+
+    def step(self, batch: Float[Tensor, "batch d_in"]) -> tuple[Float[Tensor, "batch d_in"], StepResult]:
+        """Move by one batch; return it scaled, and what was seen."""
+        config, share = self.config, (self.done + 1) / self.steps
+        x = batch.to(self.device) * self.scale
+        self.whole = False
+        result = self.learner.step(x, config.lr * _schedule(share), min(share / 0.05, 1), self.watch.dead)
+        if not math.isfinite(result.loss.item()):
+            raise SAEError(_not_finite(self.done + 1, batch, config.lr))
+        self.done += 1
+        ended = self.watch.count(result.fired, self.done * config.batch_size, config.batch_size)
+        if ended and config.dead_features == "resample" and share < 0.8 and self.watch.dead.any():
+            resample(self.learner, x, result.error, self.watch.dead, seed=config.seed + self.done)
+        self.whole = True
+        return x, result
+
+    def record(self, x: Float[Tensor, "batch d_in"], result: StepResult) -> TrainingStep:
+        """Return where training stands after a step."""
+        variance = (x - x.mean(0)).square().sum(1).mean()
+        return TrainingStep(
+            step=self.done,
+            steps=self.steps,
+            samples=self.done * self.config.batch_size,
+            loss=result.loss.item(),
+            fvu=(result.loss / variance).item(),
+            l0=result.fired.sum().item() / self.config.batch_size,
+            dead_share=self.watch.dead.double().mean().item(),
+            density=self.watch.density(),
+        )
+
+    @contextmanager
+    def kept_in(self, folder: Path | str | None) -> Generator[Callable[[], None]]:
+        """Go on from the checkpoint in a folder, and yield a function that writes one.
+
+        However the block ends, the last whole step is left there. Without a folder nothing is kept.
+        """
+        if folder is None:
+            yield lambda: None
+            return
+        source, tensors = self.source, {**self.learner.tensors(), **self.watch.tensors()}
+        identity = {
+            **asdict(self.config),
+            "hook_name": source.hook_name,
+            "model_name": source.model_name,
+            "tokens": source.fingerprint(),
+            "samples": len(source),
+            "d_in": source.d_model,
+        }
+        with _CHECKPOINT.resume(folder, identity) as out:
+            if out.state:
+                self.done = out.about["step"]
+                for name, tensor in tensors.items():
+                    tensor.copy_(torch.from_numpy(out.state[name]))
+            saved = self.done
+
+            def save() -> None:
+                nonlocal saved
+                write = out.finish if self.done == self.steps else out.checkpoint
+                write({"step": self.done}, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+                saved = self.done
+
+            try:
+                yield save
+            finally:
+                if self.whole and self.done != saved:
+                    save()
+
+    def sae(self) -> "SAE":
+        """Return the SAE as it is now; its metadata say what it reads and how it was trained."""
+        sae = self.learner.sae(self.scale)
+        metadata = sae.cfg.metadata
+        metadata.model_name, metadata.hook_name = self.source.model_name, self.source.hook_name
+        metadata.prepend_bos, metadata.training_architecture = True, self.config.architecture
+        for parameter in sae.parameters():
+            parameter.requires_grad_(False)
+        return sae.eval()
 
 
 class _Watch:
@@ -196,56 +285,6 @@ class _Watch:
         return (self.fired.sum(0) / self.seen.sum().float()).cpu()
 
 
-def _check(
-    architecture: str,
-    d_sae: int,
-    k: float | None,
-    coefficient: float | None,
-    widths: Sequence[int] | None,
-    remedy: str | None,
-    encoder_init: str,
-) -> tuple[int, ...]:
-    """Check the arguments that depend on each other; return the widths of a Matryoshka SAE."""
-    if "transcoder" in architecture:
-        raise SAEError(
-            f"{architecture!r} cannot be trained: sae-lens has classes that run transcoders and none that trains them. "
-            f"Load a trained one with load_sae, or choose one of {', '.join(ARCHITECTURES)}"
-        )
-    if architecture not in ARCHITECTURES:
-        raise SAEError(f"architecture must be one of {', '.join(ARCHITECTURES)}, not {architecture!r}")
-    if d_sae < 2:
-        raise SAEError(f"d_sae must be at least 2, not {d_sae}")
-    ranked = architecture in RANKED
-    if ranked:
-        if coefficient is not None or k is None:
-            raise SAEError(f"{architecture!r} takes k, the number of active features, and no coefficient")
-        if not 0 < k < d_sae:
-            raise SAEError(f"k must be between 1 and d_sae - 1 (here {d_sae - 1}), not {k}")
-        if architecture == "topk" and k != int(k):
-            raise SAEError(f"k must be a whole number for 'topk', not {k}; 'batchtopk' takes an average")
-    else:
-        if k is not None or coefficient is None:
-            raise SAEError(f"{architecture!r} takes coefficient, the weight of its sparsity penalty, and no k")
-        if not (math.isfinite(coefficient) and coefficient >= 0):
-            raise SAEError(f"coefficient must be 0 or more, not {coefficient}")
-    if remedy is not None and remedy not in _REMEDIES:
-        raise SAEError(f"remedy must be one of {', '.join(_REMEDIES)}, not {remedy!r}")
-    if remedy == "auxk" and not ranked:
-        raise SAEError(f"remedy 'auxk' is for {', '.join(RANKED)}; for {architecture!r} use 'resample' or 'none'")
-    if encoder_init not in ("transposed", "random"):
-        raise SAEError(f"encoder_init must be 'transposed' or 'random', not {encoder_init!r}")
-    if architecture != "matryoshka_batchtopk":
-        if widths is not None:
-            raise SAEError(f"widths are for 'matryoshka_batchtopk', not for {architecture!r}")
-        return ()
-    if widths is None:
-        widths = list(dict.fromkeys(max(1, d_sae // n) for n in (16, 8, 4, 2, 1)))
-    chosen = tuple(widths)
-    if not chosen or chosen[0] < 1 or chosen[-1] != d_sae or any(a >= b for a, b in pairwise(chosen)):
-        raise SAEError(f"widths must increase from at least 1 to d_sae = {d_sae}, not {list(chosen)}")
-    return chosen
-
-
 def _not_finite(step: int, batch: Tensor, lr: float) -> str:
     bad = int((~batch.isfinite()).any(1).sum())
     if bad:
@@ -253,16 +292,6 @@ def _not_finite(step: int, batch: Tensor, lr: float) -> str:
     return f"training diverged at step {step}: the loss is not finite. Try a learning rate lower than {lr}"
 
 
-def _schedule(progress: float) -> float:
+def _schedule(share: float) -> float:
     """Learning rate as a share of its peak: up over the first 5 %, down over the last half."""
-    return min(progress / 0.05, 1, 2 * (1 - progress) + 0.01)
-
-
-def _described(sae: "SAE", source: "Activations | ActivationStream | Samples", architecture: str) -> "SAE":
-    """Say in the SAE's metadata what it reads and how it was trained."""
-    metadata = sae.cfg.metadata
-    metadata.model_name, metadata.hook_name = source.model_name, source.hook_name
-    metadata.prepend_bos, metadata.training_architecture = True, architecture
-    for parameter in sae.parameters():
-        parameter.requires_grad_(False)
-    return sae.eval()
+    return min(share / 0.05, 1, 2 * (1 - share) + 0.01)

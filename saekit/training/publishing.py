@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from saekit.errors import SAEError
-from saekit.training.activations import Activations
+from saekit.training.architectures import ARCHITECTURES
+from saekit.training.config import TrainConfig
 from saekit.training.harvesting import harvest_many
-from saekit.training.loop import ARCHITECTURES, Progress, train_sae
+from saekit.training.loop import trained
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -51,23 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     from saekit.data import load_corpus
     from saekit.models import load_model
 
-    parser = argparse.ArgumentParser(prog="python -m saekit.training", description=main.__doc__)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument(
-        "--sae", type=Wanted.parse, action="append", metavar="HOOK:D_SAE:K", help=f"may be repeated; default {DEFAULT}"
-    )
-    parser.add_argument("--architecture", default="topk", choices=[a for a in ARCHITECTURES if "topk" in a])
-    parser.add_argument("--corpus", default="english")
-    parser.add_argument("--index-corpus", default="english-open", help="its text is shown in the index")
-    parser.add_argument("--max-tokens", type=int, default=None, help="of the corpus; default: all")
-    parser.add_argument("--passes", type=float, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--index-tokens", type=int, default=1_020_000, help="0: no index")
-    parser.add_argument("--index-examples", type=int, default=20, help="a feature")
-    parser.add_argument("--index-per-interval", type=int, default=4, help="examples an interval of activation")
-    parser.add_argument("--held-out-tokens", type=int, default=60_000, help="for the cards")
-    parser.add_argument("--out", type=Path, required=True, help="folder for activations and SAEs")
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     wanted = args.sae or [Wanted.parse(DEFAULT)]
     if len({one.name for one in wanted}) < len(wanted):
         raise SAEError(f"each hook point and width once, not {', '.join(one.name for one in wanted)}")
@@ -79,37 +64,55 @@ def main(arguments: list[str] | None = None) -> None:
     saes, training = {}, {}
     for one in wanted:
         activations = store[one.hook]
-        saes[one.name] = _train(activations, one, args)
+        config = TrainConfig(architecture=args.architecture, d_sae=one.d_sae, k=one.k, epochs=args.epochs)
+        where = args.out / one.name / "checkpoint"
+        saes[one.name] = trained(config, activations, where, device=args.device, report_every=50, progress=True)
         training[one.name] = {
             "command": command,
             "architecture": args.architecture,
             "corpus": args.corpus,
             "sources": list(tokens.sources),
             "tokens": len(activations),
-            "passes": args.passes,
+            "epochs": args.epochs,
             "excluded": activations.excluded,
         }
     publish(
-        saes, args.model, args.out, corpus=args.corpus, index_corpus=args.index_corpus, training=training,
-        index_tokens=args.index_tokens, index_examples=args.index_examples,
-        index_per_interval=args.index_per_interval, held_out_tokens=args.held_out_tokens,
-    )  # fmt: skip
+        saes,
+        args.model,
+        args.out,
+        corpus=args.corpus,
+        index_corpus=args.index_corpus,
+        training=training,
+        index_tokens=args.index_tokens,
+        index_examples=args.index_examples,
+        index_per_interval=args.index_per_interval,
+        held_out_tokens=args.held_out_tokens,
+    )
 
 
-def _train(activations: Activations, one: Wanted, args: argparse.Namespace) -> "SAE":
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=f"Training {one.name}", unit="step") as bar:
-
-        def show(progress: Progress) -> None:
-            bar.total = progress.steps
-            bar.set_postfix(fvu=f"{progress.fvu:.3f}", dead=f"{progress.dead_share:.1%}", refresh=False)
-            bar.update(progress.step - bar.n)
-
-        return train_sae(
-            activations, architecture=args.architecture, d_sae=one.d_sae, k=one.k, passes=args.passes,
-            device=args.device, on_step=show, report_every=50, checkpoint=args.out / one.name / "checkpoint",
-        )  # fmt: skip
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m saekit.training", description=main.__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument(
+        "--sae", type=Wanted.parse, action="append", metavar="HOOK:D_SAE:K", help=f"may be repeated; default {DEFAULT}"
+    )
+    parser.add_argument(
+        "--architecture",
+        default="topk",
+        choices=[name for name, entry in ARCHITECTURES.items() if entry.sparsity == "k"],
+    )
+    parser.add_argument("--corpus", default="english")
+    parser.add_argument("--index-corpus", default="english-open", help="its text is shown in the index")
+    parser.add_argument("--max-tokens", type=int, default=None, help="of the corpus; default: all")
+    # Cards of SAEs that are older than the name "epochs" hold commands with --passes, which must go on working.
+    parser.add_argument("--epochs", "--passes", type=float, default=5, help="number of times through the activations")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--index-tokens", type=int, default=1_020_000, help="0: no index")
+    parser.add_argument("--index-examples", type=int, default=20, help="per feature")
+    parser.add_argument("--index-per-interval", type=int, default=4, help="examples per interval of activation")
+    parser.add_argument("--held-out-tokens", type=int, default=60_000, help="for the cards")
+    parser.add_argument("--out", type=Path, required=True, help="folder for activations and SAEs")
+    return parser
 
 
 def publish(
@@ -125,7 +128,20 @@ def publish(
     index_per_interval: int = 4,
     held_out_tokens: int = 60_000,
 ) -> None:
-    """Write ``out/NAME/sae`` (weights and card) and ``out/NAME/index`` (bounded, compacted); scores in float32."""
+    """Write ``out/NAME/sae`` (weights and card) and ``out/NAME/index`` (bounded, compacted); scores in float32.
+
+    Args:
+        saes: The SAEs, by the name of their folder.
+        model_name: The model, as `load_model` takes it.
+        out: Folder to write.
+        corpus: Corpus whose held-out part the SAEs are measured on.
+        index_corpus: Corpus whose text is shown in the index.
+        training: What the card says of the training of each SAE: command, corpus, tokens.
+        index_tokens: Number of tokens of the index; 0 for none.
+        index_examples: Number of examples per feature in the index.
+        index_per_interval: Number of examples per interval of activation in the index.
+        held_out_tokens: Number of held-out tokens for the scores.
+    """
     from saekit.data import load_corpus
     from saekit.evaluation import evaluate_many
     from saekit.models import load_model

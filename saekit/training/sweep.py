@@ -1,28 +1,47 @@
 """Many SAEs on the same activations, measured on the same held-out tokens: the data of a Pareto plot."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from saekit._base.progress import Progress, Stop, tracked
+from saekit._base.store import Format
 from saekit.data import Tokens
 from saekit.errors import DataError, SAEError
-from saekit.training.learners import RANKED
-from saekit.training.loop import train_sae
+from saekit.training.activations import Activations
+from saekit.training.architectures import ARCHITECTURES
+from saekit.training.config import TrainConfig, TrainSettings
+from saekit.training.harvesting import ActivationStream
+from saekit.training.loop import trained
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
-_FORMAT = "saekit sweep 1"
+_SWEEP = Format("sweep", 1, DataError, remedy="make it again with train_sweep")
+_BUNDLED = Path(__file__).parents[1] / "assets/smollm2-135m/sweep.json"
+_DIGITS = {"l0": 3, "fvu": 5, "dead_share": 5, "loss_recovered_zero": 5, "loss_recovered_mean": 5}
 
 
 @dataclass(frozen=True)
-class SweepPoint:
-    """One SAE of a sweep; measures as in `Evaluation`."""
+class SweptSAE:
+    """One SAE of a sweep; its measures are those of `Evaluation`.
+
+    Attributes:
+        architecture: Name of the architecture.
+        setting: Its k, or its sparsity_coefficient.
+        seed: Seed of the training.
+        d_sae: Number of features.
+        samples: Number of activations that it was trained on, each counted as often as it was seen.
+        l0: Mean number of active features per token.
+        fvu: Fraction of variance unexplained.
+        dead_share: Share of the features that are active on no held-out token.
+        loss_recovered_zero: Loss recovered when it is spliced in, against zeros.
+        loss_recovered_mean: The same, against the mean activation.
+    """
 
     architecture: str
-    setting: float  # k, or the coefficient of the sparsity penalty
+    setting: float
     seed: int
     d_sae: int
     samples: int
@@ -35,10 +54,15 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points of a sweep, and what they have in common."""
+    """SAEs of a sweep, and what they have in common.
 
-    points: tuple[SweepPoint, ...]
-    provenance: dict[str, Any]  # model, hook point, corpus, tokens counted and left out, the command
+    Attributes:
+        points: The SAEs.
+        provenance: Model, hook point, corpus, tokens counted and left out, and settings that all runs share.
+    """
+
+    points: tuple[SweptSAE, ...]
+    provenance: dict[str, Any]
 
     def __repr__(self) -> str:
         architectures = ", ".join(dict.fromkeys(point.architecture for point in self.points))
@@ -46,85 +70,83 @@ class Sweep:
         return f"Sweep of {len(self.points)} SAEs, {seeds} seeds: {architectures}"
 
     def save(self, path: Path | str) -> None:
-        """Write the sweep as JSON."""
-        rows = [list(asdict(point).values()) for point in self.points]
-        content = {"format": _FORMAT, "provenance": self.provenance, "columns": [f.name for f in fields(SweepPoint)]}
-        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-        text = json.dumps(content, indent=1)[:-2] + f',\n "points": [\n{lines}\n ]\n}}\n'
-        Path(path).write_text(text, encoding="utf-8")
+        """Write the sweep to one file; JSON if its name ends in ``.json``."""
+        points = [list(asdict(point).values()) for point in self.points]
+        columns = [field.name for field in fields(SweptSAE)]
+        _SWEEP.save_file(path, {"provenance": self.provenance, "columns": columns, "points": points})
 
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> "Sweep":
+        """Read a sweep.
 
-def load_sweep(path: Path | str | None = None) -> Sweep:
-    """Read a sweep; without a path the one that comes with saekit (its provenance says how it was made).
+        Args:
+            path: File that `save` wrote; None for the sweep that comes with saekit (its provenance says how it was
+                made).
 
-    Raises DataError if the file is not a sweep.
-    """
-    path = Path(__file__).parents[1] / "assets/smollm2-135m/sweep.json" if path is None else Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, expected {_FORMAT!r}")
-        points = tuple(SweepPoint(**dict(zip(content["columns"], row, strict=True))) for row in content["points"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a sweep that saekit wrote ({error})") from error
-    return Sweep(points, content["provenance"])
+        Raises:
+            DataError: The file is not a sweep, or damaged.
+        """
+        path = _BUNDLED if path is None else Path(path)
+        about = _SWEEP.load(path).about
+        try:
+            points = (SweptSAE(**dict(zip(about["columns"], row, strict=True))) for row in about["points"])
+            return cls(tuple(points), about["provenance"])
+        except (KeyError, TypeError, ValueError) as problem:
+            raise _SWEEP.damaged(path, f"its columns and points do not agree ({problem})") from problem
 
 
 def train_sweep(
-    activations: Any,
-    runs: Sequence[Mapping[str, Any]],
     model: "SAETransformerBridge",
+    activations: Activations | ActivationStream,
+    runs: Sequence[Mapping[str, Any]],
     held_out: Tokens,
     *,
     seeds: Sequence[int] = (0, 1, 2),
     checkpoints: Path | str | None = None,
-    progress: bool = True,
-    **common: Any,
+    progress: Progress = True,
+    stop: Stop = None,
+    **common: Unpack[TrainSettings],
 ) -> Sweep:
     """Train every run with every seed on the same activations, and measure all on the same held-out tokens.
 
     Args:
-        activations: As for `train_sae`; they must say their hook point (`Activations` or `ActivationStream`).
-        runs: Arguments of `train_sae`, one dictionary an SAE: architecture, and k or coefficient.
-        model: In float32.
+        model: The language model, in float32.
+        activations: Activations that say their model and hook point.
+        runs: Fields of `TrainConfig`, one dictionary per SAE: architecture, and k or sparsity_coefficient.
         held_out: Text that the SAEs were not trained on.
-        seeds: Each run is repeated with each.
-        checkpoints: A folder; interrupted, the same call goes on where it was.
-        progress: Show a progress bar.
-        **common: Arguments of `train_sae` that all runs share, for example d_sae and passes.
+        seeds: Seeds; each run is repeated with each of them.
+        checkpoints: Folder for the states of training; interrupted, the same call goes on where it was.
+        progress: Show a progress bar; or a function that is given (done, total) after each SAE.
+        stop: Function that is asked between steps; once it returns True, `saekit.errors.Stopped` is raised.
+        common: Fields of `TrainConfig` that all runs share, for example d_sae and epochs.
 
     Raises:
-        SAEError: A run cannot be used; said before anything is trained where that is possible.
+        SAEError: No run or no seed, settings that cannot be used (before anything is trained), or a training that
+            failed.
     """
-    from tqdm.auto import tqdm
-
     from saekit.evaluation import evaluate_many
 
     if not runs or not seeds:
         raise SAEError(f"a sweep needs at least one run and one seed, not {len(runs)} and {len(seeds)}")
-    wanted: list[dict[str, Any]] = [{**common, **run, "seed": seed} for run in runs for seed in seeds]
+    if getattr(activations, "hook_name", None) is None:
+        raise SAEError("activations must say their hook point: take those of harvest, or Activations.from_rows(x, ...)")
+    configs = [TrainConfig.of(None, {**common, **run, "seed": seed}) for run in runs for seed in seeds]
     saes = []
-    for number, options in enumerate(tqdm(wanted, desc="Sweep", unit="SAE", disable=not progress)):
+    for number, config in enumerate(tracked(configs, progress, "SAE", stop=stop, title="Sweep")):
         where = None if checkpoints is None else Path(checkpoints) / f"{number:03}"
-        saes.append(train_sae(activations, **options, checkpoint=where))
+        saes.append(trained(config, activations, where, stop=stop))
     measured = evaluate_many(model, saes, held_out)
-    points = []
-    for options, found in zip(wanted, measured, strict=True):
-        architecture = options.get("architecture", "topk")
-        points.append(
-            SweepPoint(
-                architecture=architecture,
-                setting=options["k" if architecture in RANKED else "coefficient"],
-                seed=options["seed"],
-                d_sae=options["d_sae"],
-                samples=int(len(activations) * options.get("passes", 1)),
-                l0=round(found.l0, 3),
-                fvu=round(found.fvu, 5),
-                dead_share=round(found.dead_share, 5),
-                loss_recovered_zero=round(found.loss_recovered_zero, 5),
-                loss_recovered_mean=round(found.loss_recovered_mean, 5),
-            )
+    points = [
+        SweptSAE(
+            architecture=config.architecture,
+            setting=getattr(config, ARCHITECTURES[config.architecture].sparsity),
+            seed=config.seed,
+            d_sae=config.d_sae,
+            samples=int(len(activations) * config.epochs),
+            **{name: round(getattr(scores, name), digits) for name, digits in _DIGITS.items()},
         )
+        for config, scores in zip(configs, measured, strict=True)
+    ]
     provenance = {
         "model": activations.model_name,
         "hook_name": activations.hook_name,

@@ -3,7 +3,7 @@
     train, test = load_digits().split()
     model = train_vision(train)
     activations = patch_activations(model, train)
-    sae = train_sae(activations.rows, d_sae=256, k=8, batch_size=512, passes=20)
+    sae = train_sae(activations.rows, d_sae=256, k=8, batch_size=512, epochs=20)
     features = image_features(sae, patch_activations(model, test), test)      # what ImageActivations shows
     probe(probe_features(model, sae, test, controls=("random",)))
 

@@ -15,9 +15,9 @@ FVU_STEPS = 150
 ELSEWHERE = {
     "batchtopk": {"k": 16},
     "matryoshka_batchtopk": {"k": 16},
-    "standard": {"coefficient": 1.0},
-    "gated": {"coefficient": 1.0},
-    "jumprelu": {"coefficient": 0.1},
+    "standard": {"sparsity_coefficient": 1.0},
+    "gated": {"sparsity_coefficient": 1.0},
+    "jumprelu": {"sparsity_coefficient": 0.1},
 }
 
 
@@ -79,10 +79,10 @@ def sae_lens(data: Tensor, architecture: str, d_sae: int, **sparsity: float):
     from sae_lens.registry import get_sae_training_class
     from sae_lens.training.sae_trainer import SAETrainer
 
-    from saekit.training.activations import samples
+    from saekit.training import Activations
 
-    if "coefficient" in sparsity:
-        sparsity = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": sparsity["coefficient"]}
+    if "sparsity_coefficient" in sparsity:
+        sparsity = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": sparsity["sparsity_coefficient"]}
     if architecture == "matryoshka_batchtopk":
         sparsity |= {"matryoshka_widths": [d_sae // n for n in (16, 8, 4, 2, 1)]}
     sae_class, config = get_sae_training_class(architecture)
@@ -94,7 +94,7 @@ def sae_lens(data: Tensor, architecture: str, d_sae: int, **sparsity: float):
         sae.b_dec.copy_(data[:8192].mean(0) * scale)
 
     def batches() -> Iterator[Tensor]:
-        for batch in samples(data).batches(BATCH, seed=0):
+        for batch in Activations.from_rows(data).batches(BATCH, seed=0):
             yield batch * scale
 
     settings = SAETrainerConfig(

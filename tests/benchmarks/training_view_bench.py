@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 SAMPLES, D_IN, D_SAE, K, BATCH = 8192, 576, 1152, 46, 2048
-PASSES = 3
+EPOCHS = 3
 REPORT_EVERY = 4  # steps; by default 10
 REPEATS = 12
 
@@ -29,17 +29,17 @@ def training_view_overhead() -> dict[str, float]:
     options = {"d_sae": D_SAE, "k": K, "batch_size": BATCH, "seed": 0}
     messages = []
 
-    def plain(passes: float = PASSES) -> None:
-        thread = threading.Thread(target=lambda: train_sae(activations, passes=passes, **options))
+    def plain(epochs: float = EPOCHS) -> None:
+        thread = threading.Thread(target=lambda: train_sae(activations, epochs=epochs, **options))
         thread.start()
         thread.join()
 
-    def watched(passes: float = PASSES) -> None:
-        view = Training(activations, {"TopK": {"passes": passes, "report_every": REPORT_EVERY}}, **options)
+    def watched(epochs: float = EPOCHS) -> None:
+        view = Training(activations, {"TopK": {"epochs": epochs, "report_every": REPORT_EVERY}}, **options)
         view.comm.send = lambda data=None, buffers=None, **_: messages.append(_packed(data, buffers))
         view.start()
         view.wait(None)
-        if view.error or len(view.history["TopK"]) < passes * SAMPLES // BATCH // REPORT_EVERY:
+        if view.error or len(view.history["TopK"]) < epochs * SAMPLES // BATCH // REPORT_EVERY:
             raise RuntimeError(f"the watched training did not run: {view.error!r}")
         view.close()
 

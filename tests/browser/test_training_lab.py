@@ -11,8 +11,8 @@ VIEW = """
 import torch
 from saekit.views.training import Training
 x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(0))
-runs = {"TopK": dict(k=8), "L1": dict(architecture="standard", coefficient=2.0)}
-view = Training(x, runs, d_sae=128, batch_size=512, passes=2000, report_every=5)
+runs = {"TopK": dict(k=8), "L1": dict(architecture="standard", sparsity_coefficient=2.0)}
+view = Training(x, runs, d_sae=128, batch_size=512, epochs=2000, report_every=5)
 view
 """
 ASK = "print('the kernel answers:', view.busy, view.value)"
@@ -21,7 +21,7 @@ sae, last = view.saes["TopK"], view.history["TopK"][-1]
 print("kept:", type(sae).__name__, tuple(sae.encode(x).shape), 0 < last.step < last.steps, "L1" in view.saes)
 """
 SHORT = """
-small = Training(x, {"A": dict(k=8), "B": dict(k=16)}, d_sae=128, batch_size=512, passes=5, autostart=True)
+small = Training(x, {"A": dict(k=8), "B": dict(k=16)}, d_sae=128, batch_size=512, epochs=5, autostart=True)
 small.wait(None)
 small
 """

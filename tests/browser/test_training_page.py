@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 RUNS = {
     "TopK": {"k": 8},
-    "L1": {"architecture": "standard", "coefficient": 2.0},
+    "L1": {"architecture": "standard", "sparsity_coefficient": 2.0},
     "Matryoshka BatchTopK": {"k": 16},
 }
 
@@ -223,7 +223,7 @@ def test_reads_well_aloud(open_view):
         '- combobox "Run whose densities are shown":',
         '- table "Last values":',
         '- columnheader "Dead features"',
-        '- rowheader "L1 architecture standard, coefficient 2.0"',
+        '- rowheader "L1 architecture standard, sparsity_coefficient 2.0"',
         '- cell "0.124"',
     ]:
         assert line in snapshot, f"{line}\n\nnot in\n\n{snapshot}"

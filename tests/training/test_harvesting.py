@@ -3,22 +3,16 @@
 import errno
 import json
 import shutil
-from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
 from saekit.data import Tokens
-from saekit.errors import DataError, ModelError
-from saekit.models import hidden_states, hidden_states_at, massive
-from saekit.training.activations import load_activations, samples
-from saekit.training.harvesting import harvest, harvest_many
-from saekit.training.stream import stream_activations
+from saekit.errors import DataError, ModelError, Stopped
+from saekit.models import hidden_states, massive, shuffled_model
+from saekit.training import Activations, harvest, harvest_many, stream_activations
 from tests import tiny
-
-_harvest = import_module("saekit.training.harvesting")
-_harvest_store = import_module("saekit.training.activations")
 
 HOOK = "blocks.1.hook_resid_post"
 HOOKS = ["blocks.0.hook_resid_post", HOOK, "blocks.2.mlp.hook_pre"]
@@ -43,35 +37,58 @@ def test_harvested_activations_are_the_models_own_without_the_left_out_tokens(mo
     assert sum(activations.excluded.values()) + len(activations) == tokens.ids.size
 
 
-def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations, tmp_path, monkeypatch):
-    calls = []
+def stop_after(parts, interrupt=None):
+    """Return a function that asks to stop, or raises, once it was asked before and after so many parts."""
+    asked = []
 
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 5:  # the first asks for the width
-            raise KeyboardInterrupt
-        return hidden_states_at(*args)
+    def stop():
+        asked.append(1)
+        if interrupt is not None and len(asked) > parts:
+            raise interrupt
+        return len(asked) > parts
 
-    monkeypatch.setattr(_harvest, "hidden_states_at", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
-    assert len(load_activations(tmp_path / "a")) > 0
-    again = harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    return stop
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Stopped])
+def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations, tmp_path, interrupt):
+    with pytest.raises(interrupt):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=False, stop=stop_after(4, interrupt))
+    assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
+    said = []
+    again = harvest(model, tokens, HOOK, tmp_path / "a", progress=lambda *done: said.append(done))
     np.testing.assert_array_equal(again.rows, activations.rows)
     assert again.excluded == activations.excluded
-    assert len(calls) <= 5 + 9 - 3
-    with pytest.raises(DataError, match="another hook_name"):
+    assert said == [(40, 60), (48, 60), (56, 60), (60, 60)]  # four parts of eight sequences were done
+    with pytest.raises(DataError, match="of another hook_name"):
         harvest(model, tokens, "blocks.0.hook_resid_post", tmp_path / "a", progress=False)
+
+
+def test_a_finished_harvest_is_not_run_again(model, tokens, activations):
+    said = []
+    again = harvest(model, tokens, HOOK, activations.path, progress=lambda *done: said.append(done))
+    assert not said
+    np.testing.assert_array_equal(again.rows, activations.rows)
 
 
 def test_truncated_and_foreign_activations_are_refused(activations, tmp_path):
     shutil.copytree(activations.path, tmp_path / "a")
-    data = (tmp_path / "a/activations.f16").read_bytes()
-    (tmp_path / "a/activations.f16").write_bytes(data[:-10])
-    with pytest.raises(DataError, match="truncated"):
-        load_activations(tmp_path / "a")
-    with pytest.raises(DataError, match="not a folder of activations"):
-        load_activations(tmp_path)
+    data = (tmp_path / "a/rows.bin").read_bytes()
+    (tmp_path / "a/rows.bin").write_bytes(data[:-10])
+    with pytest.raises(DataError, match=rf"rows.bin has {len(data) - 10:,} bytes, expected {len(data):,}"):
+        Activations.load(tmp_path / "a")
+    with pytest.raises(DataError, match="is not a saekit harvest: it has no manifest"):
+        Activations.load(tmp_path)
+
+
+def test_activations_of_an_earlier_saekit_say_what_to_do(model, tokens, tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "saekit activations 2", "rows": 0, "d_model": 32}))
+    with pytest.raises(
+        DataError, match="'saekit activations 2', expected a saekit harvest.*harvest again into another"
+    ):
+        Activations.load(tmp_path)
+    with pytest.raises(DataError, match="is there already and is not a saekit harvest: choose another path"):
+        harvest(model, tokens, HOOK, tmp_path, progress=False)
 
 
 def test_batches_visit_every_row_once_a_pass_and_depend_on_the_seed_alone(activations):
@@ -82,7 +99,7 @@ def test_batches_visit_every_row_once_a_pass_and_depend_on_the_seed_alone(activa
     assert len(once) == 4 * size
     torch.testing.assert_close(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=3)))
     assert not torch.equal(next(activations.batches(64, seed=3)), next(activations.batches(64, seed=4)))
-    two = list(activations.batches(size, passes=2))
+    two = list(activations.batches(size, epochs=2))
     assert len(two) == 8
     assert not torch.equal(two[0], two[4])
     with pytest.raises(DataError, match="fewer than one batch"):
@@ -101,87 +118,60 @@ def test_one_pass_gives_every_hook_point_what_a_pass_of_its_own_gives(model, tok
     np.testing.assert_array_equal(together[HOOK].rows, activations.rows)
 
 
-def test_hook_points_at_different_places_after_an_interrupt_meet_again(
-    model, tokens, activations, tmp_path, monkeypatch
-):
-    harvest(model, tokens[:20], HOOKS[0], tmp_path / "x", batch_size=3, progress=False)
-
-    def interrupted(real, after):
-        calls = []
-
-        def run(*args):
-            calls.append(1)
-            if len(calls) > after:
-                raise KeyboardInterrupt
-            return real(*args)
-
-        return run
-
-    # One folder gets as far as 15 sequences, then all three are asked for.
-    monkeypatch.setattr(_harvest, "hidden_states_at", interrupted(hidden_states_at, 6))
-    with pytest.raises(KeyboardInterrupt):
-        harvest(model, tokens, HOOK, tmp_path / "a" / HOOK, batch_size=3, progress=False)
-    monkeypatch.setattr(_harvest, "hidden_states_at", hidden_states_at)
-    assert json.loads((tmp_path / "a" / HOOK / "manifest.json").read_text())["sequences"] == 15
-    together = harvest_many(model, tokens, HOOKS, tmp_path / "a", batch_size=4, progress=False)
+def test_hook_points_at_different_places_after_an_interrupt_meet_again(model, tokens, activations, tmp_path):
+    with pytest.raises(Stopped):  # one folder gets as far as 15 sequences, then all three are asked for
+        harvest(model, tokens, HOOK, tmp_path / HOOK, batch_size=3, progress=False, stop=stop_after(5))
+    assert json.loads((tmp_path / HOOK / "manifest.json").read_text())["sequences"] == 15
+    together = harvest_many(model, tokens, HOOKS, tmp_path, batch_size=4, progress=False)
     np.testing.assert_array_equal(together[HOOK].rows, activations.rows)
     assert len(together[HOOKS[0]]) == len(activations)
 
 
 def test_a_flipped_byte_is_found(activations, tmp_path):
     shutil.copytree(activations.path, tmp_path / "a")
-    rows = tmp_path / "a/activations.f16"
+    rows = tmp_path / "a/rows.bin"
     data = bytearray(rows.read_bytes())
     data[1000] ^= 1
     rows.write_bytes(data)
-    with pytest.raises(DataError, match="is damaged: its checksum is"):
-        load_activations(tmp_path / "a")
-    assert len(load_activations(tmp_path / "a", verify=False)) == len(activations)
+    with pytest.raises(DataError, match="rows.bin was altered"):
+        Activations.load(tmp_path / "a")
+    assert len(Activations.load(tmp_path / "a", verify=False)) == len(activations)
 
 
-def test_a_store_of_another_model_or_corpus_is_refused(model, tokens, activations):
+def test_a_harvest_of_another_model_or_corpus_is_refused(model, tokens, activations, monkeypatch):
     with pytest.raises(DataError, match="another tokens_fingerprint"):
         harvest(model, tokens[:30], HOOK, activations.path, progress=False)
-    renamed = json.loads((activations.path / "manifest.json").read_text())
-    (activations.path / "manifest.json").write_text(json.dumps(renamed | {"model_name": "other"}))
-    try:
-        with pytest.raises(DataError, match="another model_name: expected 'tiny', found 'other'"):
-            harvest(model, tokens, HOOK, activations.path, progress=False)
-    finally:
-        (activations.path / "manifest.json").write_text(json.dumps(renamed))
+    monkeypatch.setattr(model.cfg, "model_name", "other")
+    with pytest.raises(DataError, match="of another model_name: its model_name is 'tiny', asked for is 'other'"):
+        harvest(model, tokens, HOOK, activations.path, progress=False)
 
 
 def test_too_little_room_is_said_before_the_work_begins(model, tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
-    with pytest.raises(DataError, match="tokens at 1 hook points take another"):
+    with pytest.raises(DataError, match=r"needs another .* and its disk has 1 kB left: free some space"):
         harvest(model, tokens, HOOK, tmp_path, progress=False)
 
 
-def test_a_disk_that_fills_up_keeps_what_was_safe(model, tokens, activations, tmp_path, monkeypatch):
-    appended = []
-
-    def full(self, rows, left_out, sequences):
-        if len(appended) == 3:
+def test_a_disk_that_fills_up_keeps_what_was_safe(model, tokens, activations, tmp_path):
+    def full(done, total):
+        if done == 24:
             raise OSError(errno.ENOSPC, "No space left on device")
-        appended.append(1)
-        return real(self, rows, left_out, sequences)
 
-    real = _harvest_store.Writer.append
-    monkeypatch.setattr(_harvest_store.Writer, "append", full)
-    with pytest.raises(DataError, match=r"the disk is full: .* keeps what was safe"):
-        harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
-    monkeypatch.undo()
-    assert 0 < len(load_activations(tmp_path / "a")) < len(activations)
+    with pytest.raises(DataError, match=r"the disk is full: .* it keeps what was done up to the last checkpoint"):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=full)
+    assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
     np.testing.assert_array_equal(harvest(model, tokens, HOOK, tmp_path / "a", progress=False).rows, activations.rows)
 
 
-def test_activations_that_are_not_numbers_are_refused(model, tokens, tmp_path, monkeypatch):
-    def broken(*args):
-        return {name: states * float("nan") for name, states in hidden_states_at(*args).items()}
-
-    monkeypatch.setattr(_harvest, "hidden_states_at", broken)
+def test_activations_that_are_not_numbers_are_refused(model, tokens, tmp_path):
+    broken = shuffled_model(model, seed=0)
+    with torch.no_grad():
+        for weight in broken.parameters():
+            weight.fill_(torch.nan)
     with pytest.raises(DataError, match="activations that are not numbers at blocks"):
-        harvest(model, tokens, HOOK, tmp_path, progress=False)
+        harvest(broken, tokens, HOOK, tmp_path / "a", progress=False)
+    with pytest.raises(DataError, match="activations that are not numbers at blocks"):
+        next(stream_activations(broken, tokens, HOOK).batches(8))
 
 
 @pytest.mark.parametrize("hooks", [[], [HOOK, HOOK]])
@@ -191,21 +181,21 @@ def test_hook_points_are_named_once_each(model, tokens, tmp_path, hooks):
 
 
 def test_leaving_out_the_first_batches_leaves_the_others_as_they_are(activations):
-    whole = list(activations.batches(128, passes=3, seed=1))
-    torch.testing.assert_close(list(activations.batches(128, passes=3, seed=1, start=7)), whole[7:])
+    whole = list(activations.batches(128, epochs=3, seed=1))
+    torch.testing.assert_close(list(activations.batches(128, epochs=3, seed=1, start=7)), whole[7:])
 
 
 @pytest.mark.parametrize(
-    ("size", "passes", "message"),
+    ("size", "epochs", "message"),
     [
-        (1, 1, "batch_size must be at least 2"),
-        (64, 0, "passes must be more than 0"),
+        (1, 1, "batch_size must be a whole number from 2 on, not 1"),
+        (64, 0, "epochs must be a finite number above 0, not 0"),
         (1000, 0.5, "less than one batch"),
     ],
 )
-def test_batches_that_cannot_be_are_explained(activations, size, passes, message):
+def test_batches_that_cannot_be_are_explained(activations, size, epochs, message):
     with pytest.raises(DataError, match=message):
-        next(activations.batches(size, passes=passes))
+        next(activations.batches(size, epochs=epochs))
 
 
 # --- streams and tensors -----------------------------------------------------------------------------------------
@@ -215,7 +205,7 @@ def test_a_stream_gives_the_tokens_that_a_harvest_keeps(model, tokens, activatio
     stream = stream_activations(model, tokens, HOOK, buffer_tokens=300)
     assert len(stream) >= len(activations)
     assert (stream.d_model, stream.model_name, stream.hook_name) == (32, "tiny", HOOK)
-    got = torch.cat(list(stream.batches(50, passes=1))).sum(1).numpy()
+    got = torch.cat(list(stream.batches(50, epochs=1))).sum(1).numpy()
     kept = activations.rows.astype(np.float32).sum(1)
     nearest = np.abs(got[:, None] - kept[None]).min(1)
     assert nearest.max() < 0.05
@@ -225,8 +215,8 @@ def test_a_stream_gives_the_tokens_that_a_harvest_keeps(model, tokens, activatio
 
 def test_a_streams_order_depends_on_the_seed_alone_and_resumes(model, tokens):
     stream = stream_activations(model, tokens, HOOK, buffer_tokens=200)
-    whole = list(stream.batches(40, passes=2, seed=5))
-    torch.testing.assert_close(list(stream.batches(40, passes=2, seed=5, start=9)), whole[9:])
+    whole = list(stream.batches(40, epochs=2, seed=5))
+    torch.testing.assert_close(list(stream.batches(40, epochs=2, seed=5, start=9)), whole[9:])
     assert not torch.equal(next(stream.batches(40, seed=6)), whole[0])
 
 
@@ -236,14 +226,24 @@ def test_a_stream_of_nothing_is_refused(model):
         stream_activations(model, empty, HOOK)
     with pytest.raises(ModelError, match="no hook point"):
         stream_activations(model, empty, "blocks.9.hook_resid_post")
-    with pytest.raises(DataError, match="buffer_tokens must be at least 1"):
+    with pytest.raises(DataError, match="buffer_tokens must be a whole number from 1 on, not 0"):
         stream_activations(model, empty, HOOK, buffer_tokens=0)
+
+
+def test_rows_in_memory_say_where_they_are_from_if_they_are_told(activations):
+    rows = Activations.from_rows(activations.rows, hook_name=HOOK, model_name="tiny")
+    assert (len(rows), rows.d_model, rows.hook_name, rows.model_name) == (len(activations), 32, HOOK, "tiny")
+    torch.testing.assert_close(next(rows.batches(64, seed=2)), next(activations.batches(64, seed=2)))
+    altered = activations.rows.copy()
+    altered[0, 0] += 1
+    assert rows.fingerprint() == Activations.from_rows(activations.rows).fingerprint()
+    assert rows.fingerprint() != Activations.from_rows(altered).fingerprint()
 
 
 def test_a_tensor_with_numbers_that_are_not_finite_names_the_first_row():
     x = torch.zeros(5, 3)
     x[2, 1], x[4, 0] = float("inf"), float("nan")
     with pytest.raises(DataError, match="2 of 5 activations hold a number that is not finite, the first in row 2"):
-        samples(x)
+        Activations.from_rows(x)
     with pytest.raises(DataError, match=r"must be \[sample, d_in\], not an array of shape \[5\]"):
-        samples(torch.zeros(5))
+        Activations.from_rows(torch.zeros(5))

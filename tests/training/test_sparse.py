@@ -1,12 +1,9 @@
 """The sparse step against autograd through sae-lens's own training classes, gradient by gradient in float64."""
 
-from importlib import import_module
-
 import pytest
 import torch
 
-sparse = import_module("saekit.training.sparse")
-
+from saekit.training import architectures as sparse
 
 D_IN, D_SAE, BATCH = 12, 40, 30
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from saekit import training
-from saekit.errors import DataError, SAEError
+from saekit.errors import DataError, SAEError, Stopped
 from saekit.evaluation import evaluate
-from saekit.training import load_sweep, train_sweep
-from saekit.training.harvesting import harvest
+from saekit.training import Sweep, SweptSAE, harvest, train_sweep
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
-RUNS = [{"architecture": "topk", "k": 4}, {"architecture": "standard", "coefficient": 0.5}]
+RUNS = [{"architecture": "topk", "k": 4}, {"architecture": "standard", "sparsity_coefficient": 0.5}]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def held_out():
 @pytest.fixture(scope="module")
 def swept(model, activations, held_out):
     return train_sweep(
-        activations, RUNS, model, held_out, seeds=(0, 5), d_sae=64, passes=4, batch_size=64, progress=False
+        model, activations, RUNS, held_out, seeds=(0, 5), d_sae=64, epochs=4, batch_size=64, progress=False
     )
 
 
@@ -37,7 +36,7 @@ def test_a_sweep_has_a_point_for_every_run_and_seed_measured_like_one_alone(mode
     assert [(p.architecture, p.setting, p.seed) for p in swept.points] == [
         ("topk", 4, 0), ("topk", 4, 5), ("standard", 0.5, 0), ("standard", 0.5, 5),
     ]  # fmt: skip
-    alone = training.train_sae(activations, **RUNS[1], d_sae=64, passes=4, batch_size=64, seed=5)
+    alone = training.train_sae(activations, **RUNS[1], d_sae=64, epochs=4, batch_size=64, seed=5)
     want, got = evaluate(model, alone, held_out), swept.points[3]
     for name in ("l0", "fvu", "dead_share", "loss_recovered_zero", "loss_recovered_mean"):
         assert getattr(got, name) == pytest.approx(getattr(want, name), abs=1e-3), name
@@ -48,43 +47,63 @@ def test_a_sweep_has_a_point_for_every_run_and_seed_measured_like_one_alone(mode
 
 def test_a_saved_sweep_reads_back(swept, tmp_path):
     swept.save(tmp_path / "sweep.json")
-    assert load_sweep(tmp_path / "sweep.json") == swept
+    assert Sweep.load(tmp_path / "sweep.json") == swept
 
 
-def test_an_interrupted_sweep_goes_on(model, activations, held_out, swept, tmp_path, monkeypatch):
-    from importlib import import_module
+@pytest.mark.parametrize("interrupt", [Stopped, KeyboardInterrupt])
+def test_an_interrupted_sweep_goes_on_and_has_no_point_of_half_an_sae(
+    model, activations, held_out, swept, tmp_path, interrupt
+):
+    asked = []
 
-    _training_sweep = import_module("saekit.training.sweep")
+    def stop():
+        asked.append(1)
+        if len(asked) == 180 and interrupt is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return len(asked) >= 180
 
-    trained = []
-    real = _training_sweep.train_sae
-
-    def interrupted(*args, **kwargs):
-        if len(trained) == 3:
-            raise RuntimeError("power cut")
-        trained.append(kwargs["seed"])
-        return real(*args, **kwargs)
-
-    options = {"seeds": (0, 5), "d_sae": 64, "passes": 4, "batch_size": 64, "progress": False}
-    monkeypatch.setattr(_training_sweep, "train_sae", interrupted)
-    with pytest.raises(RuntimeError):
-        train_sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
-    monkeypatch.setattr(_training_sweep, "train_sae", real)
-    again = train_sweep(activations, RUNS, model, held_out, checkpoints=tmp_path, **options)
+    options = {"seeds": (0, 5), "d_sae": 64, "epochs": 4, "batch_size": 64, "progress": False}
+    with pytest.raises(interrupt):
+        train_sweep(model, activations, RUNS, held_out, checkpoints=tmp_path, stop=stop, **options)
+    assert len(asked) == 180
+    assert 0 < len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) < 4
+    again = train_sweep(model, activations, RUNS, held_out, checkpoints=tmp_path, **options)
     assert again.points == swept.points
 
 
+def test_progress_is_said_after_every_sae(model, activations, held_out):
+    said = []
+    options = {"seeds": (0, 1, 2), "d_sae": 64, "batch_size": 64}
+    train_sweep(model, activations, RUNS[:1], held_out, progress=lambda *done: said.append(done), **options)
+    assert said == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_files_that_are_no_sweeps_and_sweeps_of_nothing_are_explained(model, activations, held_out, tmp_path):
-    for content in ("{", "{}", json.dumps({"format": "saekit sweep 9"})):
+    for content, message in (
+        ("{", "is damaged or foreign: it cannot be read"),
+        ("{}", "holds nothing that saekit wrote, expected a saekit sweep"),
+        (json.dumps({"format": "saekit sweep 9"}), "version 9, and this saekit reads version 1: make it again"),
+        (json.dumps({"format": "saekit sweep 1", "columns": ["k"], "points": [[1]]}), "do not agree"),
+        (json.dumps({"format": "saekit sweep 1"}), "do not agree"),
+    ):
         (tmp_path / "x.json").write_text(content)
-        with pytest.raises(DataError, match="is not a sweep that saekit wrote"):
-            load_sweep(tmp_path / "x.json")
+        with pytest.raises(DataError, match=message):
+            Sweep.load(tmp_path / "x.json")
     with pytest.raises(SAEError, match="at least one run and one seed, not 0 and 3"):
-        train_sweep(activations, [], model, held_out)
+        train_sweep(model, activations, [], held_out)
+    with pytest.raises(SAEError, match="must say their hook point"):
+        train_sweep(model, torch.zeros(9, 32), RUNS, held_out, d_sae=64)
+    said = []
+    with pytest.raises(SAEError, match="'standard' takes sparsity_coefficient"):  # before anything is trained
+        wrong = [*RUNS, {"architecture": "standard"}]
+        train_sweep(model, activations, wrong, held_out, d_sae=64, progress=lambda *done: said.append(done))
+    assert not said
 
 
 def test_the_sweep_that_comes_with_saekit_has_three_seeds_of_every_architecture():
-    found = load_sweep()
+    found = Sweep.load()
+    assert len(found.points) == 60
+    assert found.points[0] == SweptSAE("topk", 12, 0, 1152, 400000, 12.0, 0.34428, 0.09115, 0.90041, 0.8341)
     for architecture in training.ARCHITECTURES:
         points = [p for p in found.points if p.architecture == architecture]
         settings = {p.setting for p in points}

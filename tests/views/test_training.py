@@ -15,7 +15,7 @@ from saekit.views.training import Training
 from saekit.views.training.state import BINS, MOST_POINTS, Run, histogram, in_short, thinned
 from tests.views.fake_trainer import FakeTrainer, record
 
-RUNS = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "coefficient": 2.0}}
+RUNS = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}}
 
 
 def training(runs=RUNS, train=None, **options):
@@ -83,7 +83,7 @@ def test_value_and_hidden_are_names_of_runs():
 
 def test_runs_learn_one_after_another_in_one_thread_that_is_not_this_one():
     trainer = FakeTrainer()
-    view = training(train=trainer, coefficient=1.0)
+    view = training(train=trainer, sparsity_coefficient=1.0)
     assert trainer.calls == [], "nothing happens before Start"
     view.start()
     assert view.busy
@@ -339,10 +339,10 @@ def test_real_saes_come_out_of_the_view():
         x,
         {
             "TopK": {"architecture": "topk", "k": 4},
-            "L1": {"architecture": "standard", "coefficient": 2.0},
+            "L1": {"architecture": "standard", "sparsity_coefficient": 2.0},
             "wrong": {"k": 99},
         },
-        d_sae=24, batch_size=128, passes=3, report_every=5, autostart=True,
+        d_sae=24, batch_size=128, epochs=3, report_every=5, autostart=True,
     )  # fmt: skip
     view.wait(None)
     assert view.error == "wrong: k must be between 1 and d_sae - 1 (here 23), not 99"
@@ -358,7 +358,7 @@ def test_real_saes_come_out_of_the_view():
 
 def test_a_real_training_stops_at_its_next_report():
     x = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
-    view = Training(x, {"TopK": {"k": 2}}, d_sae=16, batch_size=64, passes=100_000, report_every=1, autostart=True)
+    view = Training(x, {"TopK": {"k": 2}}, d_sae=16, batch_size=64, epochs=100_000, report_every=1, autostart=True)
     until(lambda: len(view.history["TopK"]) > 3)
     view.stop()
     assert view.wait(20)

@@ -68,7 +68,7 @@ def test_the_finished_picture_shows_all_curves_and_values():
     for text in ("2 done of 2", "Loss", "FVU", "L0", "Dead features", "10,240", "56", "0.11", "20 %"):
         assert text in found.text
     assert "all runs: d_sae 64" in found.text
-    assert "architecture standard, coefficient 2.0" in found.text
+    assert "architecture standard, sparsity_coefficient 2.0" in found.text
 
 
 def test_the_picture_is_small_deterministic_and_without_a_clock():

@@ -78,7 +78,7 @@ def test_a_dead_feature_has_no_examples(features):
 def test_an_sae_on_patches_gives_the_features_of_its_own_encoder(data):
     model = vision.vision_transformer(vision.VisionConfig(d_model=16, n_heads=2, d_mlp=16))
     states = vision.patch_activations(model, data)
-    sae = train_sae(states.rows, d_sae=32, k=4, batch_size=128, passes=2)
+    sae = train_sae(states.rows, d_sae=32, k=4, batch_size=128, epochs=2)
     found = vision.image_features(sae, states, data)
     with torch.no_grad():
         expected = sae.encode(torch.from_numpy(states.rows)).numpy()
@@ -92,7 +92,7 @@ def test_a_probe_finds_the_planted_class_and_not_shuffled_labels(data):
     bigger = planted_images(200)
     model = vision.vision_transformer(vision.VisionConfig(d_model=16, n_heads=2, d_mlp=16))
     states = vision.patch_activations(model, bigger)
-    sae = train_sae(states.rows, d_sae=48, k=4, batch_size=128, passes=8)
+    sae = train_sae(states.rows, d_sae=48, k=4, batch_size=128, epochs=8)
     found = vision.probe_features(model, sae, bigger, controls=("random", "permuted"))
     assert list(found.saes) == ["SAE", "SAE (random)", "SAE (permuted)"]
     assert np.array_equal(found.data.labels, bigger.labels[found.index])
@@ -110,7 +110,7 @@ def test_a_probe_finds_the_planted_class_and_not_shuffled_labels(data):
 
 def test_probes_do_not_depend_on_the_order_of_the_images_and_twins_stay_in_one_fold(data):
     model = vision.vision_transformer(vision.VisionConfig(d_model=16, n_heads=2, d_mlp=16))
-    sae = train_sae(vision.patch_activations(model, data).rows, d_sae=32, k=4, batch_size=128, passes=2)
+    sae = train_sae(vision.patch_activations(model, data).rows, d_sae=32, k=4, batch_size=128, epochs=2)
     twice = data[np.concatenate([np.arange(60), np.arange(10)])]
     order = np.random.default_rng(0).permutation(70)
     one, other = (vision.probe_features(model, sae, d) for d in (twice, twice[order]))

@@ -120,7 +120,7 @@ def test_reconstruction_agrees_with_numpy_and_scikit_learn(trained, planted):
     from sklearn.decomposition import PCA
 
     train, held_out = (vision.patch_activations(trained, part) for part in (planted[:128], planted[128:]))
-    sae = train_sae(train.rows, d_sae=32, k=4, batch_size=256, passes=4)
+    sae = train_sae(train.rows, d_sae=32, k=4, batch_size=256, epochs=4)
     found = vision.reconstruction(sae, train, held_out)
     x = held_out.rows.astype(np.float64)
     with torch.no_grad():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
     from torch import Tensor
 
-    from saekit.training import Activations, ActivationStream, Progress
+    from saekit.training import Activations, ActivationStream, TrainingStep
 
 EVERY_SECONDS = 0.3  # between two messages to the browser, which has to draw them on the same processor
 RATE_SECONDS = 5  # over which samples a second are measured
@@ -44,8 +44,8 @@ class Training(View):
         value: The name of the selected run, whose feature densities are shown.
         hidden: Names of the runs whose curves are switched off.
 
-    >>> view = Training(activations, {"TopK": dict(k=46), "L1": dict(architecture="standard", coefficient=2.0)},
-    ...                 d_sae=1152, passes=1, seed=0)   # doctest: +SKIP
+    >>> l1 = dict(architecture="standard", sparsity_coefficient=2.0)
+    >>> view = Training(activations, {"TopK": dict(k=46), "L1": l1}, d_sae=1152, epochs=1, seed=0)   # doctest: +SKIP
     >>> view.start(); view.wait(None)                   # doctest: +SKIP
     >>> view.saes["TopK"], view.history["TopK"][-1]     # doctest: +SKIP
     """
@@ -74,10 +74,10 @@ class Training(View):
 
         Args:
             activations: From `harvest` or `stream_activations`, or any tensor ``[sample, d_in]``.
-            runs: ``{name: options of train_sae}``, in the order of training.
+            runs: ``{name: fields of TrainConfig}``, in the order of training.
             autostart: Begin at once instead of waiting for Start.
             train: Your own trainer instead of `train_sae`; called ``train(activations, **options, on_step=...)``, it
-                gives `Progress` records to ``on_step`` and must let a KeyboardInterrupt from it end training.
+                gives `TrainingStep` records to ``on_step`` and must let a KeyboardInterrupt from it end training.
             options: Options for all runs; a run's own win.
 
         Raises:
@@ -105,7 +105,7 @@ class Training(View):
         return {run.name: run.sae for run in self._plan if run.sae is not None}
 
     @property
-    def history(self) -> dict[str, tuple["Progress", ...]]:
+    def history(self) -> dict[str, tuple["TrainingStep", ...]]:
         """All records of each run; only its last one holds the densities, the others an empty tensor."""
         return {run.name: tuple(run.history) for run in self._plan}
 
@@ -185,7 +185,7 @@ class Training(View):
             self._publish(stopped, _runs=[r.payload() for r in self._plan], _live={"name": run.name})
         ended: dict[str, Any] = {"state": "done"}
 
-        def on_step(progress: "Progress") -> None:
+        def on_step(progress: "TrainingStep") -> None:
             run.record(progress)
             if self._stopping and progress.step < progress.steps:
                 ended["state"] = "stopped"

@@ -18,7 +18,7 @@ from saekit.views._shared.rows import number, pack
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from saekit.training import Progress
+    from saekit.training import TrainingStep
 
 CURVES = ("loss", "fvu", "l0", "dead_share")
 MOST_POINTS = 250  # of a curve: more than a panel has pixels
@@ -36,7 +36,7 @@ class Run:
     state: str = "waiting"
     error: str = ""
     sae: "SAE | None" = None
-    history: list["Progress"] = field(default_factory=list)
+    history: list["TrainingStep"] = field(default_factory=list)
     points: tuple[list[float], ...] = field(default_factory=lambda: tuple([] for _ in ("samples", *CURVES)))
 
     def begin(self) -> None:
@@ -44,7 +44,7 @@ class Run:
         fresh = Run(self.name, self.options, self.own, state="training")
         vars(self).update(vars(fresh))
 
-    def record(self, progress: "Progress") -> None:
+    def record(self, progress: "TrainingStep") -> None:
         """Keep one record; of the densities only the newest, which is all that is drawn."""
         if self.history:
             self.history[-1] = replace(self.history[-1], density=torch.empty(0))
@@ -53,7 +53,7 @@ class Run:
             curve.append(value)
 
     @property
-    def last(self) -> "Progress | None":
+    def last(self) -> "TrainingStep | None":
         """The newest record."""
         return self.history[-1] if self.history else None
 

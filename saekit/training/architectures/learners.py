@@ -1,10 +1,10 @@
 """What `train_sae` moves at every step: weights and their optimiser, as named tensors that a checkpoint can hold.
 
-`SparseLearner` has the architectures that choose their active features by rank (TopK, BatchTopK, Matryoshka) and
-takes the sparse step. `DenseLearner` drives sae-lens's training classes for those that a penalty makes sparse.
+`SparseLearner` has the architectures that choose their active features by rank, and takes the sparse step.
+`DenseLearner` drives sae-lens's training classes, which a penalty makes sparse.
 """
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,43 +13,46 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saekit.training.sparse import (
-    Active,
-    Weights,
-    auxk_gradients,
-    batchtopk_active,
-    pre_activations,
-    sparse_gradients,
-    topk_active,
-)
+from saekit.training.architectures.sparse import Active, Weights, auxk_gradients, pre_activations, sparse_gradients
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-RANKED = ("topk", "batchtopk", "matryoshka_batchtopk")
-PENALISED = ("standard", "gated", "jumprelu")
-_THRESHOLD_RATE = 10  # of JumpReLU's thresholds, in learning rates
-
 
 @dataclass(frozen=True)
-class Step:
-    """What one step saw: all of it on the scaled activations."""
+class StepResult:
+    """What one step saw, all of it on the scaled activations.
 
-    loss: Float[Tensor, ""]  # squared error a token, summed over dimensions, without penalties
-    error: Float[Tensor, "batch d_in"]  # reconstruction minus activation
-    fired: Float[Tensor, " d_sae"]  # tokens of the batch on which each feature was active
+    Attributes:
+        loss: Squared error per token, summed over dimensions, without penalties.
+        error: Reconstruction minus activation.
+        fired: Number of tokens of the batch on which each feature was active.
+    """
+
+    loss: Float[Tensor, ""]
+    error: Float[Tensor, "batch d_in"]
+    fired: Float[Tensor, " d_sae"]
 
 
 @dataclass(frozen=True)
 class Start:
-    """What every learner starts from."""
+    """What every learner starts from.
+
+    Attributes:
+        d_in: Width of the activations.
+        d_sae: Number of features.
+        sample: Scaled activations; their mean is where the decoder bias starts.
+        seed: Seed of the weights.
+        device: "cpu" or "cuda".
+        encoder_init: "transposed" or "random".
+    """
 
     d_in: int
     d_sae: int
-    sample: Float[Tensor, "n d_in"]  # scaled activations: their mean is where the decoder bias starts
+    sample: Float[Tensor, "n d_in"]
     seed: int
     device: str
-    encoder_init: str  # "transposed" or "random"
+    encoder_init: str
 
     def rows(self) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"]]:
         """Return unit decoder rows, and encoder rows: equal to them (which leaves next to no feature dead), or not."""
@@ -59,35 +62,64 @@ class Start:
             return decoder, decoder.clone()
         return decoder, F.normalize(torch.randn(self.d_sae, self.d_in, generator=generator), dim=1)
 
+    def sae_lens(self) -> dict[str, Any]:
+        """Return what every configuration of sae-lens wants to know."""
+        return {"d_in": self.d_in, "d_sae": self.d_sae, "apply_b_dec_to_input": True}
+
 
 class Learner(Protocol):
     """What the training loop needs."""
 
     encoder_is_transposed: bool  # W_enc is [d_in, d_sae]
 
-    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"] | None) -> Step:
-        """Move the weights by one batch; ``warm`` is the share of its penalty that a sparsity loss has by now."""
+    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"]) -> StepResult:
+        """Move the weights by one batch.
+
+        Args:
+            x: Scaled activations.
+            lr: Learning rate of this step.
+            warm: Share of its penalty that a sparsity loss has by now, 0 to 1.
+            dead: Features that have not fired for long.
+        """
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and optimiser state, by name: written in place, they resume training to the bit."""
 
     def encoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return a view of the encoder with one feature a row."""
+        """Return a view of the encoder with one feature per row."""
 
     def decoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return a view of the decoder with one feature a row."""
+        """Return a view of the decoder with one feature per row."""
 
     def sae(self, scale: float) -> "SAE":
         """Return sae-lens's inference class, with the scale of the activations folded in."""
 
 
 class SparseLearner:
-    """TopK, BatchTopK and Matryoshka BatchTopK; decoder rows have unit norm after every step."""
+    """An SAE whose active features are chosen by rank; decoder rows have unit norm after every step."""
 
     encoder_is_transposed = False
 
-    def __init__(self, start: Start, *, architecture: str, k: float, widths: tuple[int, ...], auxk: bool) -> None:
-        self.start, self.architecture, self.k, self.widths, self.auxk = start, architecture, k, widths, auxk
+    def __init__(
+        self,
+        start: Start,
+        choose: Callable[[Float[Tensor, "batch d_sae"]], Active],
+        inference: "Callable[[SparseLearner, float], SAE]",
+        *,
+        auxk: bool,
+        widths: tuple[int, ...] = (),
+    ) -> None:
+        """Begin at ``start``.
+
+        Args:
+            start: The sizes, the sample and the seed.
+            choose: Function from pre-activations to the active pairs.
+            inference: Function that is given this learner and the scale, and makes the inference class; the four
+                weights are copied into it afterwards.
+            auxk: Whether dead features learn to rebuild what the others miss.
+            widths: Widths of nested SAEs, increasing, the last d_sae; empty for one SAE of all features.
+        """
+        self.start, self.choose, self.inference, self.auxk, self.widths = start, choose, inference, auxk, widths
         decoder, encoder = start.rows()
         parts = (encoder, decoder, torch.zeros(start.d_sae), start.sample.mean(0))
         self.weights = Weights(*(t.clone().to(start.device) for t in parts))
@@ -96,13 +128,13 @@ class SparseLearner:
         _fill_optimiser(self.adam)
 
     @torch.no_grad()
-    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"] | None) -> Step:
+    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"]) -> StepResult:
         """Move the weights by one batch."""
         weights = self.weights
         hidden = pre_activations(weights, x, matmul_dtype=self.matmul_dtype)
-        active = self._active(hidden)
+        active = self.choose(hidden)
         loss, gradients, error = sparse_gradients(weights, x, active, widths=self.widths)
-        if self.auxk and dead is not None and dead.any():
+        if self.auxk and dead.any():
             _, extra = auxk_gradients(weights, x, hidden, error, dead)
             for total, addition in zip(gradients.tensors(), extra.tensors(), strict=True):
                 total += addition
@@ -115,12 +147,12 @@ class SparseLearner:
         self.adam.step()
         F.normalize(weights.W_dec, dim=1, out=weights.W_dec)
         fired = active.feature[active.value > 0].bincount(minlength=len(weights.b_enc)).float()
-        return Step(loss, error, fired)
+        return StepResult(loss, error, fired)
 
-    def _active(self, hidden: Float[Tensor, "batch d_sae"]) -> Active:
-        if self.architecture == "topk":
-            return topk_active(hidden, int(self.k))
-        return batchtopk_active(hidden, int(self.k * len(hidden)))
+    @torch.no_grad()
+    def active_on_sample(self) -> Active:
+        """Return the active pairs of the sample with the weights as they are."""
+        return self.choose(pre_activations(self.weights, self.start.sample.to(self.start.device)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and optimiser state."""
@@ -137,22 +169,9 @@ class SparseLearner:
 
     @torch.no_grad()
     def sae(self, scale: float) -> "SAE":
-        """Return a TopK SAE; a batch's budget becomes a threshold, so the other two are JumpReLU SAEs.
-
-        The threshold is the one that meets the budget on the sample with the final weights. sae-lens takes a running
-        mean from zero over the whole training instead, which is far too low after a short one.
-        """
-        from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, TopKSAE, TopKSAEConfig
-
-        size: dict[str, Any] = {"d_in": self.start.d_in, "d_sae": self.start.d_sae, "apply_b_dec_to_input": True}
+        """Return the inference class of the architecture with these weights."""
         with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
-            if self.architecture == "topk":
-                sae = TopKSAE(TopKSAEConfig(k=int(self.k), **size))
-            else:
-                sae = JumpReLUSAE(JumpReLUSAEConfig(**size))
-                active = self._active(pre_activations(self.weights, self.start.sample.to(self.start.device)))
-                lowest = active.value.min().item() if len(active.value) else 0.0
-                sae.threshold.fill_(lowest / scale)
+            sae = self.inference(self, scale)
         # f = relu(scale * (x - b) @ W_enc + b_enc), x_hat = f @ W_dec / scale + b. Giving f / scale the name of
         # activation keeps decoder rows at unit norm: W_enc stays, and biases and threshold shrink by the scale.
         sae.W_enc.copy_(self.weights.W_enc.T)
@@ -163,18 +182,27 @@ class SparseLearner:
 
 
 class DenseLearner:
-    """sae-lens's training classes for L1 ("standard"), gated and JumpReLU SAEs, one autograd step at a time."""
+    """One of sae-lens's training classes, one autograd step at a time."""
 
     encoder_is_transposed = True
 
-    def __init__(self, start: Start, *, architecture: str, coefficient: float) -> None:
+    def __init__(
+        self, start: Start, architecture: str, *, rates: Mapping[str, float] | None = None, **options: Any
+    ) -> None:
+        """Begin at ``start``.
+
+        Args:
+            start: The sizes, the sample and the seed.
+            architecture: Name of sae-lens's training class.
+            rates: Learning rates by the name of a parameter, in learning rates of the weights; 1 for all others.
+            options: Options of sae-lens's configuration, such as the coefficient of a penalty.
+        """
         from sae_lens.registry import get_sae_training_class
 
         sae_class, config_class = get_sae_training_class(architecture)
-        penalty: dict[str, Any] = {"l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": coefficient}
-        config = config_class(d_in=start.d_in, d_sae=start.d_sae, apply_b_dec_to_input=True, **penalty)
+        config = config_class(**start.sae_lens(), **options)
         with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
-            self.module = sae_class(config).to(start.device)
+            self.module: Any = sae_class(config).to(start.device)
         decoder, encoder = start.rows()
         with torch.no_grad():
             # 0.1 in sae-lens: a wide SAE would start with a far too large output.
@@ -182,15 +210,14 @@ class DenseLearner:
             self.module.W_dec.copy_(decoder * norm)
             self.module.W_enc.copy_(encoder.T * norm)
             self.module.b_dec.copy_(start.sample.mean(0))
-        # Adam moves a number by at most the learning rate a step, and a threshold has to travel as far as a
-        # pre-activation is large: at the weights' rate a short training would end before it arrives.
-        named = sorted(self.module.named_parameters(), key=lambda item: item[0] == "threshold")
+        rates = rates or {}
+        named = sorted(self.module.named_parameters(), key=lambda item: item[0] in rates)
         self.names = [name for name, _ in named]
-        self.rates = [_THRESHOLD_RATE if name == "threshold" else 1.0 for name in self.names]
+        self.rates = [rates.get(name, 1.0) for name in self.names]
         self.adam = torch.optim.Adam([{"params": [parameter]} for _, parameter in named], lr=1.0, fused=True)
         _fill_optimiser(self.adam)
 
-    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"] | None) -> Step:
+    def step(self, x: Float[Tensor, "batch d_in"], lr: float, warm: float, dead: Bool[Tensor, " d_sae"]) -> StepResult:
         """Move the weights by one batch."""
         from sae_lens.saes.sae import TrainStepInput
 
@@ -207,7 +234,7 @@ class DenseLearner:
             group["lr"] = lr * rate
         self.adam.step()
         fired = (out.feature_acts.detach() > 0).sum(0).float()
-        return Step(out.losses["mse_loss"].detach(), (out.sae_out - x).detach(), fired)
+        return StepResult(out.losses["mse_loss"].detach(), (out.sae_out - x).detach(), fired)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and optimiser state."""
@@ -246,6 +273,13 @@ def resample(
 
     Inputs are drawn with a chance that grows with their squared loss. The encoder row gets a fifth of the mean norm
     of the living ones, the encoder bias 0, and Adam forgets both.
+
+    Args:
+        learner: What is trained.
+        x: Scaled activations of a batch.
+        error: Reconstruction minus activation on them.
+        dead: Features to move, boolean, ``[d_sae]``.
+        seed: Seed of the draw.
     """
     rows = dead.nonzero().squeeze(1)
     weight = error.square().sum(1).square().cpu()
@@ -286,13 +320,8 @@ def _fill_optimiser(adam: torch.optim.Adam) -> None:
 
 
 def _optimiser_tensors(adam: torch.optim.Adam, names: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
-    found = {}
+    state = {}
     for name, parameter in zip(names, _parameters(adam), strict=True):
         for part, key in (("mean", "exp_avg"), ("square", "exp_avg_sq"), ("step", "step")):
-            found[f"{name}.{part}"] = adam.state[parameter][key]
-    return found
-
-
-def scale_of(sample: Float[Tensor, "n d_in"]) -> float:
-    """Return the factor that brings activations to a mean norm of sqrt(d_in)."""
-    return math.sqrt(sample.shape[1]) / sample.norm(dim=1).mean().item()
+            state[f"{name}.{part}"] = adam.state[parameter][key]
+    return state

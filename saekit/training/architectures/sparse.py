@@ -1,12 +1,12 @@
-"""One training step of a TopK, BatchTopK or Matryoshka SAE in which only the encoder product is dense.
+"""One training step of an SAE that chooses its active features by rank: only the encoder product is dense.
 
-Each token has about k active features, so everything after the encoder touches k rows a token: decoding, every
+Each token has about k active features, so everything after the encoder touches k rows per token: decoding, every
 gradient, the bias updates. sae-lens's training classes multiply the full matrices instead; the numbers are the same
-(``tests/test_training_sparse.py`` compares each gradient with autograd through sae-lens's classes in float64).
+(``tests/training/test_sparse.py`` compares each gradient with autograd through sae-lens's classes in float64).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -73,33 +73,6 @@ def pre_activations(
     return (centred.to(matmul_dtype) @ weights.W_enc.to(matmul_dtype).T).to(x.dtype).add_(weights.b_enc)
 
 
-def topk_active(hidden: Float[Tensor, "batch d_sae"], k: int) -> Active:
-    """Return the k largest of each token, after relu (Gao et al. 2024, section 2.3)."""
-    values, chosen = hidden.topk(k, sorted=False)
-    token = torch.arange(len(hidden), device=hidden.device).repeat_interleave(k)
-    return Active(token, chosen.flatten(), values.relu().flatten(), len(hidden))
-
-
-def batchtopk_active(hidden: Float[Tensor, "batch d_sae"], total: int) -> Active:
-    """Return the ``total`` largest positive pre-activations of the batch (Bussmann et al. 2024, section 3).
-
-    Sorting all of them would take longer than the encoder product. A sample of them gives a threshold that surely
-    more than ``total`` pass; only those are sorted.
-    """
-    flat = hidden.flatten()
-    stride = max(1, len(flat) // 100_000) | 1  # odd, so that it does not pick the same features again and again
-    sample = flat[::stride]
-    rank = min(len(sample), int(total / len(flat) * len(sample) * 1.3) + 50)
-    floor = max(sample.kthvalue(len(sample) - rank + 1).values.item(), 0.0)
-    above = (flat > floor).nonzero().squeeze(1)
-    if len(above) < total and floor > 0:  # the sample misled
-        above = (flat > 0).nonzero().squeeze(1)
-    if len(above) > total:
-        best = flat[above].topk(total, sorted=False).indices
-        above = above[best.sort().values]  # token by token again
-    return Active(above // hidden.shape[1], above % hidden.shape[1], flat[above], len(hidden))
-
-
 def sparse_gradients(
     weights: Weights, x: Float[Tensor, "batch d_in"], active: Active, *, widths: Sequence[int] = ()
 ) -> tuple[Float[Tensor, ""], Weights, Float[Tensor, "batch d_in"]]:
@@ -110,10 +83,10 @@ def sparse_gradients(
     returned loss and error are those of the whole SAE.
 
     Args:
-        weights: Of the SAE.
+        weights: The SAE's weights.
         x: Activations.
-        active: Which features are active on them.
-        widths: Increasing; the last is d_sae. Empty: one SAE of all features.
+        active: The features that are active on them.
+        widths: Widths of the nested SAEs, increasing, the last d_sae; empty for one SAE of all features.
     """
     bounds = [0, *widths] if widths else [0, len(weights.b_enc)]
     parts = [active.within(*pair) for pair in pairwise(bounds)] if widths else [active]
@@ -156,10 +129,7 @@ def pair_gradients(
     # computes it without gathering the rows.
     value = active.value.detach().requires_grad_()
     with torch.enable_grad():
-        bag = F.embedding_bag(
-            active.feature, weights.W_dec.detach(), starts(active.token, active.batch),
-            per_sample_weights=value, mode="sum",
-        )  # fmt: skip
+        bag = replace(active, value=value).decode(weights.W_dec.detach())
     (g_value,) = torch.autograd.grad(bag, value, g_out)
     if rectified:
         g_value = g_value * (active.value > 0)
@@ -167,9 +137,10 @@ def pair_gradients(
     # Both weight gradients are sums over the pairs, bagged by feature.
     order = active.feature.argsort()
     token, begin = active.token[order], starts(active.feature, len(weights.b_enc))
-    by_feature = lambda table, weight: F.embedding_bag(  # noqa: E731
-        token, table, begin, mode="sum", per_sample_weights=weight[order]
-    )
+
+    def by_feature(table: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding_bag(token, table, begin, mode="sum", per_sample_weights=weight[order])
+
     g_b_enc = torch.zeros_like(weights.b_enc).index_add_(0, active.feature, g_value)
     return Weights(
         W_enc=by_feature(centred, g_value),
