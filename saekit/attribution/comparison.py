@@ -27,17 +27,15 @@ from saekit.attribution.inputs import (
     Prompts,
     Readout,
     SAEs,
-    batches,
     counterparts_of,
     prompts_of,
     read_position,
     readout_of,
     saes_of,
-    token_text,
 )
 from saekit.attribution.result import ALL_POSITIONS, ERROR, FEATURE, Attribution, Contribution, ItemTable
 from saekit.errors import ModelError
-from saekit.models import hidden_states_at, massive, special_token_ids
+from saekit.models import batches_of_one_length, counted, hidden_states_at, special_token_ids, token_text
 from saekit.saes import decoded, encoded, error_of, nodes_of
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ def compared_states(model: "SAETransformerBridge", comparison: Comparison, batch
         batch_size: Number of prompts per pass.
     """
     hooks, means = list(comparison.saes), comparison.means or {}
-    for rows in batches(comparison.ids, batch_size):
+    for rows in batches_of_one_length(comparison.ids, batch_size):
         ids = torch.stack([comparison.ids[row] for row in rows.tolist()])
         clean, other = hidden_states_at(model, ids, hooks), None
         if comparison.corrupted_ids is not None:
@@ -181,8 +179,8 @@ def _with_baseline(
 
 def _kept(model: "SAETransformerBridge", ids: Tensor, states: Tensor) -> Tensor:
     """Positions of special tokens and massive activations."""
-    special = torch.isin(ids, torch.tensor(special_token_ids(model), dtype=torch.long)).to(states.device)
-    return special | massive(states.float().norm(dim=-1))
+    keep, _ = counted(ids, states, torch.tensor(special_token_ids(model), dtype=torch.long))
+    return ~keep.to(states.device)
 
 
 def _means(
@@ -191,13 +189,13 @@ def _means(
     """Return mean features and mean error over all tokens that do not keep their values."""
     sums: dict[str, list[Tensor]] = {hook: [] for hook in saes}
     counts = dict.fromkeys(saes, 0)
-    for rows in batches(ids, 16):
+    for rows in batches_of_one_length(ids, 16):
         batch = torch.stack([ids[row] for row in rows.tolist()])
         for hook, states in hidden_states_at(model, batch, list(saes)).items():
-            counted, nodes = ~_kept(model, batch, states), nodes_of(saes[hook], states)
-            parts = [nodes.features[counted].double().sum(0), nodes.error[counted].sum(0)]
+            here, nodes = ~_kept(model, batch, states), nodes_of(saes[hook], states)
+            parts = [nodes.features[here].double().sum(0), nodes.error[here].sum(0)]
             sums[hook] = [a + b for a, b in zip(sums[hook], parts, strict=True)] if sums[hook] else parts
-            counts[hook] += int(counted.sum())
+            counts[hook] += int(here.sum())
     if not all(counts.values()):
         raise ModelError("no token is left to take a mean of: all are special or massive")
     return {hook: (features / counts[hook], error / counts[hook]) for hook, (features, error) in sums.items()}

@@ -28,13 +28,11 @@ from saekit.attribution.inputs import (
     Prompts,
     Readout,
     SAEs,
-    batches,
     prompts_of,
     read_position,
     readings_in,
     readout_of,
     saes_of,
-    token_text,
     tokens_read,
 )
 from saekit.attribution.result import (
@@ -51,7 +49,7 @@ from saekit.attribution.result import (
     ItemTable,
 )
 from saekit.errors import ModelError
-from saekit.models import FinalRun, FrozenNorm, check_hook, final_run, frozen_norm
+from saekit.models import FinalRun, FrozenNorm, batches_of_one_length, check_hook, final_run, frozen_norm, token_text
 from saekit.saes import nodes_of, pulled_back
 
 if TYPE_CHECKING:
@@ -123,7 +121,9 @@ def direct_logit_attribution(
     reads = [list(range(len(one))) if position == "each" else [read_position(one, position)] for one in ids]
     first = np.cumsum([0, *map(len, reads)])
     clean, items = np.zeros(first[-1]), ItemTable()
-    for rows in tracked(batches(ids, batch_size), progress, "prompt", total=len(ids), size=len, stop=stop):
+    for rows in tracked(
+        batches_of_one_length(ids, batch_size), progress, "prompt", total=len(ids), size=len, stop=stop
+    ):
         run, norm = _runs(model, ids, rows, readout, list(by_hook), added=list(by_hook))
         for i, row in enumerate(rows.tolist()):
             at = torch.tensor(reads[row])
@@ -196,7 +196,9 @@ def logit_attribution_by_component(
     points = ["blocks.0.hook_resid_pre", *outputs]
     values = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)] if by == "head" else []
     clean, items = np.zeros(len(ids)), ItemTable()
-    for rows in tracked(batches(ids, batch_size), progress, "prompt", total=len(ids), size=len, stop=stop):
+    for rows in tracked(
+        batches_of_one_length(ids, batch_size), progress, "prompt", total=len(ids), size=len, stop=stop
+    ):
         run, norm = _runs(model, ids, rows, readout, [*points, *values], added=outputs)
         here = torch.arange(len(rows))
         v = norm.direction[here, at[rows]]

@@ -1,7 +1,6 @@
 """Prompts, answers and SAEs as an attribution needs them, and what is wrong with them."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from saekit._base.checks import real_tensor
 from saekit.errors import ModelError, SAEError
-from saekit.models import FinalRun, bos_token_id, check_hook, encode_text, unembedding
+from saekit.models import FinalRun, check_hook, encode_whole, token_ids, token_text, unembedding
 from saekit.saes import check_pair, check_rebuilds, sae_hook
 
 if TYPE_CHECKING:
@@ -74,28 +73,17 @@ def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Ten
 
 
 def _ids(model: "SAETransformerBridge", prompt: Any, name: str) -> Int[Tensor, "_pos"]:
-    n_ctx = model.cfg.n_ctx
     if isinstance(prompt, str):
-        if len(prompt) > 32 * n_ctx:  # more than `encode_text` looks at
-            raise ModelError(
-                f"{name} has {len(prompt):,} characters, the model's context holds {n_ctx} tokens: shorten it"
-            )
-        ids = encode_text(model, prompt)
-        if len(ids) < n_ctx:
-            return ids
-        # `encode_text` cuts at the context without a word; the last token would then not be the prompt's last.
-        pieces = model.tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)
-        n_tokens = len(pieces["input_ids"]) + (bos_token_id(model) is not None)
-    elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.dtype.is_floating_point:
-        ids, n_tokens = prompt.cpu().long(), len(prompt)
-        if not n_tokens:
-            raise ModelError(f"{name} has no tokens: expected at least one")
-        if not 0 <= int(ids.min()) <= int(ids.max()) < model.cfg.d_vocab:
-            raise ModelError(f"{name} has token ids outside 0 to {model.cfg.d_vocab - 1}")
-    else:
+        return encode_whole(model, prompt, name=name)  # cut, its last token would not be the one that is read
+    if not isinstance(prompt, Tensor) or prompt.dim() != 1 or prompt.dtype.is_floating_point:
         raise ModelError(f"{name} is {type(prompt).__name__}: expected text, or a tensor of token ids [pos]")
-    if n_tokens > n_ctx:
-        raise ModelError(f"{name} has {n_tokens} tokens, the model's context holds {n_ctx}: shorten it")
+    ids, n_ctx = prompt.cpu().long(), model.cfg.n_ctx
+    if not len(ids):
+        raise ModelError(f"{name} has no tokens: expected at least one")
+    if not 0 <= int(ids.min()) <= int(ids.max()) < model.cfg.d_vocab:
+        raise ModelError(f"{name} has token ids outside 0 to {model.cfg.d_vocab - 1}")
+    if len(ids) > n_ctx:
+        raise ModelError(f"{name} has {len(ids)} tokens, the model's context holds {n_ctx}: shorten it")
     return ids
 
 
@@ -116,11 +104,6 @@ def counterparts_of(
         if torch.equal(one, other):
             raise ModelError(f"prompt {number} and its corrupted counterpart are the same tokens: nothing changes")
     return others
-
-
-def token_text(model: "SAETransformerBridge", token: int) -> str:
-    """Return the text of one token."""
-    return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([int(token)])
 
 
 def _shown(model: "SAETransformerBridge", ids: Tensor) -> str:
@@ -193,7 +176,7 @@ def _token(model: "SAETransformerBridge", token: Any, name: str) -> int:
     if isinstance(token, str):
         if model.tokenizer is None:
             raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass the {name} as a token id")
-        ids = model.tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        (ids,) = token_ids(model, [token])
         if len(ids) != 1:
             pieces = ", ".join(repr(token_text(model, i)) for i in ids) or "none"
             first = f" Its first piece is {token_text(model, ids[0])!r}." if ids else ""
@@ -249,13 +232,3 @@ def read_position(ids: Tensor, position: int | str) -> int:
     if not -len(ids) <= position < len(ids):
         raise ModelError(f"position {position} is outside a prompt of {len(ids)} tokens")
     return position % len(ids)
-
-
-def batches(ids: Sequence[Tensor], size: int) -> Iterator[Int[Tensor, "batch"]]:
-    """Yield numbers of prompts of one length, ``size`` at a time, so that none needs padding."""
-    by_length = defaultdict(list)
-    for row, prompt in enumerate(ids):
-        by_length[len(prompt)].append(row)
-    for _, rows in sorted(by_length.items()):
-        for start in range(0, len(rows), size):
-            yield torch.tensor(rows[start : start + size])

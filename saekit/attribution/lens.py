@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.checks import whole
-from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of, token_text
+from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of
 from saekit.attribution.result import EXACT
 from saekit.errors import ModelError
-from saekit.models import final_run, frozen_norm
+from saekit.models import final_run, frozen_norm, token_text
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from saekit._base.checks import whole
 from saekit.attribution.comparison import Baseline, chosen_nodes, compared_states, comparison_of, nodes_in_batch
-from saekit.attribution.inputs import Answers, Prompts, prompts_of, read_position, token_text, tokens_of
+from saekit.attribution.inputs import Answers, Prompts, prompts_of, read_position, tokens_of
 from saekit.attribution.result import Contribution
 from saekit.errors import ModelError
-from saekit.models import logits_from
+from saekit.models import logits_from, token_text
 from saekit.saes import changes
 
 if TYPE_CHECKING:

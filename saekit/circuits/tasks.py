@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saekit._base.checks import one_of, whole
 from saekit.errors import TaskError
-from saekit.models import bos_token_id, encode_text
+from saekit.models import batches_of_one_length, encode_whole, token_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -145,12 +145,8 @@ class Task:
             TaskError: A size below 1.
         """
         size = whole("batch_size", size, at_least=1, error=TaskError)
-        by_length = defaultdict(list)
-        for row, ids in enumerate(self.ids):
-            by_length[len(ids)].append(row)
-        for _, rows in sorted(by_length.items()):
-            for start in range(0, len(rows), size):
-                yield torch.tensor(rows[start : start + size]), self.select(rows[start : start + size])
+        for rows in batches_of_one_length(self.ids, size):
+            yield rows, self.select(rows.tolist())
 
     def __repr__(self) -> str:
         return f"Task({self.name}: {len(self)} pairs, for example {self.clean[0]!r} against {self.corrupted[0]!r})"
@@ -323,7 +319,7 @@ def _single_token(model: "SAETransformerBridge", text: str) -> int:
     """Return the id of a text that is one token. Raises TaskError, with the pieces, if it is not."""
     if not text:
         raise TaskError("expected a token, such as ' Mary', not an empty text")
-    pieces = _token_ids(model, text)
+    (pieces,) = token_ids(model, [text])
     if len(pieces) != 1:
         shown = " + ".join(repr(model.tokenizer.decode([piece])) for piece in pieces)
         hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
@@ -371,24 +367,11 @@ def _task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str,
 
 
 def _encoded(model: "SAETransformerBridge", text: str) -> Int[Tensor, "_pos"]:
-    """Return the tokens of a whole prompt: `encode_text` would cut it at the model's context without a word."""
-    n_ctx = model.cfg.n_ctx
-    cut = len(text) > 32 * n_ctx  # more characters than `encode_text` looks at
-    ids = encode_text(model, text)
-    if cut or (len(ids) == n_ctx and len(_token_ids(model, text)) + (bos_token_id(model) is not None) > n_ctx):
-        raise TaskError(
-            f"the prompt {text[:40]!r}... of {len(text):,} characters is longer than the model's context of {n_ctx:,} "
-            f"tokens: its end, from which the answer follows, would be cut off. Shorten it"
-        )
-    return ids
+    """Return the tokens of a whole prompt: from its end the answer follows."""
+    return encode_whole(model, text, name=f"the prompt {text[:40]!r}", error=TaskError)
 
 
 def _is_single(model: "SAETransformerBridge", text: str) -> bool:
     """Return whether a text is one token that the tokenizer knows."""
-    pieces = _token_ids(model, text)
+    (pieces,) = token_ids(model, [text])
     return len(pieces) == 1 and pieces[0] != model.tokenizer.unk_token_id
-
-
-def _token_ids(model: "SAETransformerBridge", text: str) -> list[int]:
-    """Return the tokens of a text, without BOS and without a limit."""
-    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -137,8 +137,8 @@ def check_rebuilds(
     reads, writes = sae_hook(sae), sae.cfg.metadata.hook_name_out
     if hasattr(sae.cfg, "d_out") or (writes and check_hook(model, writes) != check_hook(model, reads)):
         raise error(
-            f"this is a transcoder: it reads {reads} and writes {writes or 'elsewhere'}. Expected an SAE, whose features "
-            f"are put back where they were read{hint and '; '}{hint}"
+            f"this is a transcoder: it reads {reads} and writes {writes or 'elsewhere'}. Expected an SAE, whose "
+            f"features are put back where they were read{hint and '; '}{hint}"
         )
 
 

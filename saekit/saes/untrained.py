@@ -6,7 +6,7 @@ without a limit on how many are active: principal components, a random basis, ne
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -74,18 +74,18 @@ def control_sae(sae: "SAE[Any]", kind: str, *, k: int | None = None, seed: int) 
     one_of("kind", kind, CONTROLS, error=SAEError)
     k = getattr(sae.cfg, "k", None) if k is None else k
     if not isinstance(k, int):
-        raise SAEError(
-            f"a control is a TopK SAE, this SAE is {sae.cfg.architecture()!r}: say how many features with k="
-        )
+        raise SAEError(f"controls are TopK SAEs, this one is {sae.cfg.architecture()!r}: say how many features with k=")
     rows = _random_rows(sae.cfg.d_sae, sae.cfg.d_in, seed)
     b_dec = getattr(sae, "b_dec", None)
     control = _topk_sae(rows, sae_hook(sae), k, b_dec, sae.cfg.metadata.model_name)
     if kind == "permuted":
         order = torch.randperm(sae.cfg.d_in, generator=torch.Generator().manual_seed(seed))
+        b_enc = getattr(sae, "b_enc", None)
         with torch.no_grad():
             control.W_enc.copy_(sae.W_enc[order])
-            control.b_enc.copy_(getattr(sae, "b_enc", torch.zeros(sae.cfg.d_sae)))
-    return control.to(next(sae.parameters()).device)
+            if b_enc is not None:
+                cast(Tensor, control.b_enc).copy_(b_enc)
+    return control.to(device=sae.device)
 
 
 def _random_rows(n: int, width: int, seed: int) -> Float[Tensor, "n width"]:

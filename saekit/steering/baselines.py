@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import counted, encode_text, hidden_states, special_token_ids
+from saekit.models import counted, encode_text, hidden_states, hook_width, special_token_ids
 from saekit.saes import encoded, sae_hook
 from saekit.steering.effects import NEUTRAL
 from saekit.steering.intervention import Intervention

@@ -23,10 +23,8 @@ class Words:
 
     def __call__(self, texts, *, add_special_tokens, split_special_tokens):
         assert (add_special_tokens, split_special_tokens) == (False, True)
-        return {"input_ids": self.ids(texts) if isinstance(texts, str) else [self.ids(text) for text in texts]}
-
-    def ids(self, text):
-        return [self.number(piece) for piece in re.findall(r" Ma(?=ry)|ry| ?[A-Za-z]+|[.,]", text)]
+        pieces = [re.findall(r" Ma(?=ry)|ry| ?[A-Za-z]+|[.,]", text) for text in texts]
+        return {"input_ids": [[self.number(piece) for piece in row] for row in pieces]}
 
     def number(self, piece):
         if piece not in self.pieces and piece != " map":
@@ -204,7 +202,7 @@ def test_a_prompt_that_the_context_would_cut_is_refused(words):
     assert len(task.ids[0]) == words.cfg.n_ctx
     assert task.positions["first difference"].tolist() == task.positions["end"].tolist() == [words.cfg.n_ctx - 1]
     for more in (" near", " near" * 9, " near" * 5000):
-        with pytest.raises(TaskError, match="longer than the model's context of 64 tokens: its end"):
+        with pytest.raises(TaskError, match="the model's context holds 64 tokens: its end"):
             task_from_pairs(words, [(f"{filled}{more} boy", f"{filled}{more} girl", " is", " has")])
 
 

@@ -319,7 +319,7 @@ def test_a_circuit_found_by_the_view_takes_as_many_steps_as_asked(model, saes, t
         assert view.circuit.steps == steps
         expected = feature_circuit(model, saes[0], task, steps=steps, batch_size=16)
         np.testing.assert_allclose(view.circuit.features[0], expected.features[0], atol=1e-5)
-    with pytest.raises(SAEError, match="steps must be a whole number, at least 1, not 0"):
+    with pytest.raises(SAEError, match="steps must be a whole number from 1 on, not 0"):
         Circuit(model, saes[0], task, steps=0)
 
 
