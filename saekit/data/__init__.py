@@ -8,12 +8,11 @@ can slip into its evaluation.
 from saekit.data.files import documents
 from saekit.data.labelled import LabelledItems, list_labelled, load_labelled
 from saekit.data.parallel import PARALLEL, ParallelTexts, linked, load_parallel, parallel_texts
-from saekit.data.tokens import CORPORA, CorpusTable, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
+from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
 
 __all__ = [
     "CORPORA",
     "PARALLEL",
-    "CorpusTable",
     "LabelledItems",
     "ParallelTexts",
     "Tokens",

@@ -1,7 +1,6 @@
 """Labelled data sets: by name, from a CSV file, a data frame or the hub, and in memory."""
 
 import csv
-import html
 import math
 import re
 import warnings
@@ -13,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from saekit._base.table import Column, Table
 from saekit.data.labelled_sets import LABELLED, LabelledSource
 from saekit.errors import DataError, OfflineError
 
@@ -111,28 +111,19 @@ class LabelledItems:
         return f"LabelledItems({self.name!r}, {len(self):,} {what}: {share}; {self.licence})"
 
 
-@dataclass(frozen=True)
-class LabelledTable:
-    """What `list_labelled` returns: prints as text, renders as a table in Jupyter."""
-
-    rows: tuple[LabelledSource, ...]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{s.name:19} {s.task}  {', '.join(s.labels)}  {s.licence}" for s in self.rows)
-
-    def _repr_html_(self) -> str:
-        cells = lambda tag, items: "".join(f"<{tag}>{html.escape(i)}</{tag}>" for i in items)  # noqa: E731
-        head = cells("th", ("name", "task", "labels", "licence", "citation", "package"))
-        body = "".join(
-            f"<tr>{cells('td', (s.name, s.task, ', '.join(s.labels), s.licence, s.citation, s.package))}</tr>"
-            for s in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+_COLUMNS = (
+    Column("name", "name"),
+    Column("task", "task"),
+    Column("labels", lambda source: ", ".join(source.labels)),
+    Column("licence", "licence"),
+    Column("citation", "citation", text=False),
+    Column("package", "package", text=False),
+)
 
 
-def list_labelled() -> LabelledTable:
+def list_labelled() -> Table[LabelledSource]:
     """List the labelled data sets that need no hub, with task, licence and citation."""
-    return LabelledTable(tuple(LABELLED.values()))
+    return Table(tuple(LABELLED.values()), _COLUMNS)
 
 
 def load_labelled(
@@ -153,12 +144,12 @@ def load_labelled(
             the name of a data set on the hub (``"owner/set"``), which streams.
         text: Column of the texts. Not for a data set by name.
         label: Column of the labels: numbers or words; the classes are sorted.
-        configuration: Which part of a hub data set that has several (``"emotion"`` of ``"cardiffnlp/tweet_eval"``).
-        split: Which split of a hub data set.
-        max_texts: At most so many texts: of a set by name a random sample, always the same; else the first ones.
+        configuration: Part of a hub data set that has several (``"emotion"`` of ``"cardiffnlp/tweet_eval"``).
+        split: Split of a hub data set.
+        max_texts: Number of texts at most: of a set by name a random sample, always the same; else the first ones.
             Needed for a hub data set, which may have no end.
-        drop_missing: Leave rows without text or label out, instead of refusing them.
-        progress: Show progress bars.
+        drop_missing: Whether rows without text or label are left out, instead of refused.
+        progress: Whether downloads show progress bars.
 
     Raises:
         DataError: No such set or configuration, other columns, or rows without text or label.
@@ -227,7 +218,7 @@ def labelled_texts(
     texts, labels = list(texts), list(labels)
     for what, several in (("label", labels), ("group", texts if groups is None else list(groups))):
         if len(texts) != len(several):
-            raise DataError(f"{len(texts):,} texts but {len(several):,} {what}s: expected one {what} a text")
+            raise DataError(f"{len(texts):,} texts but {len(several):,} {what}s: expected one {what} per text")
     labels = _plain(labels)
     kept = [
         i for i, (text, label) in enumerate(zip(texts, labels, strict=True)) if not (_missing(text) or label is None)
@@ -272,8 +263,10 @@ def _plain(labels: Sequence[Any]) -> list[Any]:
     words = [y for y, n in zip(cells, numbers, strict=True) if y is not None and n is None]
     if len(words) < len(cells) - cells.count(None) and all(str(y).strip().lower() in _GAPS for y in words):
         return numbers
-    return [None if y is None else str(y) if n is None or isinstance(y, str) else str(n)
-            for y, n in zip(cells, numbers, strict=True)]  # fmt: skip
+    spelled = [
+        cell if number is None or isinstance(cell, str) else number for cell, number in zip(cells, numbers, strict=True)
+    ]
+    return [None if cell is None else str(cell) for cell in spelled]
 
 
 def _number(label: Any) -> int | float | None:
@@ -331,8 +324,8 @@ def _from_hub(
         ) from error
     _expect_columns(f"data set {name!r}", list(found[0]) if found else [], text, label)
     names = getattr((features or {}).get(label), "names", None)  # the hub's own words for the classes
-    word = lambda y: names[y] if names and isinstance(y, int) and 0 <= y < len(names) else y  # noqa: E731
-    return [(row[text], word(row[label])) for row in found]
+    words = dict(enumerate(names or ()))
+    return [(row[text], words.get(y, y) if isinstance(y := row[label], int) else y) for row in found]
 
 
 def _expect_columns(what: str, columns: list[str], text: str, label: str) -> None:

@@ -23,15 +23,15 @@ class ParallelTexts:
     """The same sentences in several languages: ``texts[language][i]`` translate each other and share ``labels[i]``.
 
     Attributes:
-        name: What the set is called.
+        name: Name of the set.
         texts: Sentences by language, in one order.
         labels: ``labels[i]`` indexes ``label_names``.
         label_names: The classes.
         group: Sentences with the same number share a translation, directly or through others: they must not part
             between training and test.
-        rule: Where the label comes from.
-        licence: Of the sentences.
-        citation: Where they come from.
+        rule: Rule by which the labels were given.
+        licence: Licence of the sentences.
+        citation: Source of the sentences.
     """
 
     name: str
@@ -78,10 +78,10 @@ def parallel_texts(
     """Return sentences of your own in several languages as a parallel set.
 
     Args:
-        texts: By language, as many in each, row i everywhere the same sentence.
-        labels: One for each row; the classes are in the order of sorting.
-        name: What to call it.
-        licence: Of the sentences.
+        texts: Sentences by language, as many in each, row i everywhere the same sentence.
+        labels: Label of each row; the classes are in the order of sorting.
+        name: Name of the set.
+        licence: Licence of the sentences.
 
     Raises:
         DataError: Fewer than two languages, not as many sentences or labels everywhere, or missing ones.
@@ -165,8 +165,8 @@ def load_parallel(
     Args:
         label: ``"topic"`` (family, food, learning, travel), ``"negation"`` or ``"question"``. ``rule`` of the result
             says how it is read off.
-        languages: At least two of ``"en"``, ``"es"`` and ``"uk"``.
-        progress: Show progress bars.
+        languages: Languages, at least two of ``"en"``, ``"es"`` and ``"uk"``.
+        progress: Whether downloads show progress bars.
 
     Raises:
         DataError: No such label or language.

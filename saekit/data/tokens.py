@@ -22,6 +22,7 @@ from torch import Tensor
 
 from saekit._base.cache import cache_dir, made_once
 from saekit._base.progress import tracked
+from saekit._base.table import Column, Table
 from saekit.data.files import documents
 from saekit.data.sources import SOURCES, Source
 from saekit.errors import DataError
@@ -46,7 +47,7 @@ class Tokens:
         document: Number of the document each token belongs to, -1 at BOS, separators and padding.
         sequence_ids: A number for each row that stays the same when the corpus is cut into shards.
         name: Name of the corpus.
-        sources: What it was made from.
+        sources: Names of the sources that it was made from.
         split: "train" or "heldout".
     """
 
@@ -83,30 +84,19 @@ class Tokens:
         return f"Tokens({self.name!r}, {self.split}, {self.n_tokens:,} tokens in {rows:,} sequences of {pos})"
 
 
-@dataclass(frozen=True)
-class CorpusTable:
-    """What `list_corpora` returns: prints as text, renders as a table in Jupyter."""
-
-    rows: tuple[tuple[str, Source], ...]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{name:13} {s.name:10} {s.style:23} {s.licence}" for name, s in self.rows)
-
-    def _repr_html_(self) -> str:
-        import html
-
-        cells = lambda tag, items: "".join(f"<{tag}>{html.escape(i)}</{tag}>" for i in items)  # noqa: E731
-        head = cells("th", ("corpus", "source", "style", "licence", "citation", "package"))
-        body = "".join(
-            f"<tr>{cells('td', (name, s.name, s.style, s.licence, s.citation, s.package))}</tr>"
-            for name, s in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+_COLUMNS = (
+    Column("corpus", lambda row: row[0]),
+    Column("source", lambda row: row[1].name),
+    Column("style", lambda row: row[1].style),
+    Column("licence", lambda row: row[1].licence),
+    Column("citation", lambda row: row[1].citation, text=False),
+    Column("package", lambda row: row[1].package, text=False),
+)
 
 
-def list_corpora() -> CorpusTable:
-    """List the corpora that need no hub, with each source's licence and citation."""
-    return CorpusTable(tuple((name, SOURCES[s]) for name, sources in CORPORA.items() for s in sources))
+def list_corpora() -> Table[tuple[str, Source]]:
+    """List the corpora that need no hub: name and source, one row per source, with its licence and citation."""
+    return Table(tuple((name, SOURCES[s]) for name, sources in CORPORA.items() for s in sources), _COLUMNS)
 
 
 def load_corpus(
@@ -124,12 +114,12 @@ def load_corpus(
         name: ``"english"`` (six sources in different styles, some 7 million tokens), ``"english-open"`` (its openly
             licensed part), a ``.txt`` or ``.jsonl`` file or a folder of ``.txt`` files, or the name of a data set
             with a ``text`` column on the hub, which streams.
-        model: Whose tokenizer to use.
+        model: Model whose tokenizer is used.
         context_size: Length of a row in tokens, BOS included.
         split: ``"train"``, or ``"heldout"``: every document whose name hashes to 0 modulo 20.
-        max_tokens: Stop after so many tokens; None for all. Rows are shuffled once, always in the same way, so the
-            first rows are a fair sample of all sources. Needed for a hub data set, which may have no end.
-        progress: Show progress bars.
+        max_tokens: Number of tokens after which to stop; None for all. Rows are shuffled once, always in the same
+            way, so the first rows are a fair sample of all sources. Needed for a hub data set, which may have no end.
+        progress: Whether downloads and tokenising show progress bars.
 
     Raises:
         DataError: No such corpus, or it is empty.

@@ -110,7 +110,7 @@ def logits_from(
     Args:
         model: The model.
         ids: The tokens. Above a point of the residual stream nothing depends on them but the length.
-        states: What stands at the hook point, in the hook point's shape and any dtype.
+        states: States to put at the hook point, in its shape and any dtype.
         hook_name: The hook point.
 
     Raises:

@@ -18,12 +18,12 @@ def twin(model: "SAETransformerBridge") -> "SAETransformerBridge":
     shared = [*model.parameters(), *model.buffers(), model.tokenizer]
     # States that a forward pass under way keeps for a moment: they have a gradient and cannot be copied.
     shared += [thing for part in model.modules() for thing in vars(part).values() if isinstance(thing, Tensor)]
-    made = deepcopy(model, {id(thing): thing for thing in shared if thing is not None})
-    for part in made.modules():
+    other = deepcopy(model, {id(thing): thing for thing in shared if thing is not None})
+    for part in other.modules():
         # Blocks hook themselves at their first forward pass, by functions that would still write into the original.
         if teardown := getattr(part, "_teardown_capture_hooks", None):
             teardown()
-    return made
+    return other
 
 
 def shuffled_model(model: "SAETransformerBridge", *, seed: int = 0) -> "SAETransformerBridge":
@@ -32,6 +32,10 @@ def shuffled_model(model: "SAETransformerBridge", *, seed: int = 0) -> "SAETrans
     The copy has learned nothing, yet every matrix keeps its distribution (Heap et al. 2025 compare SAEs on such
     models). Vectors (norms, biases) stay as they are, so activations keep about their size. It takes as much memory
     as the model.
+
+    Args:
+        model: The model to copy.
+        seed: Seed of the shuffling.
     """
     copy = deepcopy(model)
     generator = torch.Generator().manual_seed(seed)

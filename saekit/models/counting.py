@@ -29,8 +29,8 @@ def counted(
         ids: Token ids.
         states: The model's activations on them.
         special: Ids of special tokens, from `special_token_ids`.
-        text: Which tokens are text; the others are BOS, separators or padding. None: all, so that a BOS counts among
-            the special tokens.
+        text: Mask of the tokens that are text; the others are BOS, separators or padding. None: all, so that a BOS
+            counts among the special tokens.
     """
     text = torch.ones(ids.shape, dtype=torch.bool) if text is None else text
     marker = text & torch.isin(ids.cpu().long(), special)

@@ -52,7 +52,7 @@ def readout_from(
     Args:
         model: The model.
         ids: The tokens.
-        states: What stands at the hook point.
+        states: States to put at the hook point.
         hook_name: The hook point.
         direction: Direction of the final norm's output, such as a column of the unembedding.
         constant: Number that is added, such as the unembedding's bias.
@@ -81,10 +81,9 @@ class FinalRun:
 
     Attributes:
         states: Activations by hook point, as asked.
-        residual: What the final norm gets ``[batch, pos, d_model]``.
-        normed: What it gives.
-        logits: Of the readings' tokens, before any soft cap: answer (and foil) ``[batch, pos, 1 or 2]``; None for a
-            direction.
+        residual: Input of the final norm ``[batch, pos, d_model]``.
+        normed: Output of the final norm ``[batch, pos, d_model]``.
+        logits: Logits of the tokens that were asked for, before any soft cap ``[batch, pos, token]``; None without.
     """
 
     states: dict[str, Tensor]
@@ -100,7 +99,14 @@ def final_run(
     hook_names: list[str],
     tokens: Int[Tensor, "batch token"] | None,
 ) -> FinalRun:
-    """Run the whole model once and keep what `FinalRun` lists."""
+    """Run the whole model once and keep what `FinalRun` lists.
+
+    Args:
+        model: The model.
+        ids: The tokens.
+        hook_names: Hook points whose activations are kept.
+        tokens: Token ids whose logits are kept, for each prompt; None for no logits.
+    """
     chosen: list[Tensor] = []
 
     def choose(logits, *, tokens):  # all of them are most of the memory of a run
@@ -121,7 +127,7 @@ class FrozenNorm:
 
     Attributes:
         direction: ``residual @ direction + bias`` is the reading ``[batch, pos, d_model]``, float64.
-        bias: Of the final norm and the unembedding ``[batch]``, float64.
+        bias: Bias of the final norm and the unembedding together ``[batch]``, float64.
     """
 
     direction: Float[Tensor, "batch pos d_model"]
@@ -140,6 +146,12 @@ def frozen_norm(
     run, as the number by which linear(x) has to be divided to give what the norm gave. So no epsilon and no
     convention of a model class has to be known, folded or not; should a norm be of another kind, the completeness
     check fails, for it compares with the logits of the model itself.
+
+    Args:
+        model: The model.
+        run: The run, from `final_run`.
+        direction: Direction of the norm's output that is read, by prompt.
+        constant: Number that is added to the reading, by prompt.
     """
     residual = run.residual.double()
     with torch.no_grad():

@@ -154,7 +154,11 @@ def forward(
 def hidden_states(
     model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_name: str
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Return the activations at one hook point; layers above it do not run."""
+    """Return the activations at one hook point, without gradients; layers above it do not run.
+
+    Raises:
+        ModelError: The model has no such hook point.
+    """
     return hidden_states_at(model, ids, [hook_name])[hook_name]
 
 
@@ -167,9 +171,12 @@ def hook_width(model: "SAETransformerBridge", hook_name: str) -> int:
 def hidden_states_at(
     model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"], hook_names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return the activations ``[batch, pos, d_model]`` at several hook points from one pass.
+    """Return the activations ``[batch, pos, d_model]`` by name of the hook point, from one pass without gradients.
 
     Layers above the highest of them do not run.
+
+    Raises:
+        ModelError: The model has no such hook point.
     """
     with reading(model, hook_names) as seen:
         forward(model, ids, up_to=hook_names)

@@ -28,11 +28,11 @@ def load_model(
             once, and then loads in about a second, offline), or ``"multilingual"`` (Gemma 3 270M, Gemma Terms of Use,
             the same way), or a local directory in transformers' format, or any name on the model hub (``"gpt2"``,
             ``"pythia-70m"``, ``"google/gemma-2-2b"``).
-        device: Where the model runs.
-        dtype: Of weights and activations. float32 for scores; bfloat16 is some three times as fast on CPUs that
+        device: Device that the model runs on.
+        dtype: Type of weights and activations. float32 for scores; bfloat16 is some three times as fast on CPUs that
             have it, enough for harvesting activations.
-        accept_licence: You have read and accept the licence of a model that asks for it (``"multilingual"``).
-        progress: Show progress bars for a first download and conversion.
+        accept_licence: Whether you have read and accept the licence of a model that asks for it (``"multilingual"``).
+        progress: Whether a first download and conversion show progress bars.
 
     Raises:
         ModelError: No such model, or its licence has to be accepted first; the message shows the notice.

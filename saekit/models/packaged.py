@@ -16,11 +16,11 @@ class PackagedModel:
     """A quantised model (GGUF) in one or several pinned packages.
 
     Attributes:
-        name: What SAEs record.
+        name: Name of the model, as SAEs record it.
         files: The parts, in order; one for a model in one piece.
-        sha256: Of the parts put together.
+        sha256: Checksum of the parts put together.
         licence: Name of its licence.
-        notice: What to read before it may be used; None where the licence asks for nothing beforehand.
+        notice: Text to read before it may be used; None where the licence asks for nothing beforehand.
     """
 
     name: str

@@ -105,7 +105,7 @@ def encode_start(
         model: The model.
         text: The text.
         most: Number of tokens at which to cut, BOS included; None for the model's context.
-        name: What the text is, as a message begins.
+        name: Name of the text in messages.
         error: Class of the error for an empty text.
 
     Raises:
@@ -145,7 +145,7 @@ def encode_whole(
     Args:
         model: The model.
         text: The text.
-        name: What the text is, as a message begins.
+        name: Name of the text in messages.
         error: Class of the error for an empty or too long text.
 
     Raises:

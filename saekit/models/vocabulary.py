@@ -50,7 +50,7 @@ def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
 
 
 def join_pieces(pieces: Sequence[bytes]) -> list[str]:
-    """Turn the bytes of consecutive tokens into readable strings, one a token.
+    """Turn the bytes of consecutive tokens into readable strings, one per token.
 
     A character that is spread over several tokens stands whole at the first of them; the rest get ``""``. Bytes
     that are no UTF-8 (a text cut inside a character) become U+FFFD.

@@ -5,7 +5,7 @@ depends on the order in which they came. Only texts of equal length share a batc
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,21 @@ from saekit._base.progress import Progress, Stop, progress_of
 from saekit.data import LabelledItems, Tokens, counted
 from saekit.errors import ProbeError
 from saekit.index import batch_events, sparse_form
-from saekit.models import bos_token_id, hidden_states_at, special_token_ids
+from saekit.models import (
+    batches_of_one_length,
+    bos_token_id,
+    encode_texts as encode_each,
+    hidden_states_at,
+    special_token_ids,
+)
 from saekit.probes.alignment import warn_if_misaligned
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, unlabelled
-from saekit.saes import check_pair, control_saes, sae_hook
+from saekit.saes import CONTROLS, check_pair, control_saes, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
     from scipy.sparse import csr_array
 
-CONTROLS = ("random", "permuted")
 _ACTIVE = 64  # features a token that room is set aside for, where an SAE does not say how many it has
 
 
@@ -144,11 +149,9 @@ def encode_texts(model: "SAETransformerBridge", texts: Sequence[str], context_si
             f"{len(bad):,} of {len(texts):,} texts hold half a surrogate pair, which is no character (the first is "
             f"text {bad[0]}): leave them out, or write text.encode('utf-8', 'replace').decode()"
         )
-    room = context_size - (bos_token_id(model) is not None)
-    # Only the start of a very long text can fit; see `saekit.models.encode_text`.
-    short = [text[: 32 * context_size] for text in texts]
-    ids = model.tokenizer(short, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return [row[:room] for row in ids], sum(len(row) > room for row in ids)
+    first = int(bos_token_id(model) is not None)
+    encoded = encode_each(model, texts, most=context_size)
+    return [text.ids[first:].tolist() for text in encoded], sum(text.cut for text in encoded)
 
 
 def _encodable(text: str) -> bool:
@@ -164,17 +167,6 @@ def text_order(data: LabelledItems, ids: list[list[int]]) -> Int[np.ndarray, " t
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in data.keys]
     keys = [(len(row), digest, label) for row, digest, label in zip(ids, digests, data.labels.tolist(), strict=True)]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
-
-
-def _batches(ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, int]]:
-    """Cut texts that are sorted by length into batches of equal length."""
-    start = 0
-    while start < len(ids):
-        stop = start
-        while stop < len(ids) and stop - start < batch_size and len(ids[stop]) == len(ids[start]):
-            stop += 1
-        yield start, stop
-        start = stop
 
 
 class Column:
@@ -226,7 +218,8 @@ def _run(
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     bos = bos_token_id(model)
     with progress_of(progress, len(ids), "text", stop=stop) as step:
-        for start, end in _batches(ids, batch_size):
+        for rows in batches_of_one_length(ids, batch_size):  # consecutive ones: texts are in the order of their length
+            start, end = int(rows[0]), int(rows[-1]) + 1
             batch = _batch(ids[start:end], bos, start)
             if batch.ids.shape[1] == 0:  # empty texts of a model without BOS
                 states = {hook: torch.zeros(end - start, 0, model.cfg.d_model) for hook in names}

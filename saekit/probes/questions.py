@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from saekit.data import LabelledItems
 from saekit.errors import ProbeError
-from saekit.models import Edit, bos_token_id, encode_text, forward, hooked
+from saekit.models import Edit, batches_of_one_length, bos_token_id, encode_whole, forward, hooked
 from saekit.probes.features import TextFeatures, as_extracted
 from saekit.probes.pooling import Pooling, pool
 
@@ -163,29 +163,26 @@ def answer_questions(
     n_tokens = np.ones((len(questions), width), np.int64)
     wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, ...]]]] = {}  # what is read: who asks for which ids
     for i, question in enumerate(questions):
-        prompt = encode_text(model, question.prompt).tolist() if question.prompt else [bos_token_id(model)]
+        prompt = [bos_token_id(model)]
+        if question.prompt:
+            prompt = encode_whole(model, question.prompt, name=f"question {i}", error=ProbeError).tolist()
         if None in prompt:
             raise ProbeError(f"question {i} has no prompt, and this model no BOS token in its place: expected a prompt")
         for c, choice in enumerate(question.choices):
             ids = tuple(model.tokenizer(choice, add_special_tokens=False)["input_ids"])
             n_tokens[i, c] = len(ids)
             wanted.setdefault((*prompt, *ids[:-1]), []).append((i, c, ids))
-    rows = sorted(wanted, key=lambda row: (len(row), row))
+    rows = sorted(wanted)
     skipped: dict[str, Edit] = {}
     for block in skip_blocks:
         skipped |= _skipped(block)
-    start = 0
-    while start < len(rows):
-        stop = start
-        while stop < len(rows) and stop - start < batch_size and len(rows[stop]) == len(rows[start]):
-            stop += 1
-        batch = torch.tensor(rows[start:stop], device=model.cfg.device)
+    for numbers in batches_of_one_length(rows, batch_size):
+        batch = [rows[number] for number in numbers.tolist()]
         with hooked(model, skipped):
-            logits = forward(model, batch)
-        for row, scores in zip(rows[start:stop], logits.float().log_softmax(-1).cpu(), strict=True):
+            logits = forward(model, torch.tensor(batch))
+        for row, scores in zip(batch, logits.float().log_softmax(-1).cpu(), strict=True):
             for i, c, ids in wanted[row]:
                 log_probs[i, c] = float(scores[range(len(row) - len(ids), len(row)), list(ids)].sum())
-        start = stop
     left_out = f" without blocks {', '.join(map(str, skip_blocks))}" if skip_blocks else ""
     return Answers(tuple(questions), log_probs, n_tokens, f"{model.cfg.model_name}{left_out}", per_token)
 

@@ -18,7 +18,16 @@ DEFAULT = "smollm2-135m/blocks.18.hook_resid_post"
 
 @dataclass(frozen=True)
 class SAEEntry:
-    """One SAE that can be loaded: ``load_sae(release)`` if bundled, else ``load_sae(release, sae_id)``."""
+    """One SAE that can be loaded: ``load_sae(release)`` if bundled, else ``load_sae(release, sae_id)``.
+
+    Attributes:
+        release: Name of the release, or of the bundled SAE.
+        sae_id: Name of the SAE in its release; "" for a bundled one.
+        model: Name of the model that it was trained on.
+        bundled: Whether it comes with saekit.
+        l0: Mean number of active features per token, where that is known.
+        variance_explained: Share of the activations' variance that it rebuilds, where that is known.
+    """
 
     release: str
     sae_id: str
@@ -52,12 +61,8 @@ def list_saes(query: str = "") -> Table[SAEEntry]:
         entries.append(SAEEntry(name, "", name.split("/")[0], True, card.get("l0"), 1 - card["fvu"]))
     for release, lookup in get_pretrained_saes_directory().items():
         for sae_id in lookup.saes_map:
-            entries.append(
-                SAEEntry(
-                    release, sae_id, lookup.model, False,
-                    lookup.expected_l0.get(sae_id), lookup.expected_var_explained.get(sae_id),
-                )
-            )  # fmt: skip
+            l0, variance = lookup.expected_l0.get(sae_id), lookup.expected_var_explained.get(sae_id)
+            entries.append(SAEEntry(release, sae_id, lookup.model, False, l0, variance))
     words = query.lower().split()
     found = [e for e in entries if all(w in f"{e.release} {e.sae_id} {e.model}".lower() for w in words)]
     caption = f"{len(found):,} SAEs" + (f" for {query!r}" if query else "")
@@ -115,6 +120,9 @@ def sae_card(name: str = DEFAULT) -> dict:
     """Return the card of an SAE: what it was trained on and how good it is on held-out text.
 
     There is one for every bundled SAE, and for some that are too large to bundle (`load_sae` says which).
+
+    Raises:
+        SAEError: There is no card of this name.
     """
     cards = _cards()
     if name not in cards:

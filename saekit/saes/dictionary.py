@@ -47,8 +47,8 @@ class Dictionary:
 
     Attributes:
         of: The SAE or the directions.
-        hook_name: Where the states come from.
-        rows: What each feature writes, up to the scale of a state ``[feature, d_model]``.
+        hook_name: Hook point that the states come from.
+        rows: Vector that each feature writes, up to the scale of a state ``[feature, d_model]``.
     """
 
     of: "SAE[Any] | Directions"
@@ -150,7 +150,7 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
         raise SAEError(f"circuits are for the residual stream, not {', '.join(hooks)}")
     after = [first_block_after(model, check_hook(model, hook)) for hook in hooks]  # post of one layer, pre of the next
     if (len(set(after)) < len(after) and None not in after) or len(set(hooks)) < len(hooks):
-        raise SAEError(f"one dictionary a hook point, not {', '.join(hooks)}: their features would count twice")
+        raise SAEError(f"one dictionary per hook point, not {', '.join(hooks)}: their features would count twice")
     return sorted(found, key=lambda one: _layer(one.hook_name))
 
 

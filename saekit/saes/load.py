@@ -36,9 +36,9 @@ def load_sae(
     Args:
         name: A bundled SAE (``list_saes()`` shows them), a local directory in sae-lens's format, or a release of
             sae-lens's directory, together with ``sae_id``.
-        sae_id: Which SAE of the release.
-        model: If given, the SAE is checked against it (`check_pair`).
-        device: Where the SAE goes.
+        sae_id: Name of the SAE in the release.
+        model: Model that the SAE is checked against (`check_pair`); None for no check.
+        device: Device that the SAE goes to.
 
     Raises:
         SAEError: No such SAE, a damaged file, or one that does not fit the model.
@@ -72,7 +72,13 @@ def load_sae(
 def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -> None:
     """Save an SAE in sae-lens's format, weights in half precision, with a card of its quality beside it.
 
-    Raises SAEError if a weight does not fit half precision (above 65,504).
+    Args:
+        sae: The SAE.
+        folder: Folder to write; one that is there is replaced as a whole.
+        card: Facts about the SAE, written to ``card.json``; None for no card.
+
+    Raises:
+        SAEError: A weight does not fit half precision (above 65,504).
     """
     half = deepcopy(sae).half()
     if not all(torch.isfinite(p).all() for p in half.parameters()):
@@ -128,7 +134,7 @@ def check_rebuilds(
         model: The model, in whose names of hook points the two are compared.
         sae: The SAE.
         error: Class of the error for a transcoder.
-        hint: What to do otherwise, at the end of the message.
+        hint: Advice at the end of the message.
 
     Raises:
         SaekitError: The SAE writes another hook point than it reads; of the class ``error``.

@@ -17,8 +17,8 @@ class Nodes:
 
     Attributes:
         features: ``[batch, pos, d_sae]`` in the SAE's dtype.
-        error: What the SAE misses ``[batch, pos, d_in]``, float64.
-        bias: What it gives without any feature ``[batch, pos, d_in]``, float64.
+        error: Part of the states that the SAE misses ``[batch, pos, d_in]``, float64.
+        bias: Reconstruction without any feature ``[batch, pos, d_in]``, float64.
     """
 
     features: Float[Tensor, "batch pos d_sae"]

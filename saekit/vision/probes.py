@@ -1,15 +1,15 @@
 """Features of images in the form that `saekit.probes` reads: an image takes the place of a text, a patch of a token."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from saekit._base.checks import one_of
 from saekit.data import LabelledItems
 from saekit.errors import VisionError
 from saekit.probes import Hook, SAEFeatures, TextFeatures
+from saekit.saes import CONTROLS, control_sae
 from saekit.vision.activations import patch_activations
 from saekit.vision.data import LabelledImages
 from saekit.vision.features import image_features
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 _LETTERS = np.array([chr(i) for i in range(ord("a"), ord("z") + 1)])  # grey values in groups of images
-CONTROLS = ("random", "permuted")
 
 
 def probe_features(
@@ -78,18 +77,8 @@ def probe_features(
 
 
 def _control(sae: "SAE[Any]", kind: str, seed: int) -> "SAE[Any]":
-    """Return the SAE with an encoder that has learned nothing; decoder and k are not what a probe reads."""
-    if kind not in CONTROLS:
-        raise VisionError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
+    """Return the SAE's control, with the same number of active features."""
+    one_of("controls", kind, CONTROLS, error=VisionError)
     if not isinstance(getattr(sae.cfg, "k", None), int):
         raise VisionError(f"controls are for TopK SAEs, this one is {sae.cfg.architecture()!r}: leave controls out")
-    generator = torch.Generator().manual_seed(seed)
-    control: Any = copy.deepcopy(sae)
-    with torch.no_grad():
-        if kind == "permuted":
-            control.W_enc.copy_(sae.W_enc[torch.randperm(sae.cfg.d_in, generator=generator)])
-        else:
-            rows = torch.randn(sae.W_enc.shape, generator=generator)
-            control.W_enc.copy_(rows / rows.norm(dim=0))
-            control.b_enc.zero_()
-    return control
+    return control_sae(sae, kind, seed=seed)

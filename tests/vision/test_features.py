@@ -138,7 +138,7 @@ def test_errors_of_features_teach(data, features):
     values[8, 0, 0] = np.inf
     with pytest.raises(VisionError, match="1 images have activations that are not finite, the first is 8"):
         vision.features_of(values, data)
-    with pytest.raises(VisionError, match="no control 'blind': expected 'random' or 'permuted'"):
+    with pytest.raises(VisionError, match="controls must be 'random' or 'permuted', not 'blind'"):
         model = vision.vision_transformer()
         sae = train_sae(vision.patch_activations(model, data).rows, d_sae=96, k=4, batch_size=128)
         vision.probe_features(model, sae, data, controls=("blind",))
