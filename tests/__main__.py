@@ -2,9 +2,10 @@
 
     python -m tests          # JavaScript tests, every notebook cell by cell, then all Python and browser tests
     python -m tests quick    # the Python tests that need no browser, no model and no more than seconds: `make check`
+    python -m tests 04_reading_features        # one notebook, or several, by name
 
-Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at most): the stored
-outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow; what took how long
+Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at
+most): the stored outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow; what took how long
 stands in a table at the end, and in build/notebooks.json for the benchmarks.
 
 Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_NODE=1 or
@@ -128,6 +129,11 @@ def main(arguments: list[str]) -> int:
     """Run every layer, also after a failure, and say which failed; the Python tests last."""
     if arguments == ["quick"]:
         return 0 if python("-m", "not slow and not browser") else 1
+    if arguments:
+        paths = [ROOT / "notebooks" / f"{name.removesuffix('.ipynb')}.ipynb" for name in arguments]
+        outcomes = [run(path.stem, notebook(path)) for path in paths]
+        say("\n".join(f"--- {one.name}: {one.seconds:.0f} s\n{one.output}" for one in outcomes))
+        return 0 if all(one.passed for one in outcomes) else 1
     say("--- what the tests need")
     start = time.perf_counter()
     if subprocess.run([sys.executable, "-W", "ignore", "-m", "saekit.fetch"], cwd=ROOT, check=False).returncode:
