@@ -163,11 +163,13 @@ def answer_questions(
     n_tokens = np.ones((len(questions), width), np.int64)
     wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, ...]]]] = {}  # what is read: who asks for which ids
     for i, question in enumerate(questions):
-        prompt = [bos_token_id(model)]
+        bos = bos_token_id(model)
         if question.prompt:
             prompt = encode_whole(model, question.prompt, name=f"question {i}", error=ProbeError).tolist()
-        if None in prompt:
+        elif bos is None:
             raise ProbeError(f"question {i} has no prompt, and this model no BOS token in its place: expected a prompt")
+        else:
+            prompt = [bos]
         for c, choice in enumerate(question.choices):
             ids = tuple(model.tokenizer(choice, add_special_tokens=False)["input_ids"])
             n_tokens[i, c] = len(ids)

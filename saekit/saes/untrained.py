@@ -77,7 +77,7 @@ def control_sae(sae: "SAE[Any]", kind: str, *, k: int | None = None, seed: int) 
         raise SAEError(f"controls are TopK SAEs, this one is {sae.cfg.architecture()!r}: say how many features with k=")
     rows = _random_rows(sae.cfg.d_sae, sae.cfg.d_in, seed)
     b_dec = getattr(sae, "b_dec", None)
-    control = _topk_sae(rows, sae_hook(sae), k, b_dec, sae.cfg.metadata.model_name)
+    control = _topk_sae(rows, sae.cfg.metadata.hook_name, k, b_dec, sae.cfg.metadata.model_name)
     if kind == "permuted":
         order = torch.randperm(sae.cfg.d_in, generator=torch.Generator().manual_seed(seed))
         b_enc = getattr(sae, "b_enc", None)
@@ -94,7 +94,7 @@ def _random_rows(n: int, width: int, seed: int) -> Float[Tensor, "n width"]:
 
 
 def _topk_sae(
-    rows: Float[Tensor, "d_sae d_in"], hook_name: str, k: int, b_dec: Tensor | None, model_name: str | None
+    rows: Float[Tensor, "d_sae d_in"], hook_name: str | None, k: int, b_dec: Tensor | None, model_name: str | None
 ) -> "SAE[Any]":
     from sae_lens import TopKSAE, TopKSAEConfig
     from sae_lens.saes.sae import SAEMetadata
