@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from saekit.data.labelled import labelled_texts
+from saekit.data import labelled_texts
 from saekit.probes import Hook, SAEFeatures, TextFeatures
 
 NAME = "planted"

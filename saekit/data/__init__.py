@@ -6,7 +6,7 @@ can slip into its evaluation.
 """
 
 from saekit.data.files import documents
-from saekit.data.labelled import LabelledItems, list_labelled, load_labelled
+from saekit.data.labelled import LabelledItems, labelled_texts, list_labelled, load_labelled
 from saekit.data.parallel import PARALLEL, ParallelTexts, linked, load_parallel, parallel_texts
 from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
 
@@ -18,6 +18,7 @@ __all__ = [
     "Tokens",
     "counted",
     "documents",
+    "labelled_texts",
     "linked",
     "list_corpora",
     "list_labelled",

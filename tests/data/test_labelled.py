@@ -6,8 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from saekit.data import LabelledItems, list_labelled, load_labelled
-from saekit.data.labelled import labelled_texts
+from saekit.data import LabelledItems, labelled_texts, list_labelled, load_labelled
 from saekit.errors import DataError, OfflineError
 
 sets = import_module("saekit.data.labelled_sets")

@@ -1,17 +1,20 @@
 """The rest of a model from a hook point on: the same logits as the whole model with the states put there."""
 
-from importlib import import_module
-
 import pytest
 import torch
 import transformers
 
 from saekit.errors import ModelError
-from saekit.models import check_hook, hidden_states, last_logits_from, load_model, logits_from
-from saekit.models.blocks import first_block_after
+from saekit.models import (
+    before_blocks,
+    check_hook,
+    first_block_after,
+    hidden_states,
+    last_logits_from,
+    load_model,
+    logits_from,
+)
 from tests import tiny
-
-_models_rest = import_module("saekit.models.blocks")
 
 SIZES = {"vocab_size": 400, "bos_token_id": 0, "eos_token_id": 1}
 WIDE = {
@@ -106,10 +109,20 @@ def test_a_batch_may_be_of_any_size_and_length(model):
 
 
 def test_arguments_are_kept_for_a_few_lengths_only(model):
+    """One block stands above the hook point; a length that is new runs a made-up sequence through all three first."""
+    hook, ran = "blocks.1.hook_resid_post", []
+
+    def run(pos):
+        states = hidden_states(model, ids_of(1, pos), hook)
+        ran.clear()
+        with before_blocks(model, lambda *_: ran.append(1)):
+            logits_from(model, ids_of(1, pos), states, hook)
+        return len(ran)
+
     for pos in range(2, 20):
-        ids = ids_of(1, pos)
-        logits_from(model, ids, hidden_states(model, ids, "blocks.1.hook_resid_post"), "blocks.1.hook_resid_post")
-    assert len(_models_rest._KNOWN[model].calls) == _models_rest.MOST_LENGTHS
+        run(pos)
+    assert run(19) == 1
+    assert run(2) == 4
 
 
 def test_gradients_flow_to_the_states(model):
@@ -173,4 +186,7 @@ def test_half_precision_goes_the_same_way(model_folder):
     got = logits_from(model, ids, states.float(), hook)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got, whole(model, ids, states, hook))
-    assert all(_models_rest._KNOWN[model].works.values())
+    ran = []
+    with before_blocks(model, lambda *_: ran.append(1)):
+        logits_from(model, ids, states, hook)
+    assert len(ran) == model.cfg.n_layers - 2, "the blocks below do not run"

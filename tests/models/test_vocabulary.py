@@ -1,9 +1,10 @@
 """Tokens as bytes and as readable text."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from saekit.models import encode_text, join_pieces, token_bytes
-from saekit.models.vocabulary import from_sentencepiece
 
 
 @pytest.mark.parametrize(
@@ -34,5 +35,11 @@ def test_a_character_cut_in_two_is_shown_as_a_replacement_character():
 
 
 def test_sentencepiece_vocabularies_become_bytes_too():
-    assert from_sentencepiece("▁the") == b" the"
-    assert from_sentencepiece("<0xE2>") == b"\xe2"
+    class Pieces(list):
+        all_special_tokens = ("<s>",)
+
+        def convert_ids_to_tokens(self, ids):
+            return [self[i] for i in ids]
+
+    model = SimpleNamespace(tokenizer=Pieces(["<s>", "▁the", "<0xE2>"]), cfg=SimpleNamespace(d_vocab=4))
+    assert token_bytes(model) == [b"<s>", b" the", b"\xe2", b"<3>"]

@@ -19,8 +19,7 @@ from saekit.circuits import (
 )
 from saekit.errors import SAEError
 from saekit.models import check_hook, hidden_states, logits_from
-from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
-from saekit.saes.untrained import Directions, random_directions
+from saekit.saes import Dictionary, Directions, dictionary_of, ordered, random_directions
 from tests import tiny
 
 LOW, HIGH = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
