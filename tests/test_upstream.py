@@ -22,7 +22,8 @@ from tests import tiny
 NAMES = [
     ("sae_lens", "SAETransformerBridge.boot_transformers", ("device", "dtype")),
     ("sae_lens", "SAETransformerBridge._resolve_hook_name", ()),
-    ("sae_lens", "SAETransformerBridge.run_with_hooks", ("fwd_hooks",)),
+    ("transformer_lens.model_bridge", "TransformerBridge.forward", ("stop_at_layer", "prepend_bos")),
+    ("transformer_lens.model_bridge", "TransformerBridge.check_hooks_to_add", ()),
     ("sae_lens", "SAE.from_pretrained", ("release", "sae_id", "device")),
     ("sae_lens", "SAE.load_from_disk", ("device",)),
     ("sae_lens", "SAE.save_model", ()),
@@ -106,11 +107,21 @@ def test_stopping_early_gives_the_same_activation_as_the_whole_run(model):
     ids = torch.tensor([[0, 5, 9, 30]])
     seen = []
     key = model._resolve_hook_name(HOOK)
+    handle = model.hook_dict[key].register_forward_hook(lambda point, args, output: seen.append(output.clone()))
     for stop in (None, 2):
-        hooks = [(key, lambda activation, hook: seen.append(activation.clone()))]
-        model.run_with_hooks(ids, fwd_hooks=hooks, stop_at_layer=stop, prepend_bos=False)
+        model(ids, stop_at_layer=stop, prepend_bos=False)
+    handle.remove()
     torch.testing.assert_close(seen[0], seen[1])
     assert seen[0].shape == (1, 4, model.cfg.d_model)
+
+
+def test_a_hook_point_says_how_its_activations_are_shown_and_put_back(model):
+    assert model.hook_dict[model._resolve_hook_name(HOOK)].hook_conversion is None
+    shape = model.hook_dict[model._resolve_hook_name("blocks.0.attn.hook_z")].hook_conversion
+    flat = torch.randn(1, 4, model.cfg.n_heads * model.cfg.d_head)
+    apart = shape.convert(flat)
+    assert apart.shape == (1, 4, model.cfg.n_heads, model.cfg.d_head)
+    assert torch.equal(shape.revert(apart), flat)
 
 
 def test_a_hook_names_the_layer_to_stop_at():

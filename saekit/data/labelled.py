@@ -92,16 +92,7 @@ class LabelledItems:
         Raises:
             DataError: A size below 1.
         """
-        if size < 1:
-            raise DataError(f"a sample has at least 1 item, not {size}")
-        order = np.random.default_rng(seed).permutation(len(self))
-        if balanced and len(self):
-            rank = np.zeros(len(self), np.int64)
-            for label in np.unique(self.labels):
-                of_label = order[self.labels[order] == label]
-                rank[of_label] = np.arange(len(of_label))
-            order = order[np.argsort(rank[order], kind="stable")]
-        return self[np.sort(order[:size])]
+        return self[sampled_rows(self.labels, size, seed=seed, balanced=balanced)]
 
     def __repr__(self) -> str:
         known = self.labels[self.labels >= 0]
@@ -109,6 +100,20 @@ class LabelledItems:
         share = ", ".join(f"{n:,} {name}" for n, name in zip(counts, self.label_names, strict=True)) or "no labels"
         what = "texts" if self.are_texts else "images"
         return f"LabelledItems({self.name!r}, {len(self):,} {what}: {share}; {self.licence})"
+
+
+def sampled_rows(labels: Int[np.ndarray, " item"], size: int, *, seed: int, balanced: bool) -> Int[np.ndarray, " row"]:
+    """Return the rows of a random sample without replacement, in order; see `LabelledItems.sample`."""
+    if size < 1:
+        raise DataError(f"a sample has at least 1 item, not {size}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if balanced:
+        rank = np.zeros(len(labels), np.int64)
+        for label in np.unique(labels):
+            of_label = order[labels[order] == label]
+            rank[of_label] = np.arange(len(of_label))
+        order = order[np.argsort(rank[order], kind="stable")]
+    return np.sort(order[:size])
 
 
 _COLUMNS = (

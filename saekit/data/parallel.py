@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from saekit._base.cache import PackageFile, package_file
-from saekit.data.labelled import LabelledItems, labelled_texts
+from saekit.data.labelled import LabelledItems, labelled_texts, sampled_rows
 from saekit.data.sources import TATOEBA
 from saekit.errors import DataError
 
@@ -62,9 +62,8 @@ class ParallelTexts:
         return replace(self, texts=texts, labels=self.labels[chosen], group=self.group[chosen])
 
     def sample(self, size: int, *, seed: int = 0, balanced: bool = False) -> "ParallelTexts":
-        """Return a random sample without replacement; see `LabelledItems.sample`."""
-        numbers = LabelledItems("", tuple(map(str, range(len(self)))), self.labels, self.label_names, "", "")
-        return self[np.array([int(i) for i in numbers.sample(size, seed=seed, balanced=balanced).texts], np.int64)]
+        """Return a random sample without replacement, in the order of the data; arguments as `LabelledItems.sample`."""
+        return self[sampled_rows(self.labels, size, seed=seed, balanced=balanced)]
 
     def __repr__(self) -> str:
         counts = np.bincount(self.labels, minlength=len(self.label_names))
