@@ -105,8 +105,9 @@ def train_sae(
             came to numbers that are not finite.
         DataError: Activations that cannot be used: too few for one batch, or not finite.
     """
-    run = _Run(TrainConfig.of(config, settings), activations, device)
     every = {"report_every": report_every, "checkpoint_every": checkpoint_every}
+    every = {name: whole(name, steps, at_least=1, error=SAEError) for name, steps in every.items()}
+    run = _Run(TrainConfig.of(config, settings), activations, device)
     with run.kept_in(checkpoint) as save, suppress(KeyboardInterrupt, Stopped):  # the docstring promises what there is
         run.train(save, on_step=on_step, progress=progress, stop=stop, **every)
     return run.sae()
@@ -159,8 +160,6 @@ class _Run:
         stop: Stop = None,
     ) -> None:
         """Train to the end; what ends it early is raised."""
-        report_every = whole("report_every", report_every, at_least=1, error=SAEError)
-        checkpoint_every = whole("checkpoint_every", checkpoint_every, at_least=1, error=SAEError)
         config, watched = self.config, on_step is not None or bool(progress)
         batches = self.source.batches(config.batch_size, epochs=config.epochs, seed=config.seed, start=self.done)
         title = f"Training {config.architecture}"

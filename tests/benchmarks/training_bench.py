@@ -82,9 +82,8 @@ def sae_lens(data: Tensor, architecture: str, d_sae: int, **sparsity: float):
     from saekit.training import Activations
 
     if "sparsity_coefficient" in sparsity:
-        sparsity = {
-            "l0_coefficient" if architecture == "jumprelu" else "l1_coefficient": sparsity["sparsity_coefficient"]
-        }
+        penalty = "l0_coefficient" if architecture == "jumprelu" else "l1_coefficient"
+        sparsity = {penalty: sparsity["sparsity_coefficient"]}
     if architecture == "matryoshka_batchtopk":
         sparsity |= {"matryoshka_widths": [d_sae // n for n in (16, 8, 4, 2, 1)]}
     sae_class, config = get_sae_training_class(architecture)

@@ -83,9 +83,7 @@ def test_truncated_and_foreign_activations_are_refused(activations, tmp_path):
 
 def test_activations_of_an_earlier_saekit_say_what_to_do(model, tokens, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "saekit activations 2", "rows": 0, "d_model": 32}))
-    with pytest.raises(
-        DataError, match="'saekit activations 2', expected a saekit harvest.*harvest again into another"
-    ):
+    with pytest.raises(DataError, match=r"'saekit activations 2', expected a saekit harvest.*harvest again"):
         Activations.load(tmp_path)
     with pytest.raises(DataError, match="is there already and is not a saekit harvest: choose another path"):
         harvest(model, tokens, HOOK, tmp_path, progress=False)
@@ -133,7 +131,7 @@ def test_a_flipped_byte_is_found(activations, tmp_path):
     data = bytearray(rows.read_bytes())
     data[1000] ^= 1
     rows.write_bytes(data)
-    with pytest.raises(DataError, match="rows.bin was altered"):
+    with pytest.raises(DataError, match=r"rows\.bin was altered"):
         Activations.load(tmp_path / "a")
     assert len(Activations.load(tmp_path / "a", verify=False)) == len(activations)
 

@@ -172,7 +172,7 @@ def test_checkpoints_that_are_damaged_foreign_or_of_other_settings_are_refused(a
     training.train_sae(activations, k=4, **options)
     with pytest.raises(SAEError, match="training checkpoint of another k: its k is 4, asked for is 5"):
         training.train_sae(activations, k=5, **options)
-    with pytest.raises(SAEError, match="of another hook_name, tokens"):
+    with pytest.raises(SAEError, match="of another hook_name, model_name, tokens"):
         training.train_sae(activations.rows, k=4, **options)
     weights = tmp_path / "c/W_enc.bin"
     data = bytearray(weights.read_bytes())
@@ -236,8 +236,8 @@ def test_a_remedy_leaves_fewer_features_dead_and_less_unexplained(architecture, 
     dead, unexplained = {}, {}
     for chosen in ("none", remedy):
         sae = training.train_sae(
-            x, architecture=architecture, d_sae=data[1], **sparsity, epochs=10, batch_size=512, dead_features=chosen, lr=1e-2,
-            dead_after=5000, encoder_init="random",
+            x, architecture=architecture, d_sae=data[1], **sparsity, epochs=10, batch_size=512, lr=1e-2,
+            dead_features=chosen, dead_after=5000, encoder_init="random",
         )  # fmt: skip
         dead[chosen] = (sae.encode(x) > 0).any(0).logical_not().float().mean().item()
         unexplained[chosen] = fvu(sae, x)
@@ -360,7 +360,7 @@ def test_too_few_activations_are_explained(x, rows, batch_size, message):
 def test_training_that_diverges_says_so_and_keeps_the_last_checkpoint(x, tmp_path):
     with pytest.raises(SAEError, match=r"training diverged at step .* Try a learning rate lower than 1e"):
         training.train_sae(
-            x, architecture="standard", d_sae=64, coefficient=0.1, batch_size=128, epochs=20, lr=1e30,
+            x, architecture="standard", d_sae=64, sparsity_coefficient=0.1, batch_size=128, epochs=20, lr=1e30,
             checkpoint=tmp_path / "c", checkpoint_every=1,
         )  # fmt: skip
     last = training.train_sae(

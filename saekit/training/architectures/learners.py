@@ -171,7 +171,7 @@ class SparseLearner:
     def sae(self, scale: float) -> "SAE":
         """Return the inference class of the architecture with these weights."""
         with torch.random.fork_rng(devices=[]):  # sae-lens draws weights that are replaced below
-            sae = self.inference(self, scale)
+            sae: Any = self.inference(self, scale)
         # f = relu(scale * (x - b) @ W_enc + b_enc), x_hat = f @ W_dec / scale + b. Giving f / scale the name of
         # activation keeps decoder rows at unit norm: W_enc stays, and biases and threshold shrink by the scale.
         sae.W_enc.copy_(self.weights.W_enc.T)
