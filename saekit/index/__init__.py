@@ -4,11 +4,20 @@ One pass of the model fills it; every view, search and statistic afterwards is a
 without the model. A full index keeps every event. A bounded one (``examples_per_feature=``) keeps the strongest
 examples and a sample of the rest, so that neither memory nor disk grows with the corpus: the bundled indexes are of
 this kind.
+
+Files, in the order of import:
+
+- ``collect``: what one pass keeps: statistics, the best few of each of many groups, who fires with whom
+- ``build``: the pass: from batches to events, counted in and checkpointed
+- ``read``: from the arrays of an opened index to examples, intervals, histograms
+- ``search``: neighbours, logits, search, prompts
+- ``merge``: what lies on disk; several indexes as one
+- ``feature_index``: `FeatureIndex`, the door to all of it
 """
 
-from saekit.index.events import batch_events, sparse_form
-from saekit.index.feature_index import STORED_EXAMPLES, FeatureIndex
-from saekit.index.results import (
+from saekit.index.build import batch_events
+from saekit.index.feature_index import FeatureIndex
+from saekit.index.read import (
     Example,
     Examples,
     Histogram,
@@ -22,7 +31,6 @@ from saekit.index.results import (
 )
 
 __all__ = [
-    "STORED_EXAMPLES",
     "Example",
     "Examples",
     "FeatureIndex",
@@ -35,5 +43,4 @@ __all__ = [
     "PromptFeatures",
     "PromptReading",
     "batch_events",
-    "sparse_form",
 ]

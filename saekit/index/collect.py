@@ -4,16 +4,20 @@ Everything here can be added to in any order and merged: the same corpus gives t
 An event is one active feature on one token; a place is ``sequence_id * pos + position``, a token's address for good.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-
-from saekit.index.slots import EMPTY, KEY_BITS, Candidates, Slots
+from jaxtyping import Float, Float16, Integer, UInt64
 
 BINS = 64  # of a histogram: linear from 0 to the smallest power of two that is not below the feature's maximum
 SAMPLE_BINS = 16  # the same range for the interval candidates
 PER_BIN = 4  # interval candidates a bin
 SAMPLE = 32_768  # tokens on which co-activation is counted
+KEY_BITS = 40  # a key is below 2 ** KEY_BITS, which itself means "no entry"; 24 bits are left for the group
+EMPTY = np.uint64(1 << KEY_BITS)
+_BLOCK = 65_536  # entries of slots that are brought up to date at once: bounds the memory for it
 
 
 @dataclass
@@ -41,15 +45,27 @@ def first_of_each(limit: int, *keys: np.ndarray, group: tuple[np.ndarray, ...]) 
     changes[:1] = True
     for column in group:
         changes[1:] |= column[order][1:] != column[order][:-1]
-    starts = np.flatnonzero(changes)
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    return order[rank < limit]
+    return order[rank_in_run(np.flatnonzero(changes), len(order)) < limit]
+
+
+def rank_in_run(starts: Integer[np.ndarray, " run"], n: int) -> Integer[np.ndarray, " n"]:
+    """Return for each of ``n`` rows how many of its run come before it, given the row at which each run starts.
+
+    >>> rank_in_run(np.array([0, 3]), 5).tolist()
+    [0, 1, 2, 0, 1]
+    """
+    return np.arange(n) - np.repeat(starts, np.diff(starts, append=n))
+
+
+def narrow(ids: Integer[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"]:
+    """Return ids in 16 bits where they fit, as they are stored."""
+    return ids.astype(np.uint16 if ids.max(initial=0) <= 65535 else np.int32)
 
 
 class Statistics:
     """Count, sum, maximum and histogram of every feature's activations above zero."""
 
-    def __init__(self, d_sae: int):
+    def __init__(self, d_sae: int) -> None:
         self.count = np.zeros(d_sae, np.int64)
         self.sum = np.zeros(d_sae, np.float64)
         self.max = np.zeros(d_sae, np.float32)
@@ -60,7 +76,7 @@ class Statistics:
         starts = np.flatnonzero(np.diff(events.feature, prepend=-1))
         present = events.feature[starts]
         before = self.range_exponent()
-        self.count[present] += np.diff([*starts, len(events.feature)])
+        self.count[present] += np.diff(starts, append=len(events.feature))
         self.sum[present] += np.add.reduceat(events.value, starts, dtype=np.float64)
         self.max[present] = np.maximum(self.max[present], np.maximum.reduceat(events.value, starts))
         after = self.range_exponent()
@@ -107,15 +123,122 @@ def bins_of(value: np.ndarray, feature: np.ndarray, exponent: np.ndarray) -> np.
     return np.ceil(value.astype(np.float64) * np.ldexp(float(BINS), -exponent)[feature]).astype(np.int64) - 1
 
 
+@dataclass
+class Candidates:
+    """Places that may become examples of a feature, with the feature's activations around them."""
+
+    feature: np.ndarray  # int32 [n]
+    value: np.ndarray  # float32 [n]
+    place: np.ndarray  # int64 [n]
+    around: np.ndarray  # float16 [n, window], 0 outside the sequence
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+
+class Slots:
+    """The ``depth`` entries of lowest key in each of many groups; of equal keys, those of lowest place.
+
+    They are kept while events stream by, so that what a bounded index needs does not grow with the corpus.
+    """
+
+    def __init__(self, groups: int, depth: int, window: int) -> None:
+        self.depth = depth
+        self.bar = np.full(groups, EMPTY)  # the key that a new entry has to reach
+        self.key = np.full((groups, depth), EMPTY)
+        # np.zeros leaves the pages of groups that stay empty untouched: they cost no memory.
+        self.value = np.zeros((groups, depth), np.float32)
+        self.place = np.zeros((groups, depth), np.int64)
+        self.around = np.zeros((groups, depth, window), np.float16)
+
+    def offer(
+        self,
+        group: Integer[np.ndarray, " offer"],
+        key: UInt64[np.ndarray, " offer"],
+        place: Integer[np.ndarray, " offer"],
+        value: Float[np.ndarray, " offer"],
+        around: Callable[[Integer[np.ndarray, " chosen"]], Float16[np.ndarray, "chosen window"]],
+    ) -> None:
+        """Let new entries compete; ``around`` is asked for the windows of those that win, and of no others."""
+        rows = np.flatnonzero(key <= self.bar[group])
+        if not len(rows):
+            return
+        packed = (group[rows].astype(np.uint64) << np.uint64(KEY_BITS)) | key[rows]
+        order = np.argsort(packed)
+        if (packed[order[1:]] == packed[order[:-1]]).any():
+            order = np.lexsort((place[rows], packed))
+        rows = rows[order]
+        starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+        rank = rank_in_run(starts, len(rows))
+        number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))  # of the group, among the offered
+        groups = group[rows[starts]]
+        best = rank < self.depth
+        rows, rank, number = rows[best], rank[best], number[best]
+        size = max(_BLOCK // self.depth, 1)
+        cuts = np.searchsorted(number, np.arange(0, len(groups) + size, size))
+        for block, (first, last) in enumerate(pairwise(cuts)):
+            part, begin = slice(first, last), block * size
+            touched = groups[begin : begin + size]
+            new = np.full((len(touched), self.depth), -1)
+            new[number[part] - begin, rank[part]] = rows[part]
+            self._join(touched, new, key, place, value, around)
+
+    def _join(self, touched: np.ndarray, new: np.ndarray, key, place, value, around) -> None:
+        """Bring some groups up to date; ``new`` has the rows of what is offered to each, -1 where there is none."""
+        there = new >= 0
+        keys = np.hstack([self.key[touched], np.where(there, key[new], EMPTY)])
+        places = np.hstack([self.place[touched], place[new]])
+        order = np.lexsort((places, keys), axis=1)[:, : self.depth]
+        group, slot = np.nonzero((order >= self.depth) & (np.take_along_axis(keys, order, 1) < EMPTY))
+        winners = new[group, order[group, slot] - self.depth]
+        old = np.minimum(order, self.depth - 1)
+        moved = (old != np.arange(self.depth)).any(1)
+        moving = touched[moved]
+        self.value[moving] = np.take_along_axis(self.value[moving], old[moved], 1)
+        self.around[moving] = np.take_along_axis(self.around[moving], old[moved][..., None], 1)
+        self.key[touched] = np.take_along_axis(keys, order, 1)
+        self.place[touched] = np.take_along_axis(places, order, 1)
+        self.value[touched[group], slot] = value[winners]
+        self.around[touched[group], slot] = around(winners)
+        self.bar[touched] = self.key[touched, -1]
+
+    def entries(self, per_feature: int) -> Candidates:
+        """Return what is kept, in the order of groups and keys; a feature has ``per_feature`` groups."""
+        group, slot = np.nonzero(self.key < EMPTY)
+        kept = (self.value, self.place, self.around)
+        return Candidates((group // per_feature).astype(np.int32), *(array[group, slot] for array in kept))
+
+    def fold(self, features: Integer[np.ndarray, " n"], doublings: int, per_feature: int) -> None:
+        """Join the groups of some features: each ``2 ** doublings`` that stand side by side become one."""
+        joined = min(2**doublings, per_feature)
+        rows = (features[:, None] * per_feature + np.arange(per_feature)).reshape(len(features), -1, joined)
+        n_new, depth = rows.shape[1], self.depth
+
+        def pooled(array: np.ndarray) -> np.ndarray:
+            return array[rows].reshape(len(features), n_new, joined * depth, *array.shape[2:])
+
+        keys, places = pooled(self.key), pooled(self.place)
+        order = np.lexsort((places, keys), axis=2)[..., :depth]
+        target = features[:, None] * per_feature + np.arange(n_new)
+        value, window = pooled(self.value), pooled(self.around)
+        rest = features[:, None] * per_feature + np.arange(n_new, per_feature)
+        self.key[rest] = self.bar[rest] = EMPTY
+        self.key[target] = np.take_along_axis(keys, order, 2)
+        self.place[target] = np.take_along_axis(places, order, 2)
+        self.value[target] = np.take_along_axis(value, order, 2)
+        self.around[target] = np.take_along_axis(window, order[..., None], 2)
+        self.bar[target] = self.key[target, -1]
+
+
 class Collector:
     """Examples of every feature: the strongest, one a sequence, and a sample from each bin of its range.
 
     The sample's bins are the histogram's, joined by fours; when a feature's range doubles, two of them become one.
     """
 
-    def __init__(self, d_sae: int, *, examples: int, window: int, n_pos: int):
+    def __init__(self, d_sae: int, *, examples: int, window: int, n_pos: int) -> None:
         self.d_sae, self.examples, self.window, self.n_pos = d_sae, examples, window, n_pos
-        self.left = window - 1 - window // 3  # two thirds of the window come before the peak: what the model had read
+        self.left = left_of(window)
         self._top = Slots(d_sae, examples, window)
         self._sampled = Slots(d_sae * SAMPLE_BINS, PER_BIN, window)
         self._exponent: np.ndarray | None = None  # of the sample's bins, from the first event on
@@ -140,7 +263,7 @@ class Collector:
         starts = np.flatnonzero((np.diff(feature[rows], prepend=-1) != 0) | (np.diff(sequence, prepend=-1) != 0))
         if len(starts):
             best = np.minimum.reduceat(key[rows], starts)
-            sizes = np.diff([*starts, len(rows)])
+            sizes = np.diff(starts, append=len(rows))
             equal = np.flatnonzero(key[rows] == np.repeat(best, sizes))
             owner = np.repeat(np.arange(len(starts)), sizes)[equal]
             rows = rows[equal[np.diff(owner, prepend=-1) != 0]]  # the earliest of equals
@@ -185,6 +308,11 @@ def _strength(value: np.ndarray) -> np.ndarray:
     return np.uint64(0x7F800000) - value.astype(np.float32).view(np.uint32).astype(np.uint64)
 
 
+def left_of(window: int) -> int:
+    """Return how many tokens of a window come before the peak: two thirds, for that is what the model had read."""
+    return window - 1 - window // 3
+
+
 def around(events: Events, chosen: np.ndarray, *, left: int, window: int, n_pos: int) -> np.ndarray:
     """Return each chosen event's feature on the tokens around it, ``[chosen, window]``, peak at index ``left``.
 
@@ -212,7 +340,7 @@ def around(events: Events, chosen: np.ndarray, *, left: int, window: int, n_pos:
 class TokenSample:
     """The ``SAMPLE`` tokens of lowest priority, with their active features: enough to see who fires with whom."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.place = np.zeros(0, np.int64)
         self.features: np.ndarray = np.zeros(0, np.int32)  # of all tokens, one after the other
         self.length = np.zeros(0, np.int64)

@@ -6,23 +6,25 @@ examples and a sample of the rest, so that neither memory nor disk grows with th
 this kind.
 """
 
-import shutil
+import json
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saekit._base.checks import one_of, whole
+from saekit._base.files import atomic
+from saekit._base.progress import Progress, Stop
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.index import merge as merging, search as text_side
-from saekit.index.build import Pass, read_log, run_pass
 from saekit.index.collect import BINS, first_of_each, priority
-from saekit.index.read import Reader, interval_of
-from saekit.index.results import (
+from saekit.index.merge import INDEX
+from saekit.index.read import (
     Example,
     Examples,
     Histogram,
@@ -33,31 +35,40 @@ from saekit.index.results import (
     PromptActivations,
     PromptFeatures,
     PromptReading,
+    Reader,
+    interval_of,
 )
-from saekit.index.store import bundled_index, holds, read_folder, writable
-from saekit.saes import ASSETS, check_pair, sae_fingerprint, sae_hook
+from saekit.saes import ASSETS, DEFAULT, bundled, check_pair, sae_fingerprint, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-STORED_EXAMPLES = 20  # a feature, in a full index: what search looks at; `top` reads every event
+STORED_EXAMPLES = 20  # per feature, in a full index: what search looks at; `top` reads every event
 
 
 class FeatureIndex:
     """Features of one SAE on one corpus. Make one with `build`, `load` or `merge`.
 
     Attributes:
+        path: Folder that it lies in.
         manifest: Everything that identifies the index: hashes of SAE and tokens, hook, model, versions, counts.
-        density: Share of counted tokens on which each feature is active, ``[d_sae]``.
-        count: On how many tokens, ``[d_sae]``.
-        max: Largest activation, ``[d_sae]``.
-        mean_active: Mean activation where active, ``[d_sae]``; 0 for a dead feature.
-        dead: Active on none of the tokens, ``[d_sae]``.
-        excluded: How many tokens were left out of all this, by reason.
+        d_sae: Number of features.
+        n_tokens: Number of tokens that were counted.
+        excluded: Number of tokens left out of all this, by reason.
+        bounded: Whether it holds the strongest examples and a sample of the rest, not every event.
+        hook_name: Hook point of the SAE.
+        model_name: Name of the model.
+        sae_hash: Fingerprint of the SAE.
+        count: Number of tokens on which each feature is active ``[d_sae]``.
+        density: Share of counted tokens on which each feature is active ``[d_sae]``.
+        max: Largest activation of each ``[d_sae]``.
+        mean_active: Mean activation of each where it is active ``[d_sae]``; 0 for a dead feature.
+        dead: Whether a feature is active on none of the tokens ``[d_sae]``.
+        l0: Mean number of active features per token.
     """
 
-    def __init__(self, path: Path, manifest: dict, arrays: dict[str, np.ndarray]):
-        self.path, self.manifest, self._arrays = path, manifest, arrays
+    def __init__(self, path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        self.path, self.manifest = path, dict(manifest)
         self.d_sae: int = manifest["d_sae"]
         self.n_tokens: int = manifest["counted"]
         self.excluded: dict[str, int] = dict(manifest["excluded"])
@@ -65,13 +76,12 @@ class FeatureIndex:
         self.hook_name: str = manifest["hook_name"]
         self.model_name: str = manifest["model_name"]
         self.sae_hash: str = manifest["sae_hash"]
-        self.count = arrays["count"]
-        self.max = arrays["max"]
+        self.count, self.max = arrays["count"], arrays["max"]
         self.density = self.count / max(self.n_tokens, 1)
         self.mean_active = arrays["sum"] / np.maximum(self.count, 1)
         self.dead = self.count == 0
         self.l0 = float(self.count.sum() / max(self.n_tokens, 1))
-        self._read = Reader(manifest, arrays)
+        self._read = Reader(self.manifest, arrays)
 
     # --- make one ----------------------------------------------------------------------------------------------
 
@@ -86,7 +96,8 @@ class FeatureIndex:
         examples_per_feature: int | None = None,
         window: int = 32,
         batch_size: int = 8,
-        progress: bool = True,
+        progress: Progress = True,
+        stop: Stop = None,
     ) -> "FeatureIndex":
         """Run a corpus through model and SAE once and index every active feature.
 
@@ -99,31 +110,23 @@ class FeatureIndex:
             tokens: The corpus.
             path: Folder to write; None for a temporary one that goes when the object goes. If it holds the result of
                 this very call already, that is opened.
-            examples_per_feature: None for a full index: 8 to 16 bytes an event, on disk. A number for a bounded one
-                that keeps so many of the strongest examples, one a sequence, and 4 from each 16th of the range.
-            window: Tokens of context an example carries, two thirds of them before the peak.
-            batch_size: Sequences a forward pass.
-            progress: Show a progress bar.
+            examples_per_feature: None for a full index: 8 to 16 bytes per event, on disk. A number for a bounded one
+                that keeps so many of the strongest examples, one per sequence, and 4 from each 16th of the range.
+            window: Number of tokens of context that an example carries, two thirds of them before the peak.
+            batch_size: Number of sequences in a forward pass.
+            progress: Show a progress bar; or a function that is given (done, total) after each part.
+            stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
 
         Raises:
-            FeatureIndexError: Nothing to index, or ``path`` holds something else.
+            FeatureIndexError: Nothing to index; or ``path`` holds something else, or is written by another process.
             SAEError, ModelError: Model and SAE do not fit.
         """
         check_pair(model, sae)
-        if not len(tokens) or not tokens.n_tokens:
-            raise FeatureIndexError("the corpus has no tokens: there is nothing to index")
-        if len(np.unique(tokens.sequence_ids)) != len(tokens):
-            raise FeatureIndexError("two rows of the corpus have the same sequence id: give each its own")
-        if examples_per_feature is not None and examples_per_feature < 1:
-            raise FeatureIndexError(f"examples_per_feature must be at least 1, not {examples_per_feature}")
-        if window < 1:
-            raise FeatureIndexError(f"window must be at least 1 token, not {window}")
-        target, owner = writable(path)
-        order = np.argsort(tokens.sequence_ids, kind="stable")
-        if (np.diff(order) != 1).any():
-            tokens = replace(
-                tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=tokens.sequence_ids[order]
-            )
+        tokens = _in_order(tokens)
+        if examples_per_feature is not None:
+            whole("examples_per_feature", examples_per_feature, at_least=1, error=FeatureIndexError)
+        for name, value in (("window", window), ("batch_size", batch_size)):
+            whole(name, value, at_least=1, error=FeatureIndexError)
         identity = {
             "kind": "full" if examples_per_feature is None else "bounded",
             "d_sae": sae.cfg.d_sae,
@@ -135,65 +138,93 @@ class FeatureIndex:
             "examples": examples_per_feature or STORED_EXAMPLES,
             "window": window,
         }
-        if holds(target, identity):
-            return cls._open(target, owner)
-        partial = target.with_name(target.name + ".partial")
-        state = Pass.new(sae.cfg.d_sae, examples=identity["examples"], window=window, n_pos=tokens.ids.shape[1])
-        run_pass(
-            model, sae, tokens, identity["hook_name"], partial, identity, state=state,
-            keep_events=examples_per_feature is None, batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-        about = identity | {
-            "corpus": tokens.name,
-            "sources": list(tokens.sources),
-            "split": tokens.split,
-            "neuronpedia_id": getattr(sae.cfg.metadata, "neuronpedia_id", None),
-            "versions": _versions(),
-        }
-        tables = text_side.tables(model, sae)
-        log = read_log(partial, state, sae.cfg.d_sae) if examples_per_feature is None else None
-        corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
-        merging.finish(target, about, state, corpus | tables, log)
-        shutil.rmtree(partial)
+        target, owner = _place(path)
+        if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
+            return index
+        partial = target.with_name(f"{target.name}.partial")
+        if not INDEX.holds(partial, identity):
+            merging.fill(partial, model, sae, tokens, identity, batch_size=batch_size, progress=progress, stop=stop)
+        with atomic(target) as draft:
+            partial.rename(draft)
         return cls._open(target, owner)
 
     @classmethod
-    def merge(cls, indexes: "Sequence[FeatureIndex]", *, path: Path | str | None = None) -> "FeatureIndex":
+    def merge(
+        cls,
+        indexes: "Sequence[FeatureIndex]",
+        *,
+        path: Path | str | None = None,
+        progress: Progress = False,
+        stop: Stop = None,
+    ) -> "FeatureIndex":
         """Join indexes of disjoint parts of a corpus, in any order: the result equals one build over all of it.
 
-        Raises FeatureIndexError if they overlap, or are of different SAEs or settings.
+        Args:
+            indexes: The indexes.
+            path: Folder to write; None for a temporary one that goes when the object goes.
+            progress: Show a progress bar; or a function that is given (done, total) after each part.
+            stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
+
+        Raises:
+            FeatureIndexError: They overlap, or are of different SAEs or settings; or ``path`` holds something else.
         """
-        parts = merging.check(indexes)
-        target, owner = writable(path)
-        state, corpus, log, about = merging.join(parts)
-        merging.finish(target, about, state, corpus, log)
+        parts = merging.check([index._read for index in indexes])
+        target, owner = _place(path)
+        with INDEX.new(target) as out:
+            merging.join(parts, out, progress, stop)
         return cls._open(target, owner)
 
-    def compacted(self, path: Path | str | None = None, *, intervals: int = 5, per: int = 4) -> "FeatureIndex":
-        """Return a bounded index without what only `merge` needs: about half the size.
+    def compacted(
+        self,
+        path: Path | str | None = None,
+        *,
+        intervals: int = 5,
+        per: int = 4,
+        progress: Progress = False,
+        stop: Stop = None,
+    ) -> "FeatureIndex":
+        """Return a bounded index without what only `merge` needs: about half the size, and it cannot be merged.
 
-        ``intervals(feature)`` answers as before for these ``intervals`` and ``per``; the result cannot be merged.
+        Args:
+            path: Folder to write; None for a temporary one that goes when the object goes.
+            intervals: Number of intervals for which ``intervals(feature)`` answers as before.
+            per: Number of examples for which it does.
+            progress: Show a progress bar; or a function that is given (done, total) after each part.
+            stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
+
+        Raises:
+            FeatureIndexError: This index is a full one; or ``path`` holds something else.
         """
-        target, owner = writable(path)
-        chosen = [self._read.interval_rows(f, float(self.max[f]), intervals, per) for f in np.flatnonzero(~self.dead)]
-        merging.write_compact(self, target, np.unique(np.concatenate([np.zeros(0, np.int64), *chosen])))
+        target, owner = _place(path)
+        arrays = merging.compact_arrays(self._read, intervals, per, progress, stop)
+        about = self.manifest | {"coactivation_tokens": self.coactivation_tokens}
+        INDEX.save_folder(target, about, merging.packed(arrays))
         return self._open(target, owner)
 
     @classmethod
-    def load(cls, path: Path | str | None = None, *, sae: "SAE[Any] | None" = None) -> "FeatureIndex":
+    def load(
+        cls, path: Path | str | None = None, *, sae: "SAE[Any] | None" = None, verify: bool = True
+    ) -> "FeatureIndex":
         """Open a saved index, or the one of a bundled SAE by its name; arrays stay on disk until they are read.
 
         Args:
             path: A folder, or a bundled SAE's name; default: the bundled index of ``sae``.
-            sae: If given, an index of another SAE is refused.
+            sae: SAE whose index it must be; None for any.
+            verify: Whether every array is compared with its checksum: about a second per gigabyte.
 
         Raises:
-            FeatureIndexError: Absent, foreign, truncated, altered, or of another SAE.
+            FeatureIndexError: Absent, foreign, unfinished, truncated, altered, or of another SAE.
         """
-        path = bundled_index(sae) if path is None else path
+        path = _bundled_with(sae) if path is None else path
         shipped = ASSETS / str(path) / "index"
         folder = shipped if isinstance(path, str) and shipped.is_dir() else Path(path).expanduser()
-        index = cls._open(folder, None)
+        unfinished = folder.with_name(f"{folder.name}.partial")
+        if not folder.exists() and unfinished.is_dir():
+            raise FeatureIndexError(
+                f"there is no index at {folder} yet: {unfinished.name} beside it is an unfinished build. Call build "
+                f"again with the same arguments to go on"
+            )
+        index = cls._open(folder, verify=verify)
         if sae is not None and sae_fingerprint(sae) != index.sae_hash:
             raise FeatureIndexError(
                 f"{folder} is the index of another SAE (hash {index.sae_hash[:12]}, expected "
@@ -202,20 +233,21 @@ class FeatureIndex:
         return index
 
     def save(self, path: Path | str) -> "FeatureIndex":
-        """Write the index to a folder and return it as opened from there."""
-        target, _ = writable(path)
-        from saekit._base.cache import atomic
+        """Write the index to a folder and return it as opened from there.
 
-        with atomic(target) as draft:
-            shutil.copytree(self.path, draft)
-        return self._open(target, None)
+        Raises:
+            FeatureIndexError: Something else is there, or the disk is full.
+        """
+        target, _ = _place(path)
+        INDEX.save_folder(target, self.manifest, merging.packed(self._read.arrays))
+        return self._open(target)
 
     @classmethod
-    def _open(cls, path: Path, owner: "tempfile.TemporaryDirectory | None") -> "FeatureIndex":
-        manifest, arrays = read_folder(path)
-        if "kind" not in manifest:
-            raise FeatureIndexError(f"{path} is an unfinished build: call build again with the same arguments")
-        index = cls(path, manifest, arrays)
+    def _open(
+        cls, path: Path, owner: "tempfile.TemporaryDirectory | None" = None, *, verify: bool = False
+    ) -> "FeatureIndex":
+        stored = INDEX.load(path, verify=verify)
+        index = cls(path, stored.about, merging.unpacked(stored.arrays))
         if owner is not None:
             weakref.finalize(index, owner.cleanup)  # keeps the temporary folder as long as the index lives
         return index
@@ -272,8 +304,8 @@ class FeatureIndex:
     def histogram(self, feature: int) -> Histogram:
         """Return how often the feature is active how strongly: 33 to 64 linear bins up to just above its maximum."""
         self._check(feature)
-        counts = np.asarray(self._arrays["histogram"][feature])
-        top = 2.0 ** int(self._arrays["range_exponent"][feature])
+        counts = np.asarray(self._read.arrays["histogram"][feature])
+        top = 2.0 ** int(self._read.arrays["range_exponent"][feature])
         used = max(int(np.ceil(float(self.max[feature]) / top * BINS)), 1)
         return Histogram(np.arange(used + 1) * top / BINS, counts[:used].astype(np.int64))
 
@@ -284,12 +316,10 @@ class FeatureIndex:
         A feature that is not active on those tokens has no co-activation neighbours.
         """
         self._check(feature)
-        if by == "decoder":
-            (ids,), (scores,) = text_side.cosine(self._arrays, np.array([feature]))
-        elif by == "coactivation":
-            ids, scores = text_side.coactivation(self._arrays, feature, self.d_sae, self.bounded)
+        if one_of("by", by, ("decoder", "coactivation"), error=FeatureIndexError) == "decoder":
+            (ids,), (scores,) = text_side.cosine(self._read.arrays, np.array([feature]))
         else:
-            raise FeatureIndexError(f"by must be 'decoder' or 'coactivation', not {by!r}")
+            ids, scores = text_side.coactivation(self._read, feature)
         pairs = [(int(i), float(s)) for i, s in zip(ids, scores, strict=True) if i != feature and s > 0]
         return [Neighbour(i, s) for i, s in pairs[:k]]
 
@@ -298,15 +328,15 @@ class FeatureIndex:
         """Tokens on which co-activation was counted."""
         if not self.bounded:
             return self.n_tokens
-        return self.manifest.get("coactivation_tokens") or len(self._arrays["sample_place"])
+        return self.manifest.get("coactivation_tokens") or len(self._read.arrays["sample_place"])
 
     def logits(self, feature: int, k: int = 10) -> Logits:
         """Return the tokens whose logits the feature raises and lowers most (at most 10 each)."""
         self._check(feature)
         sides = []
         for side in ("promoted", "suppressed"):
-            ids = self._arrays[f"{side}_ids"][feature][:k]
-            values = self._arrays[f"{side}_logits"][feature][:k]
+            ids = self._read.arrays[f"{side}_ids"][feature][:k]
+            values = self._read.arrays[f"{side}_logits"][feature][:k]
             sides.append([(int(i), self._read.text(i), float(v)) for i, v in zip(ids, values, strict=True)])
         return Logits(*sides)
 
@@ -318,7 +348,7 @@ class FeatureIndex:
         """
         if (token is None) == (text is None):
             raise FeatureIndexError("pass either token= or text=, not both")
-        return text_side.search(self, token, text, k)
+        return text_side.search(self._read, token, text, k)
 
     def activations(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str, feature: int) -> PromptActivations:
         """Return one feature on every token of a text of your own."""
@@ -331,12 +361,12 @@ class FeatureIndex:
 
     def read_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str) -> PromptReading:
         """Return what `activations` and `by_prompt` are slices of, for more than one question about the same text."""
-        return text_side.read_prompt(self, model, sae, text)
+        return text_side.read_prompt(self._read, model, sae, text)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
         """Return the indexed text as `Tokens`, to index again with another dictionary. Each row is one document."""
-        ids = np.asarray(self._arrays["tokens"][rows]).astype(np.int32)
-        numbers = np.asarray(self._arrays["sequence_ids"][rows])
+        ids = np.asarray(self._read.arrays["tokens"][rows]).astype(np.int32)
+        numbers = np.asarray(self._read.arrays["sequence_ids"][rows])
         document = np.repeat(numbers[:, None], ids.shape[1], 1).astype(np.int32)
         if self.manifest["bos_first"]:
             document[ids == ids[0, 0]] = -1
@@ -351,10 +381,7 @@ class FeatureIndex:
         )
 
     def _check(self, feature: int) -> None:
-        if isinstance(feature, bool) or not isinstance(feature, int | np.integer):
-            raise FeatureIndexError(f"a feature is a whole number, not {feature!r}")
-        if not 0 <= feature < self.d_sae:
-            raise FeatureIndexError(f"feature must be 0 to {self.d_sae - 1}, not {feature}")
+        whole("feature", feature, at_least=0, at_most=self.d_sae - 1, error=FeatureIndexError)
 
     def _examples(self, feature: int, items: list[Example]) -> Examples:
         return Examples(int(feature), tuple(items), self.n_tokens, bool(self.dead[feature]))
@@ -366,7 +393,41 @@ class FeatureIndex:
         return np.diff(np.interp(edges, np.minimum(histogram.edges, edges[-1]), below))
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+def _in_order(tokens: Tokens) -> Tokens:
+    """Return a corpus with its rows in the order of their numbers.
 
-    return {name: version(name) for name in ("torch", "transformer-lens", "sae-lens")}
+    Raises:
+        FeatureIndexError: It has no tokens, or two rows of one number.
+    """
+    if not len(tokens) or not tokens.n_tokens:
+        raise FeatureIndexError("the corpus has no tokens: there is nothing to index")
+    ids, order = np.unique(tokens.sequence_ids, return_index=True)
+    if len(ids) != len(tokens):
+        raise FeatureIndexError("two rows of the corpus have the same sequence id: give each its own")
+    if (np.diff(order) == 1).all():
+        return tokens
+    return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
+
+
+def _place(path: Path | str | None) -> "tuple[Path, tempfile.TemporaryDirectory | None]":
+    """Return where to write an index, and the owner of that place if it is a temporary one.
+
+    Raises:
+        FeatureIndexError: Something else than an index is there, which writing would replace.
+    """
+    if path is None:
+        owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
+        return Path(owner.name) / "index", owner
+    target = Path(path).expanduser().absolute()
+    INDEX.check_free(target)
+    return target, None
+
+
+def _bundled_with(sae: "SAE[Any] | None") -> str:
+    """Return the name of the bundled SAE whose index this SAE has; if there is none, the default's."""
+    wanted = None if sae is None else sae_fingerprint(sae)
+    for name in bundled():
+        manifest = ASSETS / name / "index/manifest.json"
+        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["sae_hash"] == wanted:
+            return name
+    return DEFAULT

@@ -1,48 +1,145 @@
-"""From what passes collected to the arrays of a finished index, and from finished indexes back."""
+"""From what passes collected to the arrays of a finished index, from finished indexes back, and several to one."""
 
 import hashlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Integer
 
-from saekit._base.cache import atomic
+from saekit._base.progress import Progress, Stop, tracked
+from saekit._base.store import Format
+from saekit._base.writer import Writer
+from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
-from saekit.index.build import Pass, by_feature
-from saekit.index.search import coactivation, cosine, gather
-from saekit.index.slots import Candidates
-from saekit.index.store import new_array, write_arrays, write_folder
+from saekit.index.build import Pass, append_events, by_feature, run_pass
+from saekit.index.collect import Candidates, narrow
+from saekit.index.read import Reader, gather, offsets
+from saekit.index.search import coactivation, cosine, tables
 
 if TYPE_CHECKING:
-    from saekit.index.feature_index import FeatureIndex
+    from sae_lens import SAE, SAETransformerBridge
 
+INDEX = Format("feature index", 1, FeatureIndexError, remedy="delete it and build it again, or copy it again")
 # What belongs to the weights or the vocabulary: the same in every part.
-SHARED = (
-    "vocabulary", "vocabulary_start", "promoted_ids", "promoted_logits", "suppressed_ids", "suppressed_logits",
+_SHARED = (
+    "vocabulary",
+    "vocabulary_start",
+    "promoted_ids",
+    "promoted_logits",
+    "suppressed_ids",
+    "suppressed_logits",
     "direction",
-)  # fmt: skip
+)
+# Two kinds of array are mostly redundancy: offsets are stored as the lengths between them, sorted owners as how many
+# rows each has.
+_OFFSETS = ("top_start", "sampled_start", "vocabulary_start")
+_OWNERS = ("top_feature", "sampled_feature")
 
 
-def corpus_hash(tokens: np.ndarray, sequence_ids: np.ndarray) -> str:
-    """Return a SHA-256 over a corpus in the order of its sequence ids."""
-    digest = hashlib.sha256(str(tokens.shape).encode())
+def packed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of an index as they are stored."""
+    out = dict(arrays)
+    for name in (*_OFFSETS, *_OWNERS):
+        array = np.diff(arrays[name]) if name in _OFFSETS else np.bincount(arrays[name])
+        out[name] = array.astype(np.min_scalar_type(array.max(initial=0)))
+    return out
+
+
+def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return stored arrays as they are used."""
+    out = dict(arrays)
+    for name in _OFFSETS:
+        out[name] = offsets(arrays[name])
+    for name in _OWNERS:
+        out[name] = np.repeat(np.arange(len(arrays[name]), dtype=np.int32), arrays[name])
+    return out
+
+
+def corpus_hash(rows: Integer[np.ndarray, "sequence pos"], sequence_ids: Integer[np.ndarray, " sequence"]) -> str:
+    """Return a SHA-256 over the tokens, or the document numbers, of a corpus in the order of its sequence ids."""
+    digest = hashlib.sha256(str(rows.shape).encode())
     order = np.argsort(sequence_ids, kind="stable")
     digest.update(np.ascontiguousarray(sequence_ids[order], "<i8").tobytes())
-    digest.update(np.ascontiguousarray(tokens[order], "<i4").tobytes())
+    digest.update(np.ascontiguousarray(rows[order], "<i4").tobytes())
     return digest.hexdigest()
 
 
-def bos_first(tokens: np.ndarray) -> bool:
-    """Say whether every row starts with the same token: BOS, which windows leave out."""
-    return len(tokens) > 1 and bool((tokens[:, 0] == tokens[0, 0]).all())
+def fill(
+    folder: Path,
+    model: "SAETransformerBridge",
+    sae: "SAE[Any]",
+    tokens: Tokens,
+    identity: Mapping[str, Any],
+    *,
+    batch_size: int,
+    progress: Progress,
+    stop: Stop,
+) -> None:
+    """Build an index in a folder: from its last checkpoint on, or from nothing."""
+    about = identity | {
+        "corpus": tokens.name,
+        "sources": list(tokens.sources),
+        "split": tokens.split,
+        "neuronpedia_id": getattr(sae.cfg.metadata, "neuronpedia_id", None),
+        "versions": {name: version(name) for name in ("torch", "transformer-lens", "sae-lens")},
+    }
+    corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
+    settings = {"batch_size": batch_size, "progress": progress, "stop": stop}
+    hopeless = False
+    try:
+        with INDEX.resume(folder, identity) as out:
+            state = Pass.new(
+                identity["d_sae"], examples=identity["examples"], window=identity["window"], n_pos=tokens.ids.shape[1]
+            )
+            try:
+                run_pass(model, sae, tokens, out, state, keep_events=identity["kind"] == "full", **settings)
+                finish(out, about, state, corpus | tables(model, sae), stop)
+            except FeatureIndexError:  # going on would end the same way
+                hopeless = True
+                raise
+            except BaseException as error:  # Ctrl-C above all
+                error.add_note(
+                    f"{folder} keeps what is done up to the last checkpoint: call build again with the same arguments "
+                    f"and path to go on from there, or delete it"
+                )
+                raise
+    finally:
+        if hopeless:
+            shutil.rmtree(folder)
 
 
-def final_arrays(state: Pass, corpus: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Lay out what a pass collected; ``corpus`` is in the order of its sequence ids."""
-    statistics = state.statistics
-    arrays = dict(corpus)
-    arrays["tokens"] = _narrow(corpus["tokens"])
+def finish(
+    out: Writer, about: Mapping[str, Any], state: Pass, corpus: Mapping[str, np.ndarray], stop: Stop = None
+) -> None:
+    """Write the last arrays of an index, and the manifest with which it counts.
+
+    Args:
+        out: The folder; that of a full index has a checkpoint with all events.
+        about: What the manifest says besides what the pass counted.
+        state: What the pass collected.
+        corpus: Tokens and sequence ids in the order of the latter, and what follows from the weights.
+        stop: Function that says whether to stop.
+    """
+    arrays = packed(_final_arrays(state, corpus))
+    if about["kind"] == "full":
+        stored = INDEX.load(out.folder, verify=False, partial=True).arrays
+        log = {name: array for name, array in stored.items() if name.startswith("token_")}
+        arrays |= by_feature(log, state.statistics.count, out.empty, stop)
+    first = corpus["tokens"][:, 0]
+    manifest = {**about, "counted": state.counted, "excluded": state.excluded, "events": state.events}
+    # Whether every row starts with the same token: BOS, which windows leave out.
+    manifest["bos_first"] = len(first) > 1 and bool((first == first[0]).all())
+    out.finish(manifest, arrays)
+
+
+def _final_arrays(state: Pass, corpus: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    statistics, sample = state.statistics, state.sample
+    arrays = {**corpus, "tokens": narrow(corpus["tokens"])}
     arrays |= {"count": statistics.count, "sum": statistics.sum, "max": statistics.max}
     arrays["histogram"] = statistics.histogram.astype(np.uint32 if statistics.count.max() < 2**32 else np.int64)
     arrays["range_exponent"] = statistics.range_exponent().astype(np.int8)
@@ -52,144 +149,133 @@ def final_arrays(state: Pass, corpus: dict[str, np.ndarray]) -> dict[str, np.nda
         row = np.searchsorted(corpus["sequence_ids"], candidates.place // n_pos)
         pointer = row * n_pos + candidates.place % n_pos
         where, offset = np.nonzero(candidates.around)
-        arrays[f"{kind}_feature"] = _narrow(candidates.feature)
+        arrays[f"{kind}_feature"] = candidates.feature
         arrays[f"{kind}_value"] = candidates.value
         arrays[f"{kind}_pointer"] = pointer.astype(np.int32 if corpus["tokens"].size < 2**31 else np.int64)
-        arrays[f"{kind}_start"] = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=len(row)))]).astype(
-            np.int32
-        )
+        arrays[f"{kind}_start"] = offsets(np.bincount(where, minlength=len(row)))
         arrays[f"{kind}_offset"] = offset.astype(np.uint8 if candidates.around.shape[1] <= 256 else np.int32)
         arrays[f"{kind}_around"] = candidates.around[where, offset]
-    sample = state.sample
     arrays |= {"sample_place": sample.place, "sample_length": sample.length.astype(np.int32)}
-    return arrays | {"sample_features": _narrow(sample.features)}
+    return arrays | {"sample_features": narrow(sample.features)}
 
 
-def finish(
-    target: Path, about: dict, state: Pass, corpus: dict[str, np.ndarray], log: dict[str, np.ndarray] | None
-) -> None:
-    """Write a finished index: complete under its name, or not at all."""
-    arrays = final_arrays(state, corpus)
-    manifest = about | {"counted": state.counted, "excluded": state.excluded, "events": state.events}
-    manifest["bos_first"] = bos_first(corpus["tokens"])
-    with atomic(target) as draft:
-        draft.mkdir()
-        if log is not None:
-            arrays |= by_feature(log, state.statistics.count, lambda *about: new_array(draft, *about))
-            arrays |= log
-        write_arrays(draft, manifest, arrays)
+# --- several indexes -------------------------------------------------------------------------------------------
 
 
-def _narrow(ids: np.ndarray) -> np.ndarray:
-    """Store ids in 16 bits where they fit."""
-    return ids.astype(np.uint16 if ids.max(initial=0) <= 65535 else np.int32)
+def check(parts: Sequence[Reader]) -> list[Reader]:
+    """Return indexes in the order of their corpora.
 
-
-def check(indexes: "Sequence[FeatureIndex]") -> "list[FeatureIndex]":
-    """Return the indexes in the order of their corpora, or say why they cannot be merged."""
-    if not indexes:
+    Raises:
+        FeatureIndexError: They cannot be merged; the message says why.
+    """
+    if not parts:
         raise FeatureIndexError("nothing to merge: expected at least one index")
-    first = indexes[0]
     for key in ("kind", "sae_hash", "hook_name", "model_name", "examples", "window", "d_sae"):
-        found = {str(index.manifest[key]) for index in indexes}
-        if len(found) > 1:
-            raise FeatureIndexError(f"the indexes differ in {key} ({', '.join(sorted(found))}): they cannot be merged")
-    if any("coactivation_ids" in index._arrays for index in indexes):
+        values = {str(part.about[key]) for part in parts}
+        if len(values) > 1:
+            raise FeatureIndexError(f"the indexes differ in {key} ({', '.join(sorted(values))}): they cannot be merged")
+    if any(part.compacted for part in parts):
         raise FeatureIndexError("a compacted index cannot be merged: merge first, then compact")
-    if len({index._read.n_pos for index in indexes}) > 1:
+    if len({part.n_pos for part in parts}) > 1:
         raise FeatureIndexError("the indexes have rows of different lengths: tokenise with one context_size")
-    ids = np.concatenate([index._arrays["sequence_ids"] for index in indexes])
+    ids = np.concatenate([part.arrays["sequence_ids"] for part in parts])
     if len(np.unique(ids)) < len(ids):
         raise FeatureIndexError(
-            f"{len(ids) - len(np.unique(ids)):,} sequences are in more than one index: they would be counted twice"
+            f"{len(ids) - len(np.unique(ids)):,} sequences are in more than one index, and would be counted twice: "
+            f"leave one of the indexes out"
         )
-    return sorted(indexes, key=lambda index: int(index._arrays["sequence_ids"][0])) if first else []
+    return sorted(parts, key=lambda part: int(part.arrays["sequence_ids"][0]))
 
 
-def join(
-    parts: "list[FeatureIndex]",
-) -> tuple[Pass, dict[str, np.ndarray], dict[str, np.ndarray] | None, dict]:
-    """Return the merged state, corpus, event log (full indexes) and what the manifest says of them."""
+def join(parts: Sequence[Reader], out: Writer, progress: Progress = False, stop: Stop = None) -> None:
+    """Write the index of several corpora together."""
     first = parts[0]
-    state = _state(first)
-    for part in parts[1:]:
+    state = Pass.new(first.d_sae, examples=first.about["examples"], window=first.window, n_pos=first.n_pos)
+    for part in tracked(parts, progress, "index", stop=stop, title="Merging"):
         state.merge(_state(part))
-    ids = np.concatenate([p._arrays["sequence_ids"] for p in parts])
+    ids = np.concatenate([part.arrays["sequence_ids"] for part in parts])
     order = np.argsort(ids, kind="stable")
-    tokens = np.concatenate([p._arrays["tokens"] for p in parts])[order]
-    corpus = {"tokens": tokens, "sequence_ids": ids[order], **{name: first._arrays[name] for name in SHARED}}
-    kept = {k: v for k, v in first.manifest.items() if k not in ("arrays", "format", "counted", "excluded", "events")}
-    del kept["documents_hash"]  # of the parts; only a build compares it
-    kept["sources"] = sorted({source for p in parts for source in p.manifest["sources"]})
-    kept["tokens_hash"] = corpus_hash(tokens, corpus["sequence_ids"])
-    return state, corpus, None if first.bounded else _join_logs(parts), kept
+    tokens = np.concatenate([part.arrays["tokens"] for part in parts])[order]
+    corpus = {"tokens": tokens, "sequence_ids": ids[order], **{name: first.arrays[name] for name in _SHARED}}
+    # The documents are those of the parts, and only a build compares them.
+    about = {key: value for key, value in first.about.items() if key != "documents_hash"}
+    about["sources"] = sorted({source for part in parts for source in part.about["sources"]})
+    about["tokens_hash"] = corpus_hash(tokens, corpus["sequence_ids"])
+    if not first.bounded:
+        _append_logs(parts, out)
+        out.checkpoint(about)
+    finish(out, about, state, corpus, stop)
 
 
-def _join_logs(parts: "list[FeatureIndex]") -> dict[str, np.ndarray]:
-    columns = {
-        name: np.concatenate([p._arrays[name] for p in parts])
-        for name in ("token_place", "token_length", "token_feature", "token_value")
-    }
-    order = np.argsort(columns["token_place"], kind="stable")
-    if (np.diff(order) == 1).all():  # parts that follow one another: the usual case
-        return columns
-    start = np.concatenate([[0], np.cumsum(columns["token_length"], dtype=np.int64)])
-    return {
-        "token_place": columns["token_place"][order],
-        "token_length": columns["token_length"][order],
-        "token_feature": gather(columns["token_feature"], start, order),
-        "token_value": gather(columns["token_value"], start, order),
-    }
+def _append_logs(parts: Sequence[Reader], out: Writer) -> None:
+    """Write the events of all parts, in the order of their tokens."""
+    columns = ("token_place", "token_length", "token_feature", "token_value")
+    places = [place for part in parts if len(place := part.arrays["token_place"])]
+    if all(before[-1] < after[0] for before, after in pairwise(places)):  # one part after the other: the usual case
+        for part in parts:
+            append_events(out, part.d_sae, *(part.arrays[name] for name in columns))
+        return
+    place, length, feature, value = (np.concatenate([part.arrays[name] for part in parts]) for name in columns)
+    order = np.argsort(place, kind="stable")
+    start = offsets(length)
+    feature, value = gather(feature, start, order), gather(value, start, order)
+    append_events(out, parts[0].d_sae, place[order], length[order], feature, value)
 
 
-def _state(index: "FeatureIndex") -> Pass:
+def _state(index: Reader) -> Pass:
     """Turn a finished index back into what its pass had collected."""
-    a, about = index._arrays, index.manifest
-    state = Pass.new(index.d_sae, examples=about["examples"], window=about["window"], n_pos=index._read.n_pos)
+    a, about = index.arrays, index.about
+    state = Pass.new(index.d_sae, examples=about["examples"], window=about["window"], n_pos=index.n_pos)
     for key in vars(state.statistics):
         setattr(state.statistics, key, np.array(a[key]))
     state.statistics.histogram = state.statistics.histogram.astype(np.int64)
     kept = []
     for kind in ("top", "sampled"):
-        pointer = np.asarray(a[f"{kind}_pointer"], np.int64)
-        value = np.array(a[f"{kind}_value"])
-        around = np.zeros((len(pointer), about["window"]), np.float16)
-        row = np.repeat(np.arange(len(pointer)), np.diff(a[f"{kind}_start"]))
+        around = np.zeros((len(a[f"{kind}_pointer"]), about["window"]), np.float16)
+        row = np.repeat(np.arange(len(around)), np.diff(a[f"{kind}_start"]))
         around[row, a[f"{kind}_offset"]] = a[f"{kind}_around"]
-        candidates = Candidates(
-            feature=np.asarray(a[f"{kind}_feature"], np.int32),
-            value=value,
-            place=a["sequence_ids"][pointer // index._read.n_pos] * index._read.n_pos + pointer % index._read.n_pos,
-            around=around,
-        )
-        kept.append(candidates)
+        feature, value = np.asarray(a[f"{kind}_feature"], np.int32), np.array(a[f"{kind}_value"])
+        kept.append(Candidates(feature, value, index.places(a[f"{kind}_pointer"]), around))
     state.collector.restore(*kept, state.statistics.range_exponent())
     state.sample.place = np.array(a["sample_place"])
     state.sample.length = np.asarray(a["sample_length"], np.int64)
     state.sample.features = np.asarray(a["sample_features"], np.int32)
-    state.excluded, state.counted, state.events = dict(index.excluded), index.n_tokens, about["events"]
+    state.excluded, state.counted, state.events = dict(about["excluded"]), about["counted"], about["events"]
     return state
 
 
-def write_compact(index: "FeatureIndex", target: Path, chosen: np.ndarray) -> None:
-    """Write a bounded index with the chosen interval examples only, and neighbours in place of the token sample."""
+def compact_arrays(
+    index: Reader, intervals: int, per: int, progress: Progress = False, stop: Stop = None
+) -> dict[str, np.ndarray]:
+    """Return a bounded index's arrays with few interval examples, and neighbours in place of the token sample.
+
+    Args:
+        index: The bounded index.
+        intervals: Number of intervals whose examples stay.
+        per: Number of examples that stay in each.
+        progress: Show a progress bar; or a function that is given (done, total) after each part.
+        stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
+    """
     if not index.bounded:
         raise FeatureIndexError("only a bounded index can be compacted: build it with examples_per_feature=")
-    arrays = {k: v for k, v in index._arrays.items() if not k.startswith(("_", "sample_", "sampled_", "direction"))}
-    start = np.asarray(index._arrays["sampled_start"], np.int64)
+    old = index.arrays
+    arrays = {name: array for name, array in old.items() if not name.startswith(("sample_", "sampled_", "direction"))}
+    maximum = old["max"]
+    rows = [index.interval_rows(f, float(maximum[f]), intervals, per) for f in np.flatnonzero(old["count"])]
+    chosen = np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
+    start = np.asarray(old["sampled_start"], np.int64)
     for name in ("feature", "value", "pointer"):
-        arrays[f"sampled_{name}"] = index._arrays[f"sampled_{name}"][chosen]
+        arrays[f"sampled_{name}"] = old[f"sampled_{name}"][chosen]
     for name in ("offset", "around"):
-        arrays[f"sampled_{name}"] = gather(index._arrays[f"sampled_{name}"], start, chosen)
-    arrays["sampled_start"] = np.concatenate([[0], np.cumsum(np.diff(start)[chosen])]).astype(np.int32)
-    nearest = [cosine(index._arrays, part) for part in np.array_split(np.arange(index.d_sae), -(-index.d_sae // 256))]
-    arrays["cosine_ids"] = _narrow(np.concatenate([ids for ids, _ in nearest]))
+        arrays[f"sampled_{name}"] = gather(old[f"sampled_{name}"], start, chosen)
+    arrays["sampled_start"] = offsets(np.diff(start)[chosen])
+    nearest = [cosine(old, part) for part in np.array_split(np.arange(index.d_sae), -(-index.d_sae // 256))]
+    arrays["cosine_ids"] = narrow(np.concatenate([ids for ids, _ in nearest]))
     arrays["cosines"] = np.concatenate([scores for _, scores in nearest])
-    close = [coactivation(index._arrays, f, index.d_sae, True) for f in range(index.d_sae)]
-    arrays["coactivation_ids"] = _narrow(np.stack([ids for ids, _ in close]))
+    features = tracked(range(index.d_sae), progress, "feature", stop=stop, title="Compacting")
+    close = [coactivation(index, feature) for feature in features]
+    arrays["coactivation_ids"] = narrow(np.stack([ids for ids, _ in close]))
     arrays["coactivations"] = np.stack([scores for _, scores in close]).astype(np.float16)
     for name in ("promoted_logits", "suppressed_logits", "cosines"):
         arrays[name] = np.asarray(arrays[name], np.float16)
-    manifest = {k: v for k, v in index.manifest.items() if k not in ("arrays", "format")}
-    manifest["coactivation_tokens"] = index.coactivation_tokens
-    write_folder(target, manifest, arrays)
+    return arrays

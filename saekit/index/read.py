@@ -1,30 +1,237 @@
-"""Reading an opened feature index: from rows of its arrays to examples with text around them."""
+"""Reading an opened feature index: from rows of its arrays to the small frozen objects that it answers with."""
 
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
+from typing import Any, overload
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped
 
-from saekit.index.collect import Events, around, first_of_each, priority
-from saekit.index.results import Example
+from saekit._base.table import Column, Shown, Table
+from saekit.index.collect import Events, around, first_of_each, left_of, priority
 from saekit.models import join_pieces
+
+
+@dataclass(frozen=True)
+class Example:
+    """One place where a feature is active, and the text around it.
+
+    Attributes:
+        value: Activation at the peak, in units of the SAE.
+        sequence_id: Which row of the corpus.
+        position: Token position within the row.
+        tokens: The window as readable strings; ``""`` continues the character of the token before.
+        activations: Of this feature on the window, ``[window]``.
+        peak: Index of the peak in the window.
+        duplicates: Further examples with the same text around the peak, folded into this one.
+    """
+
+    value: float
+    sequence_id: int
+    position: int
+    tokens: list[str]
+    activations: Float[np.ndarray, " window"]
+    peak: int
+    duplicates: int = 0
+
+    def __repr__(self) -> str:
+        near = range(max(0, self.peak - 6), min(len(self.tokens), self.peak + 5))
+        text = "".join(f"«{self.tokens[i]}»" if i == self.peak else self.tokens[i] for i in near)
+        return f"{self.value:7.2f}  {text!r}" + (f"  (+{self.duplicates} alike)" if self.duplicates else "")
+
+
+@dataclass(frozen=True, repr=False)
+class Examples(Sequence[Example]):
+    """Examples of one feature, strongest first; empty for a dead one, which says so.
+
+    Attributes:
+        feature: Number of the feature.
+        items: The examples.
+        n_tokens: Number of tokens that were looked at.
+        dead: Whether the feature is active on none of them.
+    """
+
+    feature: int
+    items: tuple[Example, ...]
+    n_tokens: int
+    dead: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, item: int) -> Example: ...
+    @overload
+    def __getitem__(self, item: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, item: int | slice) -> Example | tuple[Example, ...]:
+        return self.items[item]
+
+    def __repr__(self) -> str:
+        if self.dead:
+            return f"feature {self.feature} is dead: active on none of {self.n_tokens:,} tokens"
+        return "\n".join([f"feature {self.feature}, {len(self)} examples", *map(repr, self.items)])
+
+    def _repr_html_(self) -> str:
+        if not self.items:
+            return f"<p>{html.escape(repr(self))}</p>"
+        scale = max(e.value for e in self.items)
+        columns = (Column("peak", "value", ".2f"), Column("context", "tokens", html=lambda e: _strip(e, scale)))
+        caption = f"feature {self.feature}; shade = activation / {scale:.3g}"
+        return Table(self.items, columns, caption)._repr_html_()
+
+
+def _strip(example: Example, scale: float) -> str:
+    spans = (
+        f'<span style="background:hsl(205 88% 48% / {0.75 * float(a) / scale:.2f})">{html.escape(t)}</span>'
+        for t, a in zip(example.tokens, example.activations, strict=True)
+    )
+    return f'<code style="white-space:pre-wrap">{"".join(spans)}</code>'
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One equal-width interval of a feature's activation, with examples sampled from it.
+
+    Attributes:
+        low: Lower edge, outside.
+        high: Upper edge, inside.
+        share: Share of the feature's active tokens that lie in it.
+        examples: Some of them.
+    """
+
+    low: float
+    high: float
+    share: float
+    examples: Examples
+
+
+@dataclass(frozen=True, repr=False)
+class Histogram(Shown):
+    """How often a feature is active how strongly: ``counts[i]`` tokens in ``(edges[i], edges[i + 1]]``."""
+
+    edges: Float[np.ndarray, " edges"]
+    counts: Integer[np.ndarray, " bins"]
+
+    def _table(self) -> Table:
+        columns = (
+            Column("above", itemgetter(0), ".4g"),
+            Column("up to", itemgetter(1), ".4g"),
+            Column("tokens", itemgetter(2), ","),
+        )
+        return Table(tuple(zip(self.edges[:-1], self.edges[1:], self.counts, strict=True)), columns)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A feature found by `FeatureIndex.search`, how well it fits (0 to 1), and one of its examples."""
+
+    feature: int
+    score: float
+    example: Example
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another feature, and how close it is: cosine of decoder rows, or Jaccard overlap of active tokens."""
+
+    feature: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Tokens that a feature's decoder row pushes up and down most, as ``(token id, text, logit)``.
+
+    Logits per unit of activation, through the final norm with its scale frozen at 1, less their mean over the
+    vocabulary (softmax ignores it).
+    """
+
+    promoted: list[tuple[int, str, float]]
+    suppressed: list[tuple[int, str, float]]
+
+    def __repr__(self) -> str:
+        up, down = (
+            ", ".join(f"{text!r} {value:+.2f}" for _, text, value in side) for side in (self.promoted, self.suppressed)
+        )
+        return f"promoted:   {up}\nsuppressed: {down}"
+
+
+@dataclass(frozen=True)
+class PromptActivations:
+    """One feature on every token of a text of your own.
+
+    Attributes:
+        tokens: The tokens as readable strings.
+        values: Activation on each.
+        excluded: Whether the statistics of the index leave a token out (BOS, special, massive norm): its activation
+            is shown and means little.
+        truncated: Whether the text was longer than what was read of it.
+    """
+
+    tokens: list[str]
+    values: Float[np.ndarray, " pos"]
+    excluded: Bool[np.ndarray, " pos"]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """The strongest features at every token of a text of your own, strongest first; otherwise `PromptActivations`."""
+
+    tokens: list[str]
+    features: Integer[np.ndarray, "pos k"]
+    values: Float[np.ndarray, "pos k"]
+    excluded: Bool[np.ndarray, " pos"]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """All features at every token of a text of your own, from one pass; otherwise `PromptActivations`."""
+
+    tokens: list[str]
+    features: Float[np.ndarray, "pos d_sae"]
+    excluded: Bool[np.ndarray, " pos"]
+    truncated: bool = False
+
+    def activations(self, feature: int) -> PromptActivations:
+        """Return one feature on every token."""
+        return PromptActivations(self.tokens, self.features[:, feature], self.excluded, self.truncated)
+
+    def strongest(self, k: int = 10) -> PromptFeatures:
+        """Return the k strongest features at every token; of equals the lower number first."""
+        k = min(k, self.features.shape[1])
+        part = np.argpartition(-self.features, k - 1, axis=1)[:, :k]
+        order = np.lexsort((part, -np.take_along_axis(self.features, part, 1)), axis=1)
+        best = np.take_along_axis(part, order, 1)
+        values = np.take_along_axis(self.features, best, 1)
+        return PromptFeatures(self.tokens, best, values, self.excluded, self.truncated)
 
 
 class Reader:
     """The arrays of one index, and how to read them.
 
     Attributes:
-        arrays: By name, memory-mapped.
-        n_pos: Tokens a row of the corpus.
-        window: Tokens an example carries, ``left`` of them before its peak.
+        about: What the manifest says.
+        arrays: Arrays by name, memory-mapped.
+        d_sae: Number of features.
+        bounded: Whether it holds a bounded number of examples, not every event.
+        compacted: Whether it holds neighbours in place of what they are computed from.
+        n_pos: Number of tokens in a row of the corpus.
+        window: Number of tokens that an example carries, ``left`` of them before its peak.
     """
 
-    def __init__(self, manifest: Mapping, arrays: dict[str, np.ndarray]):
-        self.arrays = arrays
+    def __init__(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        self.about, self.arrays = about, arrays
+        self.d_sae: int = about["d_sae"]
+        self.bounded, self.compacted = about["kind"] == "bounded", "coactivation_ids" in arrays
         self.n_pos: int = arrays["tokens"].shape[1]
-        self.window: int = manifest["window"]
-        self.left = self.window - 1 - self.window // 3
-        self.first_shown = int(manifest["bos_first"])  # windows leave BOS out
+        self.window: int = about["window"]
+        self.left = left_of(self.window)
+        self.first_shown = int(about["bos_first"])  # windows leave BOS out
 
     def stored(self, kind: str, feature: int) -> np.ndarray:
         """Return the rows of a feature's stored examples; the ``"top"`` ones strongest first."""
@@ -46,8 +253,13 @@ class Reader:
         shift = begin - (position - self.left)
         activations = window[shift : shift + end - begin].copy()
         activations[position - begin] = value  # windows are in half precision, the peak is not
-        tokens = join_pieces([self.bytes(i) for i in self.arrays["tokens"][row, begin:end]])
+        tokens = join_pieces([self.piece(i) for i in self.arrays["tokens"][row, begin:end]])
         return Example(value, int(self.arrays["sequence_ids"][row]), position, tokens, activations, position - begin)
+
+    def places(self, pointers: Integer[np.ndarray, " row"]) -> Integer[np.ndarray, " row"]:
+        """Return the addresses of tokens, given where they stand in the corpus."""
+        row, position = np.divmod(np.asarray(pointers, np.int64), self.n_pos)
+        return self.arrays["sequence_ids"][row] * self.n_pos + position
 
     def events(self, feature: int) -> Events:
         """Return every event of a feature (full indexes)."""
@@ -69,8 +281,7 @@ class Reader:
         """Return the stored rows that `FeatureIndex.intervals` shows: of each interval, those of lowest priority."""
         rows = self.stored("sampled", feature)
         which = interval_of(self.arrays["sampled_value"][rows], maximum, n)
-        pointer = self.arrays["sampled_pointer"][rows]
-        place = self.arrays["sequence_ids"][pointer // self.n_pos] * self.n_pos + pointer % self.n_pos
+        place = self.places(self.arrays["sampled_pointer"][rows])
         return rows[first_of_each(per, priority(place), place, group=(which,))]
 
     def interval_examples(self, feature: int, maximum: float, n: int, per: int) -> dict[int, list[Example]]:
@@ -87,24 +298,62 @@ class Reader:
                     pointers.add(pointer)
         return found
 
-    def bytes(self, token: int) -> bytes:
+    def piece(self, token: int) -> bytes:
         """Return the bytes that a token stands for."""
         start, stop = self.arrays["vocabulary_start"][int(token) : int(token) + 2]
         return self.arrays["vocabulary"][start:stop].tobytes()
 
     def text(self, token: int) -> str:
         """Return a token on its own as a string."""
-        return self.bytes(token).decode("utf-8", errors="replace")
+        return self.piece(token).decode("utf-8", errors="replace")
 
-    def rows_peaking_on(self, query: str) -> np.ndarray:
-        """Return the top examples whose peak token is a word, whatever its case and outer whitespace."""
-        same = [t for t in np.unique(self.peak_tokens) if self.text(t).strip().casefold() == query]
-        return np.flatnonzero(np.isin(self.peak_tokens, same))
+    # --- computed once, when they are first asked for ---------------------------------------------------------
 
     @cached_property
-    def peak_tokens(self) -> np.ndarray:
-        """The token on which each top example peaks."""
+    def peak_tokens(self) -> Integer[np.ndarray, " example"]:
+        """Token on which each top example peaks."""
         return self.arrays["tokens"].reshape(-1)[self.arrays["top_pointer"]]
+
+    @cached_property
+    def text_and_ends(self) -> tuple[bytes, Integer[np.ndarray, " token"]]:
+        """The whole corpus in lower case, and the byte at which each of its tokens ends."""
+        pieces = [_lower(self.piece(token)) for token in range(len(self.arrays["vocabulary_start"]) - 1)]
+        flat = np.asarray(self.arrays["tokens"]).ravel()
+        ends = np.cumsum(np.array([len(piece) for piece in pieces])[flat])
+        return b"".join(map(pieces.__getitem__, flat.tolist())), ends
+
+    @cached_property
+    def active(self) -> "Active":
+        """Which features are active on which tokens: on all of a full index, on a sample in a bounded one."""
+        return Active(self)
+
+
+class Active:
+    """Which features are active on which tokens: what co-activation is counted on.
+
+    Attributes:
+        features: Active features of all tokens, one token after the other.
+        start: Place of each token's first feature in it, and its end ``[token + 1]``.
+        count: Number of tokens on which each feature is active ``[d_sae]``.
+    """
+
+    def __init__(self, index: Reader) -> None:
+        a, self._bounded = index.arrays, index.bounded
+        self.features = a["sample_features" if self._bounded else "token_feature"]
+        length = a["sample_length" if self._bounded else "token_length"]
+        self.start = offsets(length)
+        if self._bounded:
+            self.count = np.bincount(self.features, minlength=index.d_sae)
+            owner = np.repeat(np.arange(len(length), dtype=np.int32), length)
+            self._token, self._first = owner[np.argsort(self.features, kind="stable")], offsets(self.count)
+        else:
+            self.count = a["count"]
+            self._place, self._token, self._first = a["token_place"], a["event_place"], a["event_start"]
+
+    def tokens_of(self, feature: int) -> Integer[np.ndarray, " token"]:
+        """Return the tokens on which a feature is active, by their order in ``start``."""
+        tokens = self._token[slice(*self._first[feature : feature + 2])]
+        return tokens if self._bounded else np.searchsorted(self._place, tokens)
 
 
 def interval_of(value: np.ndarray | float, maximum: float, n: int) -> np.ndarray:
@@ -115,3 +364,26 @@ def interval_of(value: np.ndarray | float, maximum: float, n: int) -> np.ndarray
     """
     inner = np.linspace(0, maximum, n + 1)[1:-1]
     return np.searchsorted(inner, np.asarray(value, np.float64), side="left")
+
+
+def offsets(length: Integer[np.ndarray, " row"]) -> Integer[np.ndarray, " row1"]:
+    """Return where each row of a ragged array begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+
+
+def gather(
+    values: Shaped[np.ndarray, " all"], start: Integer[np.ndarray, " row1"], rows: Integer[np.ndarray, " chosen"]
+) -> Shaped[np.ndarray, " some"]:
+    """Return the values of some rows of a ragged array, one row after the other."""
+    length = start[rows + 1] - start[rows]
+    end = np.cumsum(length)
+    index = np.arange(end[-1] if len(end) else 0) - np.repeat(end - length, length) + np.repeat(start[rows], length)
+    return np.asarray(values[index])
+
+
+def _lower(piece: bytes) -> bytes:
+    """Fold the case of a token's bytes where they are whole characters."""
+    try:
+        return piece.decode().casefold().encode()
+    except UnicodeDecodeError:
+        return piece

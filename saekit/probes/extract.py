@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from saekit._base.progress import Progress, Stop, progress_of
 from saekit.data import LabelledItems, Tokens, counted
 from saekit.errors import ProbeError
-from saekit.index import batch_events, sparse_form
+from saekit.index import batch_events
 from saekit.models import (
     batches_of_one_length,
     bos_token_id,
@@ -25,7 +25,7 @@ from saekit.models import (
 )
 from saekit.probes.alignment import warn_if_misaligned
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, unlabelled
-from saekit.saes import CONTROLS, check_pair, control_saes, sae_hook
+from saekit.saes import CONTROLS, check_pair, control_saes, sae_hook, sparse_form
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge

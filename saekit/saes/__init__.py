@@ -14,7 +14,17 @@ To read in order:
 from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
 from saekit.saes.load import check_pair, check_rebuilds, load_sae, sae_fingerprint, sae_hook, save_sae
-from saekit.saes.parts import changes, decoded, encode, encoded, error_of, nodes_of, pulled_back
+from saekit.saes.parts import (
+    active_entries,
+    changes,
+    decoded,
+    encode,
+    encoded,
+    error_of,
+    nodes_of,
+    pulled_back,
+    sparse_form,
+)
 from saekit.saes.untrained import (
     CONTROLS,
     Directions,
@@ -34,6 +44,7 @@ __all__ = [
     "Dictionary",
     "Directions",
     "SAEEntry",
+    "active_entries",
     "baseline_sae",
     "bundled",
     "changes",
@@ -58,5 +69,6 @@ __all__ = [
     "sae_fingerprint",
     "sae_hook",
     "save_sae",
+    "sparse_form",
     "states_of_some",
 ]

@@ -1,10 +1,15 @@
-"""States at a hook point as an SAE splits them: features, what it misses, and its bias."""
+"""States at a hook point as an SAE splits them: features, what it misses, and its bias.
 
+Features come as a dense matrix (`encoded`), or as a list of those that are active (`active_entries`): no other place
+asks which of the two layouts an SAE answers in.
+"""
+
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -40,6 +45,50 @@ def encode(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tenso
     """
     features = sae.encode(states.to(sae.device, sae.dtype))
     return features.to_dense() if features.is_sparse else features
+
+
+def sparse_form(sae: "SAE[Any]") -> "SAE[Any]":
+    """Return the SAE, or for a TopK SAE a view of it whose ``encode`` names the active features itself.
+
+    It has found them already; laying them out as a dense matrix and searching that takes as long as finding them.
+    The view shares all weights, and the SAE itself stays as it is.
+    """
+    from sae_lens.saes.topk_sae import TopK
+
+    activation = getattr(sae, "activation_fn", None)
+    if type(activation) is not TopK or sae.hook_sae_acts_post._forward_hooks:
+        return sae
+    view = copy.copy(sae)
+    view._modules = dict(sae._modules)
+    view.activation_fn = TopK(activation.k, use_sparse_activations=True)
+    return view
+
+
+@torch.no_grad()
+def active_entries(
+    sae: "SAE[Any]", states: Float[Tensor, "token d_in"], keep: Bool[Tensor, " token"]
+) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"], Float[Tensor, " entry"]]:
+    """Return the features that are not 0, token by token: the token, the feature and the value of each.
+
+    Args:
+        sae: The SAE, or its `sparse_form`, which answers sooner.
+        states: Activations at its hook point.
+        keep: Whether a token counts; the others have no entries.
+
+    Returns:
+        Three tensors on the SAE's device, in the order of tokens; values in its dtype.
+    """
+    with torch.sparse.check_sparse_tensor_invariants(False):  # said explicitly, or torch warns that it is the default
+        features = sae.encode(states.to(sae.device, sae.dtype))
+    keep = keep.to(features.device)
+    if features.is_sparse:
+        (row, feature), value = features._indices(), features._values()
+        active = ((value != 0) & keep[row]).nonzero().squeeze(1)
+        return row[active], feature[active], value[active]
+    features[~keep] = 0
+    flat = features.reshape(-1)
+    where = flat.nonzero().squeeze(1)  # the one look at the dense matrix
+    return where // features.shape[1], where % features.shape[1], flat[where]
 
 
 @torch.no_grad()

@@ -1,0 +1,33 @@
+"""States as an SAE splits them: which of its features are active, however it lays them out."""
+
+import pytest
+import torch
+
+from saekit.saes import active_entries, encoded, sparse_form
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def sae():
+    return tiny.topk_sae(32, 64)
+
+
+@pytest.mark.parametrize("form", [lambda sae: sae, sparse_form], ids=["dense", "sparse"])
+def test_the_active_entries_are_those_of_the_dense_matrix(sae, form):
+    states = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    keep = torch.arange(50) % 3 != 0
+    row, feature, value = active_entries(form(sae), states, keep)
+    matrix = torch.zeros(50, 64)
+    matrix[row, feature] = value
+    assert torch.equal(matrix, torch.where(keep[:, None], sae.encode(states), 0))
+    assert (value != 0).all()
+    assert torch.equal(row, row.sort().values)
+    assert torch.equal(encoded(sparse_form(sae), states), sae.encode(states))
+
+
+def test_a_hook_on_the_activations_of_a_topk_sae_still_sees_a_dense_matrix(sae):
+    handle = sae.hook_sae_acts_post.register_forward_hook(lambda *_: None)
+    try:
+        assert sparse_form(sae) is sae
+    finally:
+        handle.remove()
