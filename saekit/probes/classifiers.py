@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from saekit._base.checks import whole
 from saekit.errors import ProbeError
 from saekit.probes.choices import Choices
 
@@ -65,7 +66,7 @@ class Classifier:
     strengths: ClassVar[tuple[float, ...]] = (0.0,)
 
     def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
-        """Fit once for each strength; at least two classes are there. See `fit`."""
+        """Fit once for each strength, where there are at least two classes; arguments like those of `fit`."""
         raise NotImplementedError
 
     def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"] | None:
@@ -74,28 +75,25 @@ class Classifier:
 
 
 class Linear(Classifier):
-    """A classifier whose score is a weighted sum of columns."""
+    """A classifier whose score is a weighted sum of columns, learned by an estimator of scikit-learn."""
 
-    def estimator(self, balanced: bool, seed: int) -> Any:
-        """Return scikit-learn's estimator."""
+    _parameter: ClassVar[str] = "C"  # of the estimator, for the strength
+
+    def _estimator(self, balanced: str | None, seed: int) -> Any:
         raise NotImplementedError
 
-    def setting(self, strength: float) -> dict[str, Any]:
-        """Return a strength as parameters of the estimator."""
-        return {"C": strength}
-
-    def columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
-        """Return the columns that are read."""
+    def _columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
         return np.arange(inputs.shape[1])
 
     def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
         """Fit on columns of a common scale; the weights are given in units of the inputs."""
-        present, chosen = np.unique(labels), self.columns(inputs, labels)
+        present, chosen = np.unique(labels), self._columns(inputs, labels)
         scaled, shift, scale = _scaled(inputs)
         scaled, shift, scale = scaled[:, chosen], shift[chosen], scale[chosen]
-        estimator = self.estimator(balanced, seed)
+        estimator = self._estimator("balanced" if balanced else None, seed)
         for strength in among:
-            weights, intercept, converged = _learned(estimator.set_params(**self.setting(strength)), scaled, labels)
+            estimator.set_params(**{self._parameter: strength})
+            weights, intercept, converged = _learned(estimator, scaled, labels)
             full, shifted = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _NEVER)
             full[np.ix_(present, chosen)] = weights / scale
             shifted[present] = intercept - (weights / scale) @ shift
@@ -103,15 +101,14 @@ class Linear(Classifier):
 
 
 class Logistic(Linear):
-    """Logistic regression with a penalty on squares."""
+    """Logistic regression with a penalty on squares; each strength goes on from the fit before."""
 
     strengths = (0.03, 0.3, 3.0, 30.0)  # C: 1 / regularisation
 
-    def estimator(self, balanced: bool, seed: int) -> Any:
-        """Return logistic regression that goes on from its last fit."""
+    def _estimator(self, balanced: str | None, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression
 
-        return LogisticRegression(class_weight=_weight(balanced), max_iter=_MOST_STEPS, warm_start=True)
+        return LogisticRegression(class_weight=balanced, max_iter=_MOST_STEPS, warm_start=True)
 
     def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
         """Return the softmax; of two classes, whose scores are each other's negative, the logistic function."""
@@ -132,36 +129,26 @@ class SparseLogistic(Logistic):
     k: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or not 1 <= self.k <= 512:
-            raise ProbeError(f"SparseLogistic: k must be a whole number from 1 to 512, not {self.k!r}")
+        whole("k of SparseLogistic", self.k, at_least=1, at_most=512, error=ProbeError)
 
     def __str__(self) -> str:
         return f"sparse-{self.k}"
 
-    def columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
-        """Return the k columns whose class means are farthest apart."""
+    def _columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
         return best_columns(inputs, labels, self.k)
 
 
 class LogisticL1(Logistic):
     """Logistic regression with a penalty on absolute values, each class against the rest."""
 
-    strengths = (0.3, 3.0, 30.0)
+    strengths, _parameter = (0.3, 3.0, 30.0), "estimator__C"
 
-    def estimator(self, balanced: bool, seed: int) -> Any:
-        """Return one logistic regression per class; a single one for two classes."""
+    def _estimator(self, balanced: str | None, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression
         from sklearn.multiclass import OneVsRestClassifier
 
-        return OneVsRestClassifier(
-            LogisticRegression(
-                l1_ratio=1, solver="liblinear", class_weight=_weight(balanced), max_iter=_MOST_STEPS, random_state=seed
-            )
-        )
-
-    def setting(self, strength: float) -> dict[str, Any]:
-        """Return the strength of each of the regressions."""
-        return {"estimator__C": strength}
+        options = {"class_weight": balanced, "max_iter": _MOST_STEPS, "random_state": seed}
+        return OneVsRestClassifier(LogisticRegression(l1_ratio=1, solver="liblinear", **options))
 
     def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
         """Return each class's own probability against the rest, normalised."""
@@ -171,36 +158,26 @@ class LogisticL1(Logistic):
 class Ridge(Linear):
     """Least squares with a penalty on squares."""
 
-    strengths = (1000.0, 100.0, 10.0, 1.0)  # alpha: regularisation
+    strengths, _parameter = (1000.0, 100.0, 10.0, 1.0), "alpha"
 
-    def estimator(self, balanced: bool, seed: int) -> Any:
-        """Return ridge regression of the classes."""
+    def _estimator(self, balanced: str | None, seed: int) -> Any:
         from sklearn.linear_model import RidgeClassifier
 
-        return RidgeClassifier(class_weight=_weight(balanced), solver="lsqr", tol=1e-4)
-
-    def setting(self, strength: float) -> dict[str, Any]:
-        """Return the penalty."""
-        return {"alpha": strength}
+        return RidgeClassifier(class_weight=balanced, solver="lsqr", tol=1e-4)
 
 
 class Difference(Linear):
     """Difference of means: the class whose mean is nearest. It has no strength."""
 
-    def estimator(self, balanced: bool, seed: int) -> "_Means":
-        """Return what computes the means."""
+    def _estimator(self, balanced: str | None, seed: int) -> Any:
         return _Means()
-
-    def setting(self, strength: float) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
 
 
 class _Means:
     """Weights and intercept of the nearest mean; scikit-learn's NearestCentroid refuses columns that are all 0."""
 
-    def set_params(self) -> "_Means":
-        return self
+    def set_params(self, C: float) -> None:
+        pass
 
     def fit(self, inputs, labels) -> None:
         mean = np.stack([np.asarray(inputs[labels == c].mean(0)).ravel() for c in np.unique(labels)])
@@ -215,14 +192,13 @@ class Tree(Classifier):
     strengths = (3.0, 5.0, 7.0, 9.0)
 
     def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
-        """Fit a tree of each depth; the inputs' scale does not matter."""
+        """Fit a tree of each depth; the scale of the inputs does not matter."""
         from sklearn.tree import DecisionTreeClassifier
 
         inputs = inputs.tocsc() if hasattr(inputs, "tocsc") else inputs
+        options = {"min_samples_leaf": 2, "class_weight": "balanced" if balanced else None, "random_state": seed}
         for depth in among:
-            estimator = DecisionTreeClassifier(
-                max_depth=int(depth), min_samples_leaf=2, class_weight=_weight(balanced), random_state=seed
-            ).fit(inputs, labels)
+            estimator = DecisionTreeClassifier(max_depth=int(depth), **options).fit(inputs, labels)
             nodes = estimator.tree_
             value, share = nodes.value[:, 0, :], np.zeros((nodes.node_count, n_classes))
             share[:, estimator.classes_] = value / value.sum(1, keepdims=True)
@@ -304,10 +280,6 @@ def mean_differences(
     sums = np.stack([np.asarray(inputs[labels == c].sum(0), np.float64).ravel() for c in np.unique(labels)])
     count = np.array([(labels == c).sum() for c in np.unique(labels)])[:, None]
     return sums / count - (sums.sum(0) - sums) / (len(labels) - count)
-
-
-def _weight(balanced: bool) -> str | None:
-    return "balanced" if balanced else None
 
 
 def _scaled(inputs: Any) -> tuple[Any, Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:

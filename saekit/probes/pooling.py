@@ -1,6 +1,6 @@
 """From tokens to texts: poolings of feature activations, and what makes them 0 or 1.
 
-A new pooling is a subclass of `Pooling` (of `Binarising`, what makes 0 or 1), named in the registry below it; where it
+A new pooling is a subclass of `Pooling` (what makes 0 or 1: of `Binarising`), named in the registry below it; where it
 has parameters, the room exports its class too.
 """
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from saekit._base.checks import finite, whole
 from saekit.errors import ProbeError
 from saekit.probes.choices import Choices
 from saekit.probes.features import SAEFeatures
@@ -21,78 +22,71 @@ _ROWS = 8192  # tokens that are ranked at once
 
 
 class Pooling:
-    """How the tokens of a text become one row of features; only tokens that count take part.
+    """How the tokens of a text become one row of features: which activations take part, and what is made of them.
 
     Attributes:
-        reads: What a pooled value rests on: "all" tokens, the "strongest" of several, or "one" that is given.
+        reduce: What is made of the activations that take part: their "sum", "mean" or "max".
+        one_token: Whether a given token is read, whatever the activations.
         keeps_support: Whether a pooled value is above zero exactly where the feature is active on any token.
     """
 
-    reads: ClassVar[Literal["all", "strongest", "one"]] = "all"
+    reduce: ClassVar[Literal["sum", "mean", "max"]] = "sum"
+    one_token: ClassVar[bool] = False
     keeps_support: ClassVar[bool] = False
+
+    def taking_part(self, features: SAEFeatures) -> "csr_array":
+        """Return the activations that take part, ``[token, feature]``; all of them unless a pooling says otherwise."""
+        return features.events
 
     def __call__(self, features: SAEFeatures) -> "csr_array":
         """Return one row per text, ``[text, feature]``; a text without any token is all 0."""
-        raise NotImplementedError
+        starts, events = features.hook.starts, self.taking_part(features)
+        if self.reduce == "max":
+            return _maximum(events, starts)
+        pooled = _sum(events, starts)
+        if self.reduce == "mean":
+            counts = np.maximum(np.diff(starts), 1)
+            pooled.data /= np.repeat(counts, np.diff(pooled.indptr)).astype(np.float32)
+        return pooled
 
-    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-        """Return how much each token of a single text has of its pooled features, up to a factor per feature."""
-        return features.events[:, used].toarray().astype(np.float64)
+    def shares(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
+        """Return which share of each pooled feature of a single text comes from each token; columns add up to 1.
 
-
-class Max(Pooling):
-    """Largest activation among the tokens."""
-
-    reads, keeps_support = "strongest", True
-
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the maximum over the tokens of each text."""
-        starts = features.hook.starts
-        return _maximum(features.events, starts[:-1], starts[1:])
-
-    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-        """Return 1 at the token with the largest activation, the first of equal ones."""
-        return _strongest(super().parts(features, used))
+        A sum or mean comes from all tokens by their activations, a maximum from the first token that has it.
+        """
+        dense = self.taking_part(features)[:, used].toarray().astype(np.float64)
+        if self.reduce == "max":
+            dense = (np.arange(len(dense))[:, None] == dense.argmax(0)).astype(np.float64)
+        return dense / np.maximum(dense.sum(0), 1e-300)
 
 
 class Sum(Pooling):
-    """Sum of the activations."""
+    """Sum over all tokens."""
 
     keeps_support = True
 
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the sum over the tokens of each text."""
-        return _sums(features.hook.starts, features.events)
-
 
 class Mean(Sum):
-    """Mean activation over the tokens."""
+    """Mean over all tokens."""
 
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the mean over the tokens of each text."""
-        summed = super().__call__(features)
-        counts = np.maximum(np.diff(features.hook.starts), 1)
-        summed.data /= np.repeat(counts, np.diff(summed.indptr)).astype(np.float32)
-        return summed
+    reduce = "mean"
+
+
+class Max(Sum):
+    """Maximum over all tokens."""
+
+    reduce = "max"
 
 
 class Last(Pooling):
     """Activations of the last token alone."""
 
-    reads = "one"
+    one_token = True
 
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the row of the last token of each text."""
+    def taking_part(self, features: SAEFeatures) -> "csr_array":
+        """Return the activations of the last token of each text."""
         starts = features.hook.starts
-        has = np.diff(starts) > 0
-        at = np.where(has, starts[1:] - 1, 0)
-        return _adding(at[has], np.concatenate([[0], np.cumsum(has)]), features.events.shape[0], features.events)
-
-    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-        """Return the activations of the last token; 0 for all others."""
-        dense = super().parts(features, used)
-        dense[:-1] = 0
-        return dense
+        return _only(features.events, np.isin(np.arange(starts[-1]), starts[1:] - 1))
 
 
 @dataclass(frozen=True)
@@ -106,22 +100,18 @@ class TopN(Pooling):
     n: int
 
     def __post_init__(self) -> None:
-        _check_count("TopN", self.n)
+        whole("n of TopN", self.n, at_least=1, error=ProbeError)
 
     def __str__(self) -> str:
         return f"top-{self.n}"
 
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the counts for each text."""
-        return _sums(features.hook.starts, _largest(features.events, self.n))
-
-    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-        """Return 1 at the tokens that are counted."""
-        return _largest(features.events, self.n)[:, used].toarray().astype(np.float64)
+    def taking_part(self, features: SAEFeatures) -> "csr_array":
+        """Return 1 where a feature is counted."""
+        return _largest(features.events, self.n)
 
 
 @dataclass(frozen=True)
-class FirstK(Max):
+class FirstK(Pooling):
     """Largest activation among the first k tokens; "first-k" in print.
 
     Attributes:
@@ -129,27 +119,26 @@ class FirstK(Max):
     """
 
     k: int
-    keeps_support: ClassVar[bool] = False
+    reduce: ClassVar[Literal["sum", "mean", "max"]] = "max"
 
     def __post_init__(self) -> None:
-        _check_count("FirstK", self.k)
+        whole("k of FirstK", self.k, at_least=1, error=ProbeError)
 
     def __str__(self) -> str:
         return f"first-{self.k}"
 
-    def __call__(self, features: SAEFeatures) -> "csr_array":
-        """Return the maximum over the first k tokens of each text."""
+    def taking_part(self, features: SAEFeatures) -> "csr_array":
+        """Return the activations of the first k tokens of each text."""
         starts = features.hook.starts
-        return _maximum(features.events, starts[:-1], np.minimum(starts[1:], starts[:-1] + self.k))
-
-    def parts(self, features: SAEFeatures, used: Int[np.ndarray, " u"]) -> Float[np.ndarray, "token u"]:
-        """Return 1 at that of the first k tokens that has the largest activation."""
-        dense = Pooling.parts(self, features, used)
-        dense[self.k :] = 0
-        return _strongest(dense)
+        return _only(features.events, np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts)) < self.k)
 
 
-POOLINGS = Choices("pooling", Pooling, {"max": Max(), "mean": Mean(), "sum": Sum(), "last": Last()}, (TopN, FirstK))
+POOLINGS = Choices(
+    "pooling",
+    Pooling,
+    {"max": Max(), "mean": Mean(), "sum": Sum(), "last": Last()},
+    (TopN, FirstK),
+)
 
 
 def pool(features: SAEFeatures, how: "str | Pooling" = "max") -> "csr_array":
@@ -170,19 +159,11 @@ def pool(features: SAEFeatures, how: "str | Pooling" = "max") -> "csr_array":
 
 
 class Binarising:
-    """What turns pooled activations to 0 or 1."""
+    """What turns pooled activations to 0 or 1; this one leaves them as they are."""
 
     def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"] | None:
         """Return the value above which each feature is 1, learned from some rows; None leaves values as they are."""
         return None
-
-
-class AboveZero(Binarising):
-    """1 wherever a feature is active at all."""
-
-    def thresholds(self, pooled: "csr_array", rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " feature"]:
-        """Return zeros."""
-        return np.zeros(pooled.shape[1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -196,8 +177,7 @@ class Threshold(Binarising):
     value: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.value < np.inf:
-            raise ProbeError(f"Threshold: the value must be a number of at least 0, not {self.value!r}")
+        finite("value of Threshold", self.value, at_least=0, error=ProbeError)
 
     def __str__(self) -> str:
         return f"threshold-{self.value}"
@@ -221,8 +201,7 @@ class Quantile(Binarising):
     q: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.q < 1:
-            raise ProbeError(f"Quantile: q must lie between 0 and 1, not {self.q!r}")
+        finite("q of Quantile", self.q, above=0, below=1, error=ProbeError)
 
     def __str__(self) -> str:
         return f"quantile-{self.q}"
@@ -245,7 +224,7 @@ class Quantile(Binarising):
 
 
 BINARISINGS = Choices(
-    "binarising", Binarising, {"none": Binarising(), "above-zero": AboveZero()}, (Threshold, Quantile)
+    "binarising", Binarising, {"none": Binarising(), "above-zero": Threshold(0)}, (Threshold, Quantile)
 )
 
 
@@ -277,44 +256,33 @@ def binarised(pooled: "csr_array", thresholds: Float[np.ndarray, " feature"] | N
     return zeros_and_ones
 
 
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ProbeError(f"{name} takes a whole number from 1 on, not {value!r}")
+def _only(events: "csr_array", tokens: Bool[np.ndarray, " token"]) -> "csr_array":
+    """Return the events of some tokens, with empty rows in the place of all others."""
+    return _kept(events, np.repeat(tokens, np.diff(events.indptr)))
 
 
-def _strongest(dense: Float[np.ndarray, "token u"]) -> Float[np.ndarray, "token u"]:
-    """Return 1 at the largest value of each column, the first of equal ones, and 0 elsewhere."""
-    return (np.arange(len(dense))[:, None] == dense.argmax(0)).astype(np.float64)
+def _kept(events: "csr_array", keep: Bool[np.ndarray, " event"], values: "np.ndarray | None" = None) -> "csr_array":
+    """Return some of the events, with other values if there are any."""
+    starts = np.concatenate([[0], np.cumsum(keep)])[events.indptr].astype(events.indptr.dtype)
+    values = events.data[keep] if values is None else values
+    return type(events)((values, events.indices[keep], starts), shape=events.shape)
 
 
-def _sums(starts: Int[np.ndarray, " text1"], events: "csr_array") -> "csr_array":
-    """Return the sum of each text's rows."""
+def _sum(events: "csr_array", starts: Int[np.ndarray, " text1"]) -> "csr_array":
+    """Return the sum of the rows of each text."""
+    from scipy.sparse import csr_array
+
     total = int(starts[-1])
-    return _adding(np.arange(total), starts, total, events)
+    ones, tokens = np.ones(total, np.float32), np.arange(total, dtype=np.int32)
+    pooled = csr_array((ones, tokens, starts.astype(np.int32)), shape=(len(starts) - 1, total)) @ events
+    pooled.sort_indices()
+    return pooled
 
 
-def _adding(tokens: np.ndarray, starts: np.ndarray, n_tokens: int, events: "csr_array") -> "csr_array":
-    """Return for text i the sum of the rows ``tokens[starts[i]:starts[i + 1]]``."""
-    from scipy.sparse import csr_array
-
-    ones = np.ones(len(tokens), np.float32)
-    adding = csr_array((ones, tokens.astype(np.int32), starts.astype(np.int32)), shape=(len(starts) - 1, n_tokens))
-    summed = adding @ events
-    summed.sort_indices()
-    return summed
-
-
-def _maximum(events: "csr_array", first: Int[np.ndarray, " text"], last: Int[np.ndarray, " text"]) -> "csr_array":
-    """Return the maximum of each column over the rows from ``first`` to ``last`` of each text."""
-    from scipy.sparse import csr_array
-
-    begin, end = events.indptr[first].astype(np.int64), events.indptr[last].astype(np.int64)
-    if len(first) and (begin[1:] == end[:-1]).all():
-        at = slice(int(begin[0]), int(end[-1]))
-    else:
-        at = np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)] or [np.zeros(0, np.int64)])
-    starts = np.concatenate([[0], np.cumsum(end - begin)]).astype(np.int32)
-    repeated = csr_array((events.data[at], events.indices[at], starts), shape=(len(first), events.shape[1]))
+def _maximum(events: "csr_array", starts: Int[np.ndarray, " text1"]) -> "csr_array":
+    """Return the maximum of each column over the rows of each text."""
+    at, shape = events.indptr[starts], (len(starts) - 1, events.shape[1])
+    repeated = type(events)((events.data, events.indices, at), shape=shape)
     # By columns, the same text's entries of one feature stand side by side: one pass finds their maximum.
     columns = repeated.tocsc()
     feature = np.repeat(np.arange(events.shape[1], dtype=np.int32), np.diff(columns.indptr))
@@ -347,6 +315,5 @@ def _largest(events: "csr_array", number: int) -> "csr_array":
             chosen = np.zeros(there.shape, bool)
             np.put_along_axis(chosen, order, True, 1)
             keep[part] = (chosen & there)[there]
-    starts = np.concatenate([[0], np.cumsum(keep)])[events.indptr].astype(events.indptr.dtype)
     ones = np.ones(int(keep.sum()), np.float32)  # counted in float32: exact to 16 million, where 8 bits wrap at 256
-    return type(events)((ones, events.indices[keep], starts), shape=events.shape)
+    return _kept(events, keep, ones)

@@ -239,8 +239,8 @@ def classify(
     if fitted.weights is not None:
         used = np.flatnonzero(dense)
         value = weights[:, used] * dense[used]
-        parts = POOLINGS.of(result.setting["pooling"]).parts(read, used)
-        contributions[:, read.hook.position] = value @ (parts / np.maximum(parts.sum(0), 1e-300)).T
+        shares = POOLINGS.of(result.setting["pooling"]).shares(read, used)
+        contributions[:, read.hook.position] = value @ shares.T
         order = used[np.argsort(-np.abs(value[best]), kind="stable")]
     else:
         order = np.array(_path(fitted.tree, dense), np.int64)
@@ -268,13 +268,13 @@ def contribution_words(setting: Mapping[str, Any]) -> str:
     """Say in how far the parts that tokens have in a decision are exact, for this setting of a probe."""
     if setting["classifier"] == "tree":
         return "A tree adds nothing up, so no token has a part of its own: the features on the way to the leaf decide."
-    reads = POOLINGS.of(setting["pooling"]).reads
-    if setting["binarise"] != "none" and reads != "one":
+    pooling = POOLINGS.of(setting["pooling"])
+    if setting["binarise"] != "none" and not pooling.one_token:
         return (
             "The parts add up to the score, but a feature is only on or off for the whole text: its weight is laid on "
             "the tokens that turn it on, by convention."
         )
-    if reads == "strongest":
+    if pooling.reduce == "max":
         return (
             "The parts add up to the score. A maximum is one token's alone: without that token the next strongest "
             "would take its place, so the parts say what counted, not what would happen without it."

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.checks import whole
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Classifier, Fitted, fit, strengths
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted
@@ -36,8 +37,7 @@ class HiddenPCA:
     k: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or self.k < 1:
-            raise ProbeError(f"HiddenPCA: k must be a whole number from 1 on, not {self.k!r}")
+        whole("k of HiddenPCA", self.k, at_least=1, error=ProbeError)
 
     def __str__(self) -> str:
         return f"pca-{self.k}"

@@ -93,8 +93,9 @@ def same_key(text: str) -> str:
 def same_keys(data: LabelledItems | TextFeatures) -> list[tuple[Hashable, ...]]:
     """Return the keys of each text: texts that share one are the same. Where texts were cut, their tokens are one."""
     if isinstance(data, LabelledItems):
-        keys = [(same_key(text) if data.are_texts else text,) for text in data.keys]
-        return [(*key, ("group", group)) for key, group in zip(keys, data.groups, strict=True)] if data.groups else keys
+        words = [same_key(text) if data.are_texts else text for text in data.keys]
+        groups = [("group", group) for group in data.groups]
+        return list(zip(words, groups, strict=True)) if groups else [(word,) for word in words]
     keys = same_keys(data.data)
     if not data.truncated + data.perhaps_truncated:  # what is read in full is the same only if the texts are
         return keys

@@ -130,5 +130,5 @@ def test_unknown_classifiers_are_refused():
         with pytest.raises(ProbeError, match="expected 'logistic'"):
             strengths(name)
     for k in (0, 513, 2.0, True):
-        with pytest.raises(ProbeError, match="k must be a whole number from 1 to 512"):
+        with pytest.raises(ProbeError, match="k of SparseLogistic must be a whole number from 1 to 512"):
             SparseLogistic(k)

@@ -190,7 +190,7 @@ def test_settings_that_do_not_exist_are_refused_not_ignored(features):
         lambda: Quantile(0),
         lambda: Threshold(-1),
     ):
-        with pytest.raises(ProbeError, match=r"TopN takes|FirstK takes|Quantile: q must|Threshold: the value must"):
+        with pytest.raises(ProbeError, match=r"(n of TopN|k of FirstK|q of Quantile|value of Threshold) must be"):
             wrong()
 
 

@@ -133,7 +133,7 @@ def test_contexts_are_spelled_by_the_model(model, trained):
 def test_shares_of_a_maximum_go_to_the_token_that_has_it(many):
     one = probes.subset(many, np.array([7])).sae()
     used = np.unique(one.events.indices)
-    shares = POOLINGS.of("max").parts(one, used)
+    shares = POOLINGS.of("max").shares(one, used)
     assert (shares.sum(0) == 1).all()
     np.testing.assert_array_equal(shares.argmax(0), one.events.toarray()[:, used].argmax(0))
 
