@@ -5,8 +5,8 @@
     python -m tests 04_reading_features        # one notebook, or several, by name
 
 Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at
-most): the stored outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow; what took how long
-stands in a table at the end, and in build/notebooks.json for the benchmarks.
+most): the stored outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow;
+what took how long stands in a table at the end, and in build/notebooks.json for the benchmarks.
 
 Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_NODE=1 or
 SAEKIT_REQUIRE_BROWSER=1 (CI) that is a failure.
