@@ -30,6 +30,7 @@ from saekit.models.hooks import (
     hook_width,
     hooked,
     reading,
+    stopping,
 )
 from saekit.models.load import load_model
 from saekit.models.packaged import PACKAGED
@@ -45,11 +46,13 @@ from saekit.models.prompts import (
     token_ids,
     token_text,
 )
+from saekit.models.reader import CachedReader
 from saekit.models.vocabulary import join_pieces, token_bytes
 
 __all__ = [
     "AT_START",
     "PACKAGED",
+    "CachedReader",
     "Edit",
     "Encoded",
     "FinalRun",
@@ -85,6 +88,7 @@ __all__ = [
     "readout_from",
     "shuffled_model",
     "special_token_ids",
+    "stopping",
     "token_bytes",
     "token_ids",
     "token_text",

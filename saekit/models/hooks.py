@@ -7,7 +7,7 @@ activations; `forward` is one pass, which may end early. `hidden_states` is all 
 import difflib
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit._base.progress import Stop, ask
 from saekit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -133,6 +134,16 @@ def before_blocks(model: "SAETransformerBridge", look: Callable[[tuple, dict[str
     finally:
         for handle in handles:
             handle.remove()
+
+
+def stopping(model: "SAETransformerBridge", stop: Stop) -> AbstractContextManager[None]:
+    """Ask before every block that this thread runs on the model inside whether to stop.
+
+    Args:
+        model: The model.
+        stop: Function that is asked; once it returns True, `saekit.errors.Stopped` is raised. None to ask nobody.
+    """
+    return nullcontext() if stop is None else before_blocks(model, lambda args, kwargs: ask(stop))
 
 
 def forward(

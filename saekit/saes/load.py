@@ -126,12 +126,12 @@ def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:
 
 
 def check_rebuilds(
-    model: "SAETransformerBridge", sae: "SAE[Any]", *, error: type[SaekitError] = SAEError, hint: str = ""
+    model: "SAETransformerBridge | None", sae: "SAE[Any]", *, error: type[SaekitError] = SAEError, hint: str = ""
 ) -> None:
     """Refuse a transcoder: what is to be put back where it was read needs an SAE.
 
     Args:
-        model: The model, in whose names of hook points the two are compared.
+        model: The model, in whose names of hook points the two are compared; None: as they are written.
         sae: The SAE.
         error: Class of the error for a transcoder.
         hint: Advice at the end of the message.
@@ -141,7 +141,8 @@ def check_rebuilds(
         ModelError: The model has no such hook point.
     """
     reads, writes = sae_hook(sae), sae.cfg.metadata.hook_name_out
-    if hasattr(sae.cfg, "d_out") or (writes and check_hook(model, writes) != check_hook(model, reads)):
+    names = [name if model is None else check_hook(model, name) for name in (reads, writes or reads)]
+    if hasattr(sae.cfg, "d_out") or names[0] != names[1]:
         raise error(
             f"this is a transcoder: it reads {reads} and writes {writes or 'elsewhere'}. Expected an SAE, whose "
             f"features are put back where they were read{hint and '; '}{hint}"

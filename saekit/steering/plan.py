@@ -16,9 +16,8 @@ from torch import Tensor
 
 from saekit.errors import SteeringError
 from saekit.models import bos_token_id, check_hook, hooked
-from saekit.saes import check_rebuilds, encoded, sae_hook
-from saekit.steering.edit import Edit
-from saekit.steering.intervention import Intervention, check_feature, check_sae
+from saekit.saes import encoded, sae_hook
+from saekit.steering.intervention import Edit, Intervention, check_sae, decoder_row
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -27,17 +26,17 @@ MOST = 1e6  # an edit is at most so many times as long as the residual: above, f
 
 
 @dataclass(frozen=True)
-class Site:
-    """What happens at one hook point to a batch.
+class HookEdits:
+    """What happens to a batch at one hook point.
 
     Attributes:
-        rows: Which rows are edited here ``[row]``.
-        span: First edited position and the one after the last, of each row ``[row, 2]``.
+        rows: Whether each row is edited here ``[row]``.
+        span: First edited position of each row, and the one after the last ``[row, 2]``.
         directions: Decoder rows and directions ``[edit, d_model]``.
-        features: Which of them are features, by their number; -1 for a direction ``[edit]``.
+        features: Number of the feature of each edit, -1 for a direction ``[edit]``.
         constant: a of each row and edit, in activations ``[row, edit]``.
-        by_norm: n, in activations for a residual of length 1 ``[row, edit]``.
-        by_feature: m ``[row, edit]``.
+        by_norm: n of each row and edit, in activations for a residual of length 1 ``[row, edit]``.
+        by_feature: m of each row and edit ``[row, edit]``.
     """
 
     rows: Bool[Tensor, "row"]
@@ -54,48 +53,51 @@ class Plan:
     """The interventions of a batch, ready to be hooked: `planned` makes one.
 
     Attributes:
-        sites: By canonical hook point.
+        edits: What happens at each canonical hook point.
         first: First position that any row edits; before it all rows are alike.
-        sae: Encodes where a feature's activation is needed.
+        sae: The SAE that encodes where a feature's activation is needed.
         shares: Where not None, the length of every edit relative to the residual is collected here, by row.
     """
 
-    sites: dict[str, Site]
+    edits: dict[str, HookEdits]
     first: int
     sae: "SAE[Any] | None"
     shares: list[list[float]] | None = field(default=None)
 
     def hooked(self, model: "SAETransformerBridge", offset: int = 0) -> AbstractContextManager[None]:
-        """Steer what this thread runs inside; ``offset``: how many tokens the KV cache holds already.
+        """Steer what this thread runs on the model inside.
 
         The hooks come off however the block ends. Another thread that runs the model meanwhile gets it unsteered.
-        """
-        edits = {name: partial(self._edited, site=site, offset=offset) for name, site in self.sites.items()}
-        return hooked(model, edits)
 
-    def edited(self, x: Float[Tensor, "row pos d_model"], hook: str) -> Float[Tensor, "row pos d_model"]:
-        """Return the states at a canonical hook point as they stand after the edit."""
-        return self._edited(x, self.sites[hook], 0)
+        Args:
+            model: The model.
+            offset: Number of tokens that the KV cache holds already.
+        """
+        return hooked(model, {name: partial(self.edited, name, offset=offset) for name in self.edits})
 
     @torch.no_grad()
-    def _edited(self, x: Float[Tensor, "row pos d_model"], site: Site, offset: int) -> Tensor:
-        if len(x) != len(site.rows):
-            raise SteeringError(f"the plan is for {len(site.rows)} rows, the batch has {len(x)}")
-        if x.shape[-1] != site.directions.shape[-1]:
+    def edited(
+        self, hook_name: str, x: Float[Tensor, "row pos d_model"], *, offset: int = 0
+    ) -> Float[Tensor, "row pos d_model"]:
+        """Return the states at a canonical hook point as they stand after the edit."""
+        at = self.edits[hook_name]
+        if len(x) != len(at.rows):
+            raise SteeringError(f"the plan is for {len(at.rows)} rows, the batch has {len(x)}")
+        if x.shape[-1] != at.directions.shape[-1]:
             raise SteeringError(
-                f"the directions have {site.directions.shape[-1]} dimensions, but the model has {x.shape[-1]} there"
+                f"the directions have {at.directions.shape[-1]} dimensions, but the model has {x.shape[-1]} there"
             )
-        at = torch.arange(offset, offset + x.shape[1], device=x.device)
-        here = site.rows[:, None] & (at >= site.span[:, :1]) & (at < site.span[:, 1:])
+        positions = torch.arange(offset, offset + x.shape[1], device=x.device)
+        here = at.rows[:, None] & (positions >= at.span[:, :1]) & (positions < at.span[:, 1:])
         if not here.any():
             return x
         rows = here.nonzero()[:, 0]
         states = x[here].float()  # only these are encoded: [token, d_model]
         norm = states.norm(dim=-1, keepdim=True)
-        coefficient = site.constant[rows] + site.by_norm[rows] * norm
-        if site.by_feature.any():
-            coefficient = coefficient + site.by_feature[rows] * self._activations(states, site)
-        change = coefficient @ site.directions
+        coefficient = at.constant[rows] + at.by_norm[rows] * norm
+        if at.by_feature.any():
+            coefficient = coefficient + at.by_feature[rows] * self._activations(states, at)
+        change = coefficient @ at.directions
         # Longer than this, it would only overflow: the next norm divides by the length anyway.
         longest = torch.clamp(MOST * norm.clamp_min(1), max=torch.finfo(x.dtype).max / 4)
         length = change.double().norm(dim=-1, keepdim=True)
@@ -108,14 +110,14 @@ class Plan:
         edited[here] = (states + change).to(x.dtype)
         return edited
 
-    def _activations(self, states: Float[Tensor, "token d_model"], site: Site) -> Float[Tensor, "token edit"]:
-        found = states @ site.directions.T
-        of_sae = site.features >= 0
-        if of_sae.any():
+    def _activations(self, states: Float[Tensor, "token d_model"], at: HookEdits) -> Float[Tensor, "token edit"]:
+        """Return f of each edit. Where no row needs that of a feature there may be no SAE to tell it."""
+        activations = states @ at.directions.T
+        read = (at.features >= 0) & at.by_feature.any(0)
+        if read.any():
             assert self.sae is not None
-            features = encoded(self.sae, states).float().to(states.device)
-            found[:, of_sae] = features[:, site.features[of_sae]]
-        return found
+            activations[:, read] = encoded(self.sae, states).float().to(states.device)[:, at.features[read]]
+        return activations
 
 
 def planned(
@@ -130,10 +132,10 @@ def planned(
 
     Args:
         model: The model.
-        interventions: One a row; None, or one of strength 0, leaves its row alone.
-        prompt: The tokens that all rows begin with.
-        sae: Of the features; not needed for directions only.
-        end: The longest that the text can become, in tokens; None for the model's context.
+        interventions: Intervention of each row; None, or one of strength 0, leaves its row alone.
+        prompt: Tokens that all rows begin with.
+        sae: The SAE of the features; not needed to add them, nor for directions.
+        end: Largest number of tokens that the text can come to; None for the model's context.
 
     Raises:
         SteeringError: A feature without its SAE, of another SAE or out of range; positions that the text cannot
@@ -142,44 +144,55 @@ def planned(
     """
     end = model.cfg.n_ctx if end is None else end
     device = next(model.parameters()).device
-    first, names = end, {}
+    by_hook: dict[str, dict[int, Intervention]] = {}
     for row, intervention in enumerate(interventions):
         if intervention is not None:
-            names.setdefault(check_fits(model, intervention, sae), []).append(row)
-    sites = {}
-    for name, members in names.items():
-        active = {row: interventions[row] for row in members if interventions[row].strength != 0}
-        spans = {row: _span(model, one, prompt, end) for row, one in ((r, interventions[r]) for r in members)}
+            by_hook.setdefault(check_fits(model, intervention, sae), {})[row] = intervention
+    first, edits = end, {}
+    for name, members in by_hook.items():
+        spans = {row: _span(model, one, prompt, end) for row, one in members.items()}
+        active = {row: one for row, one in members.items() if one.strength != 0}
         if active:
             first = min(first, *(spans[row][0] for row in active))
-            sites[name] = _site(sae, name, active, spans, len(interventions), device)
-    return Plan(sites, first, sae)
+            edits[name] = _hook_edits(sae, name, active, spans, len(interventions), device)
+    return Plan(edits, first, sae)
 
 
 def check_fits(model: "SAETransformerBridge", intervention: Intervention, sae: "SAE[Any] | None") -> str:
-    """Return the canonical hook point of an intervention that fits model and SAE, or say why it does not."""
+    """Return the canonical hook point of an intervention that fits model and SAE, or say why it does not.
+
+    Raises:
+        SteeringError: A feature without its SAE, of another SAE or out of range.
+        ModelError: No such hook point.
+    """
     name = check_hook(model, intervention.hook_name)
-    features = [edit.feature for edit in intervention.edits if edit.feature is not None]
-    if not features:
+    if not intervention.features:
         return name
     if sae is None:
-        raise SteeringError(f"{intervention.label} needs the SAE: pass sae=")
+        _check_needs_no_sae(intervention)
+        return name
     check_sae(intervention, sae)
-    for feature in features:
-        check_feature(sae, feature)
+    for feature in intervention.features:
+        decoder_row(sae, feature)  # or the reason why there is none
     if check_hook(model, sae_hook(sae)) != name:
         raise SteeringError(
             f"the intervention is at {intervention.hook_name}, but the SAE reads {sae_hook(sae)}: expected the SAE "
             f"that it was made with"
         )
-    hint = "one of its decoder rows can be added with Intervention.along(sae.W_dec[feature], ...)"
-    check_rebuilds(model, sae, error=SteeringError, hint=hint)
-    if sae.cfg.normalize_activations != "none":
-        raise SteeringError(
-            f"the SAE rescales its input ({sae.cfg.normalize_activations!r}), so that its decoder rows are not in "
-            f"units of the residual stream: fold the scaling in first (sae.fold_activation_norm_scaling_factor)"
-        )
     return name
+
+
+def _check_needs_no_sae(intervention: Intervention) -> None:
+    for edit in intervention.edits:
+        if edit.feature is None:
+            continue
+        if edit.mode != "add":
+            raise SteeringError(f"to {edit.mode} {edit.label}, its activation is read at every token: pass sae=")
+        if edit.row is None:
+            raise SteeringError(
+                f"the intervention does not carry the decoder row of {edit.label} (it was made by hand, or read from "
+                f"JSON): pass sae="
+            )
 
 
 def _span(
@@ -200,44 +213,54 @@ def _span(
     return start, stop
 
 
-def _site(sae, name: str, active: dict, spans: dict, n_rows: int, device) -> Site:
-    """Gather the edits of all rows at one hook point; one column for each feature or direction."""
-    columns: dict[tuple, Edit] = {}
-    for intervention in active.values():
-        columns.update({_key(edit): edit for edit in intervention.edits})
-    order = list(columns)
-    found = [_direction(sae, edit) for edit in columns.values()]
-    if len({len(direction) for direction in found}) > 1:
-        raise SteeringError(f"directions at {name} differ in dimensions: {sorted({len(one) for one in found})}")
-    rows = torch.stack(found)
-    amounts = torch.zeros(3, n_rows, len(order), dtype=torch.float64)
+def _hook_edits(
+    sae: "SAE[Any] | None",
+    name: str,
+    active: dict[int, Intervention],
+    spans: dict[int, tuple[int, int]],
+    n_rows: int,
+    device: torch.device,
+) -> HookEdits:
+    """Gather the edits of all rows at one hook point; a feature or direction that several rows edit is one column."""
+    columns: dict[tuple, int] = {}
+    vectors, features, terms = [], [], []
     for row, intervention in active.items():
         for edit in intervention.edits:
-            column = order.index(_key(edit))
-            amounts[:, row, column] += torch.tensor(
-                _coefficients(edit, intervention.strength, float(rows[column].norm())), dtype=torch.float64
-            )
+            vector = _direction(sae, edit)
+            # Without an SAE at hand two rows may have features of one number, and of two SAEs.
+            column = columns.setdefault((edit.feature, *vector.tolist()), len(vectors))
+            if column == len(vectors):
+                vectors.append(vector)
+                features.append(-1 if edit.feature is None else edit.feature)
+            terms.append((row, column, _coefficients(edit, intervention.strength, float(vector.norm()))))
+    if len(widths := {len(vector) for vector in vectors}) > 1:
+        raise SteeringError(f"directions at {name} differ in dimensions: {sorted(widths)}")
+    amounts = torch.zeros(3, n_rows, len(vectors), dtype=torch.float64)
+    for row, column, coefficients in terms:
+        amounts[:, row, column] += torch.tensor(coefficients, dtype=torch.float64)
     constant, by_norm, by_feature = amounts.clamp(-1e30, 1e30).float().to(device)
-    is_active = torch.zeros(n_rows, dtype=torch.bool)
-    is_active[list(active)] = True
+    rows = torch.zeros(n_rows, dtype=torch.bool)
+    rows[list(active)] = True
     span = torch.tensor([spans.get(row, (0, 0)) for row in range(n_rows)])
-    features = torch.tensor([-1 if edit.feature is None else edit.feature for edit in columns.values()])
-    return Site(
-        is_active.to(device), span.to(device), rows.to(device), features.to(device), constant, by_norm, by_feature
+    return HookEdits(
+        rows.to(device),
+        span.to(device),
+        torch.stack(vectors).to(device),
+        torch.tensor(features, device=device),
+        constant,
+        by_norm,
+        by_feature,
     )
 
 
-def _key(edit: Edit) -> tuple:
-    return (edit.feature, edit.direction)
-
-
-def _direction(sae, edit: Edit) -> Float[Tensor, " d_model"]:
-    """Return what is written for one unit of activation."""
+def _direction(sae: "SAE[Any] | None", edit: Edit) -> Float[Tensor, " d_model"]:
+    """Return what is written for one unit of activation: by the SAE at hand, else by the one that made the edit."""
     if edit.feature is None:
         return torch.nn.functional.normalize(torch.tensor(edit.direction, dtype=torch.float64), dim=0).float()
-    row = sae.W_dec[edit.feature].detach().float().cpu()
-    # TopK SAEs with this option divide by the row's length when they decode.
-    return row / row.norm() if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else row
+    if sae is not None:
+        return decoder_row(sae, edit.feature)
+    assert edit.row is not None
+    return edit.row
 
 
 def _coefficients(edit: Edit, strength: float, length: float) -> tuple[float, float, float]:

@@ -1,20 +1,24 @@
-"""The trade-off of steering: how much of the concept for how much of the fluency, beside baselines as strong."""
+"""The trade-off of steering: how much of the concept for how much of the fluency, beside baselines as strong.
+
+`steering_sweep` runs interventions over strengths; a `SteeringSweep` holds the points, and reads the curves off them.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from saekit.errors import SteeringError
+from saekit._base.checks import listed, one_of, seed_of, whole
+from saekit._base.progress import Progress, Step, Stop, progress_of
+from saekit._base.table import Column, Shown, Table
+from saekit.errors import SteeringError, Stopped
 from saekit.steering.baselines import KINDS, baseline
-from saekit.steering.curve import UNSTEERED, SteeringSweep, SweepPoint
-from saekit.steering.edit import checked_seed, finite, listed, whole
-from saekit.steering.effects import NEUTRAL, SideEffects, criterion, neutral_kl, side_effects
+from saekit.steering.effects import SideEffects, criterion, neutral_kl, side_effects
 from saekit.steering.generation import generate
-from saekit.steering.intervention import Intervention, check_index
+from saekit.steering.intervention import Intervention, bounded, check_index
 from saekit.steering.plan import check_fits
 from saekit.steering.prompt import prompt_ids
-from saekit.steering.reader import Interrupted
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -22,6 +26,133 @@ if TYPE_CHECKING:
     from saekit.index import FeatureIndex
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+UNSTEERED = "unsteered"
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One method at one strength: means over the prompts.
+
+    Attributes:
+        method: The target's label, the kind of baseline, or ``"unsteered"``.
+        matched_to: The target whose edit this baseline is as long as; "" for anything else.
+        strength: Strength of the target, or of the one it is matched to; 0 for unsteered, NaN for the prompt
+            baseline.
+        kl: KL divergence on neutral text, as in `SideEffects`; 0 for the prompt baseline, which does not change the
+            model.
+        perplexity: Geometric mean of the texts' perplexities, each judged after the plain prompt, also that of the
+            prompt baseline, which was asked for with more words.
+        repetition: Share of repeated runs of tokens, as in `SideEffects`.
+        feature_share: Share of tokens on which a target feature is active, as in `SideEffects`.
+        concept_share: Share of words that match the criterion, as in `SideEffects`.
+        concept_hit: Share of texts with the concept in them at least once: by the criterion if there is one, else by
+            the target features.
+        edit_norm: Length of the edit relative to the residual's, as in `SideEffects`.
+        fluency: 0 to 1: perplexity of the unsteered text over that of this one, at most 1, times one minus the
+            repetition that the unsteered text does not have. A measure of saekit's own, no judge as in AxBench.
+        score: Harmonic mean of ``concept_hit`` and ``fluency``: 0 if one of them is.
+        intervention: What was done; None where the model was left alone.
+        texts: The output to each prompt.
+    """
+
+    method: str
+    matched_to: str
+    strength: float
+    kl: float
+    perplexity: float
+    repetition: float
+    feature_share: float
+    concept_share: float
+    concept_hit: float
+    edit_norm: float
+    fluency: float
+    score: float
+    intervention: Intervention | None
+    texts: tuple[str, ...]
+
+
+_COLUMNS = (
+    Column("method", "method"),
+    Column("strength", "strength", ".2f"),
+    Column("edit", "edit_norm", ".2f"),
+    Column("KL", "kl", ".2f"),
+    Column("perplexity", "perplexity", ".1f"),
+    Column("repetition", "repetition", ".0%"),
+    Column("concept", "concept_hit", ".0%"),
+    Column("score", "score", ".2f"),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class SteeringSweep(Shown):
+    """Points of a sweep, and what could not be run.
+
+    Attributes:
+        prompts: The prompts.
+        points: Unsteered first, then targets and baselines.
+        skipped: Why a baseline did not run, by its kind.
+        complete: Whether the sweep ran to its end.
+    """
+
+    prompts: tuple[str, ...]
+    points: tuple[SweepPoint, ...]
+    skipped: dict[str, str]
+    complete: bool = True
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of everything that was run, in order."""
+        return tuple(dict.fromkeys(point.method for point in self.points))
+
+    def curve(self, method: str, *, matched_to: str | None = None) -> tuple[SweepPoint, ...]:
+        """Return the points of a method by strength, the unsteered one among them at 0.
+
+        Args:
+            method: One of ``methods``.
+            matched_to: The target beside which a baseline stands, where there are several targets.
+
+        Raises:
+            SteeringError: No such method.
+        """
+        if method not in self.methods:
+            raise SteeringError(f"no method {method!r} in this sweep: there are {', '.join(self.methods)}")
+        points = [p for p in self.points if p.method == method and matched_to in (None, p.matched_to)]
+        if not any(math.isnan(p.strength) for p in points):
+            points += [p for p in self.points if p.method == UNSTEERED != method]
+        return tuple(sorted(points, key=lambda p: p.strength))
+
+    def best(self, method: str) -> SweepPoint:
+        """Return the point with the highest score; the weakest of several with the same."""
+        return max(self.curve(method), key=lambda p: (p.score, -abs(p.strength)))
+
+    def breaks_at(self, method: str, *, fluency: float = 0.5) -> float | None:
+        """Return the weakest strength above 0 at which fluency is below a limit, None if it holds throughout."""
+        broken = [p.strength for p in self.curve(method) if p.strength > 0 and p.fluency < fluency]
+        return min(broken, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain types for JSON; numbers that do not exist as None."""
+        points = [
+            {**asdict(point), "intervention": None if point.intervention is None else point.intervention.as_dict()}
+            for point in self.points
+        ]
+        return _plain({**asdict(self), "points": points})
+
+    def _table(self) -> Table:
+        notes = [f"not run: {name} ({why})" for name, why in self.skipped.items()]
+        notes += [] if self.complete else ["stopped before its end"]
+        return Table(self.points, _COLUMNS, note="\n".join(notes))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- running one -----------------------------------------------------------------------------------------------
 
 
 def steering_sweep(
@@ -35,12 +166,13 @@ def steering_sweep(
     topic: str | None = None,
     examples: tuple[Sequence[str], Sequence[str]] | None = None,
     index: "FeatureIndex | None" = None,
-    baselines: Iterable[str] = KINDS,
+    baselines: str | Iterable[str] = KINDS,
     baseline_seed: int = 0,
     neutral: Sequence | None = None,
     batch_size: int = 16,
     on_point: Callable[[SweepPoint], object] | None = None,
-    stop: Callable[[], bool] | None = None,
+    progress: Progress = False,
+    stop: Stop = None,
     **options: Any,
 ) -> SteeringSweep:
     """Run interventions over strengths, and baselines whose edits are as long.
@@ -49,67 +181,65 @@ def steering_sweep(
 
     Args:
         model: The model.
-        prompts: One or several.
+        prompts: One prompt or several.
         targets: Interventions of different labels; their ``strength`` is replaced by each of ``strengths``.
-        sae: Of the features.
-        strengths: 0 is always run as well, once.
-        concept: Criterion of the concept, see `side_effects`; None: the target features themselves.
-        topic: For the prompt baseline, which asks for it: "Talk about {topic}. {prompt}". What it writes is judged
-            after the prompt alone, as all texts are: no reader is told the topic.
+        sae: The SAE of the features; not needed to add them, nor for directions, but their activations are then not
+            read in the texts.
+        strengths: Strengths of the targets; 0 is always run as well, once.
+        concept: Criterion of the concept, see `side_effects`; None: the target features themselves, which takes the
+            SAE.
+        topic: Topic for the prompt baseline, which asks for it: "Talk about {topic}. {prompt}". What it writes is
+            judged after the prompt alone, as all texts are: no reader is told the topic.
         examples: Texts with and without the concept, for the difference of means. None: the feature's strongest
             examples in the index against neutral sentences.
-        index: For that, and to know which features are live.
-        baselines: Among ``"prompt"``, ``"difference of means"``, ``"random direction"``, ``"random feature"``.
-        baseline_seed: Of the random ones.
-        neutral: For the KL, see `side_effects`.
-        batch_size: Most rows that are generated side by side.
-        on_point: Called with every point as it is done.
-        stop: Ends the sweep when it says True; points that are done are kept.
-        **options: Of `generate`: ``max_new_tokens``, ``temperature`` and ``seed``, ``chat``.
+        index: The SAE's index, which has those examples and knows the live features.
+        baselines: Any of ``"prompt"``, ``"difference of means"``, ``"random direction"``, ``"random feature"``.
+        baseline_seed: Seed of the random ones.
+        neutral: Texts for the KL, see `side_effects`.
+        batch_size: Largest number of rows that are generated side by side.
+        on_point: Function that is given every `SweepPoint` as it is done.
+        progress: Show a progress bar; or a function that is given (done, total) points.
+        stop: Function that is asked before every block of the model; once it returns True, the sweep ends, and
+            points that are done are kept.
+        **options: Options of `generate`: ``max_new_tokens``, ``temperature`` and ``seed``, ``chat``.
 
     Raises:
-        SteeringError: As `generate`, and targets or baselines that cannot be told apart or do not exist.
+        SteeringError: What `generate` refuses, and targets or baselines that cannot be told apart or do not exist.
     """
-    prompts = (prompts,) if isinstance(prompts, str) else tuple(listed(prompts, "prompts", "texts"))
-    targets = [targets] if isinstance(targets, Intervention) else listed(targets, "targets", "interventions")
-    kinds = [baselines] if isinstance(baselines, str) else listed(baselines, "baselines", "names")
-    strengths = listed(strengths, "strengths", "numbers")
-    baseline_seed = checked_seed(baseline_seed, "baseline_seed")
-    _check(prompts, targets, strengths, kinds, batch_size)
+    prompts = [prompts] if isinstance(prompts, str) else _listed("prompts", prompts, "texts")
+    targets = [targets] if isinstance(targets, Intervention) else _listed("targets", targets, "interventions")
+    kinds = [baselines] if isinstance(baselines, str) else _listed("baselines", baselines, "names")
+    strengths = _listed("strengths", strengths, "numbers")
+    _check(prompts, targets, strengths, kinds)
     criterion(concept)  # before anything runs
     for target in targets:
         check_fits(model, target, sae)
     if index is not None and sae is not None:
         check_index(index, sae)
-    strengths = sorted({finite(strength, "strength") for strength in strengths} - {0.0})
-    sweep = _Sweep(model, prompts, sae, concept, neutral, on_point, stop, options)
+    every = sorted({feature for target in targets for feature in target.features})
+    if every and sae is None and concept is None:
+        raise SteeringError("without a criterion the target features are read in the texts: pass sae=, or concept=")
+    baseline_seed = seed_of(baseline_seed, name="baseline_seed", error=SteeringError)
+    batch_size = whole("batch_size", batch_size, at_least=1, error=SteeringError)
+    strengths = sorted({bounded("strength", strength) for strength in strengths} - {0.0})
+    directions = [kind for kind in kinds if kind != "prompt"]
+    beside = partial(baseline, model, sae=sae, index=index, examples=examples, seed=baseline_seed, stop=stop)
+    total = 1 + ("prompt" in kinds) + len(targets) * len(strengths) * (1 + len(directions))
+    points: list[SweepPoint] = []
     skipped: dict[str, str] = {}
-    every = sorted({e.feature for t in targets for e in t.edits if e.feature is not None})
-    complete = sweep.add([_Row(UNSTEERED, None, 0.0)], every)
-    if "prompt" in kinds and complete:
-        if topic is None:
-            skipped["prompt"] = "it needs a topic: pass topic="
-        else:
-            asked = tuple(f"Talk about {topic}. {prompt}" for prompt in prompts)
-            complete = sweep.add([_Row("prompt", None, math.nan)], every, asked)
-    for target in targets:
-        features = [edit.feature for edit in target.edits if edit.feature is not None]
-        rows = [_Row(target.label, target.scaled(strength), strength) for strength in strengths]
-        complete = complete and sweep.add_all(rows, features, batch_size)
-        lengths = {p.strength: p.edit_norm for p in sweep.points if p.method == target.label}
-        rows = []
-        for kind in kinds if complete else ():
-            if kind == "prompt":
-                continue
-            try:
-                made = baseline(kind, model, target, sae=sae, index=index, examples=examples, seed=baseline_seed)
-            except SteeringError as error:
-                skipped[kind] = str(error)
-                continue
-            for strength, length in lengths.items():
-                rows.append(_Row(kind, made.scaled(math.copysign(length, strength)), strength, target.label))
-        complete = complete and sweep.add_all(rows, features, batch_size)
-    return SteeringSweep(prompts, tuple(sweep.points), skipped, complete)
+    try:
+        with progress_of(progress, total, "point", stop=stop, title="Sweeping") as step:
+            sweep = _Sweep(
+                model, tuple(prompts), sae, concept, neutral, batch_size, options, points, skipped, on_point, step, stop
+            )
+            sweep.run([_Row(UNSTEERED, None, 0.0)], every)
+            if "prompt" in kinds:
+                sweep.run_prompt(topic, every)
+            for target in targets:
+                sweep.run_target(target, strengths, directions, beside)
+    except Stopped:
+        return SteeringSweep(tuple(prompts), tuple(points), skipped, complete=False)
+    return SteeringSweep(tuple(prompts), tuple(points), skipped)
 
 
 @dataclass(frozen=True)
@@ -120,54 +250,104 @@ class _Row:
     matched_to: str = ""
 
 
+@dataclass(frozen=True)
 class _Sweep:
     """Runs rows of a sweep and collects their points; the first row is the unsteered one."""
 
-    def __init__(self, model, prompts, sae, concept, neutral, on_point, stop, options):
-        self.model, self.prompts, self.sae, self.concept, self.neutral = model, prompts, sae, concept, neutral
-        self.on_point, self.stop, self.options = on_point, stop, options
-        self.points: list[SweepPoint] = []
+    model: "SAETransformerBridge"
+    prompts: tuple[str, ...]
+    sae: "SAE[Any] | None"
+    concept: Any
+    neutral: Sequence | None
+    batch_size: int
+    options: dict[str, Any]
+    points: list[SweepPoint]
+    skipped: dict[str, str]
+    on_point: Callable[[SweepPoint], object] | None
+    step: Step
+    stop: Stop
 
-    def add_all(self, rows: list[_Row], features: list[int], batch_size: int) -> bool:
-        """Run rows in batches; return False when stopped."""
-        return all(self.add(rows[start : start + batch_size], features) for start in range(0, len(rows), batch_size))
+    def run_prompt(self, topic: str | None, features: list[int]) -> None:
+        """Run the baseline that asks for the topic."""
+        if topic is None:
+            self.skipped["prompt"] = "it needs a topic: pass topic="
+            self.step()
+            return
+        asked = tuple(f"Talk about {topic}. {prompt}" for prompt in self.prompts)
+        self.run([_Row("prompt", None, math.nan)], features, asked)
 
-    def add(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...] | None = None) -> bool:
-        """Run one batch of rows on every prompt, or on others in their places; return False when stopped."""
+    def run_target(
+        self, target: Intervention, strengths: list[float], kinds: list[str], beside: Callable[..., Intervention]
+    ) -> None:
+        """Run a target at all strengths, then what ``beside`` makes of each kind, as long."""
+        self.run([_Row(target.label, target.scaled(strength), strength) for strength in strengths], target.features)
+        lengths = {point.strength: point.edit_norm for point in self.points if point.method == target.label}
+        rows = []
+        for kind in kinds:
+            try:
+                other = beside(target, kind)
+            except SteeringError as error:
+                self.skipped[kind] = str(error)
+                self.step(len(strengths))
+                continue
+            for strength, length in lengths.items():
+                rows.append(_Row(kind, other.scaled(math.copysign(length, strength)), strength, target.label))
+        self.run(rows, target.features)
+
+    def run(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...] | None = None) -> None:
+        """Run rows in batches, on every prompt or on others in their places.
+
+        Raises:
+            Stopped: stop() returned True.
+        """
+        for start in range(0, len(rows), self.batch_size):
+            self._run_batch(rows[start : start + self.batch_size], features, prompts or self.prompts)
+
+    def _run_batch(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...]) -> None:
         interventions = [row.intervention for row in rows]
-        texts: list[list[str]] = [[] for _ in rows]
-        effects: list[list[SideEffects]] = [[] for _ in rows]
-        for prompt, plain in zip(prompts or self.prompts, self.prompts, strict=True):
+        known = self.concept is not None or bool(features)
+        texts: list[tuple[str, ...]] = []
+        effects: list[tuple[SideEffects, ...]] = []
+        for prompt, plain in zip(prompts, self.prompts, strict=True):
             made = generate(self.model, prompt, interventions, sae=self.sae, stop=self.stop, **self.options)
             if "stopped" in made.ends:
-                return False
-            judged_after = prompt_ids(self.model, plain, self.options.get("chat"))
-            measured = side_effects(
-                self.model, made, sae=self.sae, features=features, concept=self.concept, neutral=[],
-                prompt=judged_after,
-            )  # fmt: skip
-            for row, (text, one) in enumerate(zip(made.texts, measured, strict=True)):
-                texts[row].append(text)
-                effects[row].append(one)
-        neutral = self.neutral if self.neutral is not None else NEUTRAL if self.model.tokenizer is not None else ()
-        try:
-            kl = neutral_kl(self.model, interventions, sae=self.sae, neutral=neutral, stop=self.stop)
-        except Interrupted:
-            return False
-        known = self.concept is not None or bool(features)
-        for row, spec in enumerate(rows):
-            self._add_point(spec, tuple(texts[row]), effects[row], kl[row], known=known)
-        return True
+                raise Stopped("the sweep was stopped within a text")
+            texts.append(made.texts)
+            effects.append(
+                side_effects(
+                    self.model,
+                    made,
+                    sae=self.sae,
+                    features=None if self.sae is None else features,
+                    concept=self.concept,
+                    neutral=[],
+                    prompt=prompt_ids(self.model, plain, self.options.get("chat")),
+                    stop=self.stop,
+                )
+            )
+        kl = neutral_kl(self.model, interventions, sae=self.sae, neutral=self.neutral, stop=self.stop)
+        for number, row in enumerate(rows):
+            point = self._point(
+                row, [one[number] for one in texts], [one[number] for one in effects], kl[number], known
+            )
+            self.points.append(point)
+            if self.on_point is not None:
+                self.on_point(point)
+        self.step(len(rows))
 
-    def _add_point(
-        self, row: _Row, texts: tuple[str, ...], effects: list[SideEffects], kl: float, *, known: bool
-    ) -> None:
+    def _point(self, row: _Row, texts: list[str], effects: list[SideEffects], kl: float, known: bool) -> SweepPoint:
+        """Return the means over the prompts; ``known``: whether anybody knows what the concept is."""
         shares = [e.feature_share if self.concept is None else e.concept_share for e in effects]
         hit = _mean([float(share > 0) for share in shares]) if known else math.nan
         perplexity, repetition = _geometric([e.perplexity for e in effects]), _mean([e.repetition for e in effects])
-        plain = (self.points[0].perplexity, self.points[0].repetition) if self.points else (perplexity, repetition)
-        fluency = _fluency(perplexity, repetition, *plain)
-        point = SweepPoint(
+        plain = self.points[0] if self.points else None
+        fluency = _fluency(
+            perplexity,
+            repetition,
+            perplexity if plain is None else plain.perplexity,
+            repetition if plain is None else plain.repetition,
+        )
+        return SweepPoint(
             method=row.method,
             matched_to=row.matched_to,
             strength=row.strength,
@@ -179,16 +359,13 @@ class _Sweep:
             concept_hit=hit,
             edit_norm=_mean([e.edit_norm for e in effects]),
             fluency=fluency,
-            score=harmonic(hit, fluency) if known else math.nan,
+            score=_harmonic(hit, fluency) if known else math.nan,
             intervention=row.intervention,
-            texts=texts,
+            texts=tuple(texts),
         )
-        self.points.append(point)
-        if self.on_point is not None:
-            self.on_point(point)
 
 
-def harmonic(*parts: float) -> float:
+def _harmonic(*parts: float) -> float:
     """Return the harmonic mean of numbers from 0 to 1: 0 if one of them is 0."""
     return len(parts) / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
 
@@ -210,7 +387,11 @@ def _geometric(values: list[float]) -> float:
     return math.nan if math.isnan(logarithm) else math.exp(min(logarithm, 700))
 
 
-def _check(prompts, targets, strengths, kinds, batch_size) -> None:
+def _listed(name: str, values: Any, of: str) -> list:
+    return listed(name, values, of, error=SteeringError)
+
+
+def _check(prompts: list, targets: list, strengths: list, kinds: list) -> None:
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise SteeringError("prompts must be texts: expected at least one")
     wrong = [one for one in targets if not isinstance(one, Intervention)]
@@ -222,10 +403,7 @@ def _check(prompts, targets, strengths, kinds, batch_size) -> None:
     labels = [target.label for target in targets]
     if len(set(labels)) < len(labels) or {UNSTEERED, *KINDS} & set(labels):
         raise SteeringError(f"the targets are called {', '.join(labels)}: expected different names, none a baseline's")
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise SteeringError(f"no baseline {unknown[0]!r}: there are {', '.join(KINDS)}")
-    if not len(strengths):
+    for kind in kinds:
+        one_of("a baseline", kind, KINDS, error=SteeringError)
+    if not strengths:
         raise SteeringError("no strengths: expected at least one")
-    if not whole(batch_size) or batch_size < 1:
-        raise SteeringError(f"batch_size must be a whole number from 1 on, not {batch_size!r:.80}")

@@ -9,8 +9,7 @@ pytestmark = pytest.mark.browser
 
 VIEW = """
 import pathlib, tempfile, time
-from saekit.steering.reader import CachedReader
-from saekit.models import load_model
+from saekit.models import CachedReader, load_model
 from tests import tiny
 from tests.views.steering_parts import hooks_on, small_sae, small_view
 model = load_model(str(tiny.write_model(pathlib.Path(tempfile.mkdtemp()) / "tiny")))

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saekit.errors import SteeringError
+from saekit.errors import SteeringError, Stopped
 from saekit.models import check_hook, encode_text, hidden_states
-from saekit.steering import Intervention, generate, side_effects
-from saekit.steering.effects import neutral_kl, repetition
+from saekit.steering import Intervention, generate, neutral_kl, side_effects
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -27,6 +26,20 @@ def sae():
 def written(model, sae):
     one = Intervention.on(sae, 7, 0.5, unit="norm")
     return generate(model, PROMPT, [None, one, one.scaled(0)], sae=sae, max_new_tokens=12, stop_at_eos=False)
+
+
+def with_rows(generation, ids, interventions=None):
+    """A generation of which only the tokens, and perhaps the interventions, matter."""
+    n = len(ids)
+    return replace(
+        generation,
+        ids=ids,
+        logprobs=tuple((0.0,) * len(row) for row in ids),
+        texts=("",) * n,
+        edit_norms=(0.0,) * n,
+        ends=("length",) * n,
+        interventions=(None,) * n if interventions is None else interventions,
+    )
 
 
 def test_kl_is_its_definition_on_neutral_text(model, sae, written):
@@ -112,11 +125,11 @@ def test_rows_are_read_together_as_each_alone(model, sae, written, monkeypatch):
     """Rows of three lengths, one empty, more of one length than are read together."""
     cut = (12, 5, 5, 0, 12)
     rows = (0, 1, 2, 1, 1)
-    pick = lambda values: tuple(values[row][:n] for row, n in zip(rows, cut, strict=True))  # noqa: E731
-    made = replace(
-        written, ids=pick(written.ids), logprobs=pick(written.logprobs), texts=("",) * 5, edit_norms=(0.0,) * 5,
-        interventions=tuple(written.interventions[row] for row in rows), ends=("length",) * 5,
-    )  # fmt: skip
+    made = with_rows(
+        written,
+        ids=tuple(written.ids[row][:n] for row, n in zip(rows, cut, strict=True)),
+        interventions=tuple(written.interventions[row] for row in rows),
+    )
     monkeypatch.setattr("saekit.steering.effects.READ_TOGETHER", 1)
     alone = side_effects(model, made, sae=sae, neutral=[])
     for most in (2, 8):
@@ -136,11 +149,11 @@ def test_the_concept_is_counted_in_words_or_in_tokens(model, written):
     assert math.isnan(side_effects(model, made, neutral=[])[0].concept_share)
 
 
-def test_repetition_counts_runs_of_three_that_have_occurred():
-    assert repetition([1, 2, 3, 4, 5]) == 0
-    assert repetition([1] * 12) == pytest.approx(0.9)  # 10 runs, one of them new
-    assert repetition([1, 2, 3, 1, 2, 3]) == pytest.approx(0.25)  # 123 231 312 123
-    assert repetition([1, 2]) == repetition([]) == 0
+def test_repetition_counts_runs_of_three_that_have_occurred(model, written):
+    # The third is 10 runs, one of them new; the fourth is 123 231 312 123.
+    ids = ((1, 2, 3, 4, 5), (1,) * 12, (1, 2, 3, 1, 2, 3), (1, 2), ())
+    made = with_rows(written, ids=ids)
+    assert [e.repetition for e in side_effects(model, made, neutral=[])] == pytest.approx([0, 0.9, 0.25, 0, 0])
 
 
 def test_an_empty_output_has_no_perplexity(model, sae):
@@ -157,6 +170,40 @@ def test_huge_strengths_are_measured_as_well(model, sae):
     got = generate(model, PROMPT, rows, sae=sae, max_new_tokens=4)
     for effects in side_effects(model, got, sae=sae, neutral=NEUTRAL):
         assert math.isfinite(effects.kl) and math.isfinite(effects.perplexity) and effects.kl > 0
+
+
+def test_what_adding_costs_is_measured_without_the_sae(model, sae, written):
+    with_sae = side_effects(model, written, sae=sae, neutral=NEUTRAL)
+    for one, other in zip(side_effects(model, written, neutral=NEUTRAL), with_sae, strict=True):
+        assert math.isnan(one.feature_share)
+        assert (one.kl, one.perplexity, one.logprobs_plain) == (other.kl, other.perplexity, other.logprobs_plain)
+
+
+def test_measuring_counts_texts_and_can_be_stopped_within_a_pass(model, sae, written):
+    seen, asked = [], []
+    side_effects(model, written, sae=sae, neutral=NEUTRAL, progress=lambda *step: seen.append(step))
+    assert seen == [(1, 5), (2, 5), (5, 5)], "two neutral texts, then three outputs of one length"
+
+    def stop():
+        asked.append(1)
+        return len(asked) >= 3
+
+    for measure in (
+        lambda: side_effects(model, written, sae=sae, neutral=NEUTRAL, stop=stop),
+        lambda: side_effects(model, written, sae=sae, neutral=[], stop=stop),
+        lambda: neutral_kl(model, written.interventions, sae=sae, stop=stop),
+    ):
+        asked.clear()
+        with pytest.raises(Stopped):
+            measure()
+        assert len(asked) == 3, "once before it begins, then before blocks 0 and 1 of 3"
+
+
+def test_kl_leaves_out_special_tokens_wherever_they_stand(model, written):
+    ids = encode_text(model, NEUTRAL[0])
+    push = Intervention.along(torch.ones(32), "blocks.1.hook_resid_post", 0.5)
+    twice = torch.cat([ids, ids[[0]]])  # a second BOS, at the end, where no other token hears of it
+    assert neutral_kl(model, [push], neutral=[twice]) == pytest.approx(neutral_kl(model, [push], neutral=[ids]))
 
 
 def test_measuring_leaves_the_model_clean(model, sae, written):

@@ -12,9 +12,7 @@ import torch
 
 from saekit.errors import ModelError, SteeringError
 from saekit.models import check_hook, encode_text, load_model
-from saekit.steering import Intervention, generate, generate_stream
-from saekit.steering.generation import _Chooser
-from saekit.steering.prompt import Decoder
+from saekit.steering import Decoder, Intervention, Sampler, generate, generate_stream
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -110,7 +108,7 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(model, sae, monkey
     rows = [None, *(Intervention.on(sae, 7, value, unit="norm", positions=positions) for value in (0.5, 1))]
     for batch in (rows, rows[:1], rows[1:2]):
         whole = generate(model, PROMPT, batch, sae=sae, max_new_tokens=5)
-        monkeypatch.setattr("saekit.steering.reader.CHUNK", 9)
+        monkeypatch.setattr("saekit.models.reader.CHUNK", 9)
         pieces = generate(model, PROMPT, batch, sae=sae, max_new_tokens=5)
         monkeypatch.undo()
         assert pieces.ids == whole.ids
@@ -174,6 +172,20 @@ def test_the_stream_and_the_callback_hand_out_the_text_of_the_result(model, sae)
     assert steps[-1].ends == ("length", "length")
 
 
+def test_adding_features_takes_no_sae_and_writes_the_same(model, sae):
+    rows = [None, Intervention.on(sae, 7, 3.0, unit="activation"), Intervention.on(sae, [8, 9], unit="norm")]
+    expected = generate(model, PROMPT, rows, sae=sae, max_new_tokens=9)
+    assert generate(model, PROMPT, rows, max_new_tokens=9) == expected
+    stream = generate_stream(model, PROMPT, rows, max_new_tokens=9)
+    assert len(list(stream)) == 9 and stream.result == expected
+
+
+def test_progress_counts_the_tokens_of_a_row(model):
+    seen = []
+    generate(model, PROMPT, max_new_tokens=3, stop_at_eos=False, progress=lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_row_that_has_ended_stays_ended(model, sae, monkeypatch):
     plain = generate(model, PROMPT, [None, Intervention.on(sae, 7, 3.0, unit="activation")], sae=sae, max_new_tokens=8)
     end = plain.ids[0][3]
@@ -198,8 +210,8 @@ def test_the_length_of_the_edits_comes_with_the_text(model, sae):
 def test_samples_follow_the_probabilities():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0], [1.0, 1.0, 1.0, 1.0]])
     for temperature, top_k in ((1.0, None), (0.5, None), (1.0, 2)):
-        chooser = _Chooser(temperature, top_k, 0)
-        drawn = torch.stack([chooser.choose(logits) for _ in range(4000)])
+        sampler = Sampler(temperature, top_k, 0)
+        drawn = torch.stack([sampler.choose(logits) for _ in range(4000)])
         for row in range(2):
             expected = (logits[row] / temperature).softmax(-1)
             if top_k and row == 0:
@@ -407,7 +419,7 @@ def test_bad_options_are_refused_before_anything_runs(model, sae):
     refused("got 'add'", intervention=["add"])
     refused("strengths= goes with one", intervention=[one], strengths=[1, 2])
     refused("an empty list", strengths=[])
-    refused("pass sae=", sae=None)
+    refused("pass sae=", intervention=Intervention.on(sae, 7, mode="ablate"), sae=None)
     refused("got the SAE", sae=tiny.topk_sae(32, 4, k=2))
     outside = Intervention.on(sae, 7, unit="norm", positions=(90, 99))
     refused("lie outside of the text", intervention=outside, max_new_tokens=5)
@@ -490,7 +502,7 @@ def test_a_cache_that_a_model_does_not_fill_is_not_relied_on(model, sae, monkeyp
             return keys, values
 
     for chunk, cache in product((512, 9), (lambda model: Empty(), lambda model: None)):
-        monkeypatch.setattr("saekit.steering.reader.CHUNK", chunk)
-        monkeypatch.setattr("saekit.steering.reader._new_cache", cache)
+        monkeypatch.setattr("saekit.models.reader.CHUNK", chunk)
+        monkeypatch.setattr("saekit.models.reader._new_cache", cache)
         got = generate(model, PROMPT, rows, sae=sae, max_new_tokens=6)
         assert got.ids == expected.ids

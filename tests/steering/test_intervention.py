@@ -12,12 +12,12 @@ import torch
 from saekit.errors import ModelError, SteeringError
 from saekit.models import check_hook, encode_text, hidden_states
 from saekit.saes import sae_fingerprint, sae_hook
-from saekit.steering import Edit, Intervention, generate, side_effects
-from saekit.steering.plan import MOST, planned
+from saekit.steering import Edit, Intervention, generate, planned, side_effects
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
 MODES = ("add", "clamp", "ablate", "scale")
+MOST = 1e6  # times as long as the residual, the longest edit that is written
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,50 @@ def test_only_the_positions_asked_for_change(model, sae, ids, positions, first, 
     assert changed.tolist() == [first % n <= pos < stop for pos in range(n)]
 
 
+@pytest.mark.parametrize("unit", ["max", "norm", "activation"])
+def test_adding_a_feature_takes_no_sae(model, sae, ids, unit):
+    """The intervention carries the decoder rows; along a direction nothing else is needed either."""
+    both = Intervention.on(sae, {3: 2.0, 5: -0.5}, unit=unit, maximum=1.5) + Intervention.along(torch.ones(32), HOOK)
+    assert torch.equal(steered(model, ids, [both]), steered(model, ids, [both], sae=sae))
+
+
+def test_the_rows_are_those_of_the_sae_as_it_was(model, ids):
+    changed = tiny.topk_sae(32, 96)
+    one = Intervention.on(changed, 3, 2.0, unit="activation")
+    expected = steered(model, ids, [one])
+    with torch.no_grad():
+        changed.W_dec.mul_(2)
+    assert torch.equal(steered(model, ids, [one]), expected)
+
+
+def test_rows_of_a_batch_may_add_features_of_one_number_of_two_saes(model, sae, ids):
+    other = tiny.topk_sae(32, 96, seed=1)
+    rows = [Intervention.on(one, 3, 2.0, unit="activation") for one in (sae, other)]
+    together = steered(model, ids, rows)
+    for row, (intervention, one) in enumerate(zip(rows, (sae, other), strict=True)):
+        assert torch.allclose(together[row], steered(model, ids, [intervention], sae=one)[0], atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalize_activations": "layer_norm"}, "rescales its input .'layer_norm'.*fold the scaling in first"),
+        ({"hook_name_out": "blocks.2.hook_resid_post"}, "transcoder.*can be added with Intervention.along"),
+    ],
+)
+def test_saes_that_do_not_write_where_they_read_are_refused(model, ids, change, message):
+    odd = tiny.topk_sae(32, 96)
+    for name, value in change.items():
+        setattr(odd.cfg.metadata if name == "hook_name_out" else odd.cfg, name, value)
+    with pytest.raises(SteeringError, match=message):
+        Intervention.on(odd, 3, unit="norm")
+    by_hand = Intervention((Edit(3, unit="norm"),), HOOK)
+    for run in (lambda: planned(model, [by_hand], ids[0], sae=odd), lambda: by_hand.with_rows(odd)):
+        with pytest.raises(SteeringError, match=message):
+            run()
+
+
 def test_an_intervention_without_strength_changes_no_bit(model, sae, ids):
     reference = model(ids, prepend_bos=False)
     for mode in MODES:
@@ -203,6 +247,37 @@ def test_an_intervention_comes_back_from_json_as_it_was(sae, tmp_path):
     both.save(tmp_path / "setting.json")
     assert Intervention.load(tmp_path / "setting.json", sae=sae) == both
     assert json.loads(both.to_json(), parse_constant=pytest.fail)["edits"][0]["feature"] == 3
+
+
+OLD_JSON = """{
+ "format": "saekit intervention 1",
+ "edits": [
+  {"feature": 3, "direction": [], "mode": "add", "value": 2.0, "unit": "norm", "maximum": null, "name": ""}
+ ],
+ "hook_name": "blocks.1.hook_resid_post",
+ "positions": "all",
+ "strength": 1.0,
+ "sae_hash": "%s"
+}"""
+
+
+def test_a_saved_intervention_names_its_sae_in_place_of_the_rows(model, sae, ids, tmp_path):
+    one = Intervention.on(sae, 3, 2.0, unit="norm")
+    one.save(tmp_path / "one.json")
+    text = (tmp_path / "one.json").read_text()
+    assert json.loads(text) == json.loads(OLD_JSON % sae_fingerprint(sae)), "the format of files from before the rows"
+    bare = Intervention.load(tmp_path / "one.json")
+    assert bare == one and hash(bare) == hash(one) and repr(bare) == repr(one)
+    with pytest.raises(
+        SteeringError, match=r"does not carry the decoder row of feature 3 .*read from JSON.*: pass sae="
+    ):
+        planned(model, [bare], ids[0])
+    expected = steered(model, ids, [one], sae=sae)
+    for again in (bare.with_rows(sae), Intervention.load(tmp_path / "one.json", sae=sae)):
+        assert torch.equal(steered(model, ids, [again]), expected)
+    assert torch.equal(steered(model, ids, [bare], sae=sae), expected)
+    with pytest.raises(SteeringError, match="another SAE"):
+        bare.with_rows(tiny.topk_sae(32, 96, seed=1))
 
 
 def test_the_maximum_comes_from_the_index(sae):
@@ -311,10 +386,10 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
     refused("expected the same", lambda: one + one.scaled(2))
     refused("without edits", lambda: Intervention((), HOOK))
     refused("one of the two", lambda: Edit(None))
-    refused("mode must be one of add", lambda: Intervention.on(sae, 3, mode="multiply"))
-    refused("unit must be one of max", lambda: Intervention.on(sae, 3, unit="metres"))
-    refused("NaN", lambda: Intervention.on(sae, 3, float("nan"), unit="norm"))
-    refused("strength is not a number", lambda: one.scaled(float("nan")))
+    refused("mode must be 'add', .* not 'multiply'", lambda: Intervention.on(sae, 3, mode="multiply"))
+    refused("unit must be 'max', 'norm' or 'activation', not 'metres'", lambda: Intervention.on(sae, 3, unit="metres"))
+    refused("value must be a number, not nan", lambda: Intervention.on(sae, 3, float("nan"), unit="norm"))
+    refused("strength must be a number, not nan", lambda: one.scaled(float("nan")))
     refused("zero or not finite", lambda: Intervention.along(torch.zeros(32), HOOK))
     for direction in ("north", [[1.0], [1.0, 2.0]], None, torch.ones(2, 16), [[1.0], [2.0]], 3.0, np.ones(32) * 1j):
         refused("direction must be a", lambda: Intervention.along(direction, HOOK))  # noqa: B023
@@ -326,8 +401,9 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
 def test_interventions_that_do_not_fit_model_sae_or_text_are_refused(model, sae, ids):
     one = Intervention.on(sae, 3, unit="norm")
     by_hand = replace(one, sae_hash="")  # of which SAE is not known
-    with pytest.raises(SteeringError, match="pass sae="):
-        planned(model, [one], ids[0])
+    for mode in ("clamp", "ablate", "scale"):
+        with pytest.raises(SteeringError, match=f"to {mode} feature 3, its activation is read.*: pass sae="):
+            planned(model, [Intervention.on(sae, 3, mode=mode, unit="norm")], ids[0])
     with pytest.raises(SteeringError, match="no feature 3"):
         planned(model, [by_hand], ids[0], sae=tiny.topk_sae(32, 3, k=2))
     with pytest.raises(SteeringError, match="expected the SAE that it was made with"):

@@ -7,12 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from saekit.errors import SteeringError
+from saekit.errors import SteeringError, Stopped
 from saekit.models import encode_text, hidden_states, massive
-from saekit.steering import Intervention, difference_of_means, generate, side_effects, steering_sweep
-from saekit.steering.baselines import random_feature
-from saekit.steering.effects import neutral_kl
-from saekit.steering.sweep import harmonic
+from saekit.steering import (
+    Intervention,
+    baseline,
+    difference_of_means,
+    generate,
+    neutral_kl,
+    random_feature,
+    side_effects,
+    steering_sweep,
+)
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -156,9 +162,16 @@ def test_best_and_breaking_point_read_the_curve(sweep):
     assert made.breaks_at("m", fluency=0.01) is None
 
 
-def test_the_harmonic_mean_is_zero_if_a_part_is():
-    assert harmonic(1.0, 0.0) == 0
-    assert harmonic(0.5, 1.0) == pytest.approx(2 / 3)
+def test_the_score_is_the_harmonic_mean_and_zero_if_a_part_is(model, sae, sweep):
+    never = steering_sweep(
+        model, PROMPTS[0], Intervention.on(sae, 7, unit="norm"), strengths=[0.5], concept="qqq", baselines=[],
+        neutral=[], max_new_tokens=2,
+    )  # fmt: skip
+    assert [p.score for p in never.points] == [0, 0]
+    scored = [p for p in sweep.points if p.concept_hit and p.fluency]
+    assert scored and [p.score for p in scored] == pytest.approx(
+        [2 * p.concept_hit * p.fluency / (p.concept_hit + p.fluency) for p in scored]
+    )
 
 
 def test_a_sweep_goes_to_json_and_prints(sweep):
@@ -179,6 +192,42 @@ def test_points_arrive_as_they_are_done_and_stop_keeps_them(model, sae):
     assert "stopped before its end" in repr(got)
     assert steering_sweep(model, PROMPTS, one, stop=lambda: True, **options).points == ()
     assert steering_sweep(model, PROMPTS, one, **options).complete
+
+
+def test_progress_counts_points_also_those_that_cannot_run(model, sae):
+    seen = []
+    options = {"strengths": [0.5, 1], "max_new_tokens": 2, "neutral": [], "concept": "a"}
+    steering_sweep(
+        model, PROMPTS[0], Intervention.on(sae, 7, unit="norm"), progress=lambda *n: seen.append(n), **options
+    )
+    total = 1 + 1 + 2 * 4  # the topic, texts and the SAE are missing: three baselines are skipped
+    assert seen == [(1, total), (2, total), (4, total), (6, total), (8, total), (10, total)]
+
+
+def test_a_sweep_that_adds_features_runs_without_the_sae_where_there_is_a_criterion(model, sae):
+    one = Intervention.on(sae, 7, unit="norm")
+    options = {"strengths": [0.5], "baselines": [], "neutral": [], "max_new_tokens": 4, "concept": "a"}
+    alone, with_sae = (steering_sweep(model, PROMPTS, one, **options, **more) for more in ({}, {"sae": sae}))
+    for point, other in zip(alone.points, with_sae.points, strict=True):
+        assert (point.texts, point.score) == (other.texts, other.score)
+        assert math.isnan(point.feature_share)
+
+
+def test_baselines_are_stopped_within_a_pass(model, sae):
+    one = Intervention.on(sae, 7, unit="norm")
+    for kind in ("difference of means", "random feature"):
+        asked = []
+
+        def stop(asked=asked):
+            asked.append(1)
+            return len(asked) >= 2
+
+        with pytest.raises(Stopped):
+            baseline(model, one, kind, sae=sae, examples=EXAMPLES, stop=stop)
+    with pytest.raises(
+        SteeringError, match="kind must be 'difference of means', 'random direction' or 'random feature'"
+    ):
+        baseline(model, one, "prompt")
 
 
 def test_difference_of_means_is_that_of_counted_tokens(model):
@@ -212,7 +261,7 @@ def test_bad_sweeps_are_refused(model, sae):
         ("targets must be interventions", PROMPTS, [], {}),
         ("targets must be interventions", PROMPTS, [7], {}),
         ("expected different names", PROMPTS, [one, one], {}),
-        ("no baseline 'magic'", PROMPTS, one, {"baselines": ["magic"]}),
+        ("a baseline must be .*, not 'magic'", PROMPTS, one, {"baselines": ["magic"]}),
         ("prompts must be a list of texts, not 5", 5, one, {}),
         ("targets must be a list of interventions, not 7", PROMPTS, 7, {}),
         ("no strengths", PROMPTS, one, {"strengths": []}),
@@ -226,7 +275,7 @@ def test_bad_sweeps_are_refused(model, sae):
         ("concept is empty", PROMPTS, one, {"concept": []}),
         ("matches the empty text", PROMPTS, one, {"concept": "sea|"}),
         ("strength must be a number", PROMPTS, one, {"strengths": ["a"]}),
-        ("NaN", PROMPTS, one, {"strengths": [math.nan]}),
+        ("strength must be a number, not nan", PROMPTS, one, {"strengths": [math.nan]}),
         ("batch_size must be", PROMPTS, one, {"batch_size": 0}),
         ("no regular expression", PROMPTS, one, {"concept": "("}),
         ("pass seed=", PROMPTS, one, {"temperature": 1.0}),

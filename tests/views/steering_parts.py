@@ -1,13 +1,12 @@
 """What the tests of the steering view are made of: a random SAE, an index that says it is of it, a view."""
 
 import threading
-from importlib import import_module
 
+from saekit.errors import Stopped
+from saekit.models import CachedReader
 from saekit.views.steering import Steering
 from tests import tiny
 from tests.views.circuit_parts import fake_index
-
-_steering_cache = import_module("saekit.steering.reader")
 
 PROMPT = "The cat sat on the mat. A dog, 3 birds"
 
@@ -33,13 +32,13 @@ class Gate(threading.Event):
     def __init__(self, monkeypatch):
         super().__init__()
         self.begun = threading.Event()
-        real = _steering_cache.CachedReader._pass
+        real = CachedReader._pass
 
         def waiting(reader, ids):
             self.begun.set()
             while not self.wait(0.005):
                 if reader.stop is not None and reader.stop():
-                    raise _steering_cache.Interrupted
+                    raise Stopped
             return real(reader, ids)
 
-        monkeypatch.setattr(_steering_cache.CachedReader, "_pass", waiting)
+        monkeypatch.setattr(CachedReader, "_pass", waiting)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from saekit._base.checks import finite, seed_of, whole
 from saekit.errors import SteeringError
 from saekit.saes import sae_fingerprint, sae_hook
 from saekit.steering import (
@@ -11,10 +12,9 @@ from saekit.steering import (
     UNITS,
     Edit,
     Intervention,
+    bounded,
     check_feature,
     checked_positions,
-    finite,
-    whole,
 )
 
 if TYPE_CHECKING:
@@ -82,14 +82,9 @@ def checked_setting(
     if full["chat"] not in (None, True, False):
         raise SteeringError(f"chat must be True, False or None, not {full['chat']!r:.80}")
     positions = checked_positions(full["positions"])
-    if not whole(full["seed"]) or isinstance(full["seed"], bool) or full["seed"] >= 2**63:
-        raise SteeringError(f"the seed must be a whole number from 0 on, not {full['seed']!r:.80}")
-    temperature = finite(full["temperature"], "the temperature")
-    if not 0 <= temperature <= 100:
-        raise SteeringError(f"the temperature must be 0 (greedy) to 100, not {temperature:g}")
-    length = full["max_new_tokens"]
-    if not whole(length) or isinstance(length, bool) or not 1 <= length <= LONGEST:
-        raise SteeringError(f"the length must be a whole number of tokens from 1 to {LONGEST:,}, not {length!r:.80}")
+    seed = seed_of(full["seed"], name="the seed", error=SteeringError)
+    temperature = finite("the temperature", full["temperature"], at_least=0, at_most=100, error=SteeringError)
+    length = whole("the length in tokens", full["max_new_tokens"], at_least=1, at_most=LONGEST, error=SteeringError)
     rows = [_checked_row(row, full["unit"], sae, index) for row in _listed(full["features"])]
     features = [row["feature"] for row in rows]
     for feature in features:
@@ -103,9 +98,9 @@ def checked_setting(
         **full,
         "features": rows,
         "positions": positions if isinstance(positions, str) else list(positions),
-        "seed": int(full["seed"]),
+        "seed": seed,
         "temperature": temperature,
-        "max_new_tokens": int(length),
+        "max_new_tokens": length,
     }
 
 
@@ -128,14 +123,14 @@ def _checked_row(row: Any, unit: str, sae: "SAE[Any]", index: "FeatureIndex | No
     if maximum is None and index is not None and not index.dead[feature]:
         maximum = float(index.max[feature])
     if maximum is not None:
-        maximum = finite(maximum, "the maximum")
+        maximum = bounded("the maximum", maximum)
     if maximum is None and unit == "max" and mode in ("add", "clamp"):
         why = "it is dead in the index" if index is not None else "there is no index that knows it"
         raise SteeringError(
             f"feature {feature} has no known maximum ({why}), so multiples of it mean nothing: "
             f"measure strength in another unit, 'norm' or 'activation'"
         )
-    value = finite(row.get("value", 1.0), f"the strength of feature {feature}")
+    value = bounded(f"the strength of feature {feature}", row.get("value", 1.0))
     found = {"feature": int(feature), "mode": mode, "value": value, "maximum": maximum}
     _edit(found, unit)  # says what else may be wrong
     return found

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit import errors
 from saekit.errors import SaekitError, SteeringError
 from saekit.steering import KINDS
 from saekit.views._shared.view import View
@@ -177,27 +178,27 @@ class SteeringWork(View):
     def _measure(self, setting: dict, keys: list[str], generation: "Generation", stopped: Stopped) -> None:
         """Measure side effects; the KL divergence, which takes longest, comes last."""
         from saekit.models import token_bytes
-        from saekit.steering import Interrupted, neutral_kl, prompt_ids, side_effects, stoppable
+        from saekit.steering import neutral_kl, prompt_ids, side_effects
 
         features = [row["feature"] for row in setting["features"]]
         try:
-            with stoppable(self._model, stopped):
-                self._publish(stopped, _doing="reading the texts again")
-                found = side_effects(
-                    self._model, generation, sae=self._sae, features=features, concept=self.setting["concept"] or None,
-                    neutral=[],
-                    # Also what the prompt baseline was asked for with more words: one yardstick for all texts.
-                    prompt=prompt_ids(self._model, setting["prompt"], setting["chat"]),
-                )  # fmt: skip
-                if self._pieces is None:
-                    self._pieces = token_bytes(self._model)
-                self._tell(keys, generation, found, stopped)
-                self._publish(stopped, _doing="measuring side effects on neutral text")
-                kl = neutral_kl(self._model, generation.interventions, sae=self._sae, stop=stopped)
+            self._publish(stopped, _doing="reading the texts again")
+            found = side_effects(
+                self._model, generation, sae=self._sae, features=features, concept=self.setting["concept"] or None,
+                neutral=[],
+                # Also what the prompt baseline was asked for with more words: one yardstick for all texts.
+                prompt=prompt_ids(self._model, setting["prompt"], setting["chat"]),
+                stop=stopped,
+            )  # fmt: skip
+            if self._pieces is None:
+                self._pieces = token_bytes(self._model)
+            self._tell(keys, generation, found, stopped)
+            self._publish(stopped, _doing="measuring side effects on neutral text")
+            kl = neutral_kl(self._model, generation.interventions, sae=self._sae, stop=stopped)
             found = tuple(replace(one, kl=value) for one, value in zip(found, kl, strict=True))
             self._tell(keys, generation, found, stopped)
             self._publish(stopped, _doing="")
-        except Interrupted:
+        except errors.Stopped:
             return
 
     def _tell(
@@ -213,7 +214,7 @@ class SteeringWork(View):
                 self._effects |= dict(zip(keys, found, strict=True))
 
     def _compare_with(self, kind: str, stopped: Stopped) -> None:
-        from saekit.steering import Interrupted, baseline, stoppable
+        from saekit.steering import baseline
 
         setting = dict(self._ran)
         target = intervention_of(setting) if setting else None
@@ -231,9 +232,8 @@ class SteeringWork(View):
             self._publish(stopped, _doing=f"preparing: {kind}")
             options = {"sae": self._sae, "index": self._index, "examples": self._examples, "seed": setting["seed"]}
             try:
-                with stoppable(self._model, stopped):
-                    made = baseline(kind, self._model, target, **options).scaled(self._edit_norm)
-            except Interrupted:
+                made = baseline(self._model, target, kind, stop=stopped, **options).scaled(self._edit_norm)
+            except errors.Stopped:
                 return
             except SteeringError as error:
                 raise SteeringError(f"{kind}: {error}") from error
@@ -257,7 +257,7 @@ class SteeringWork(View):
         baselines: Sequence[str],
         stopped: Stopped,
     ) -> None:
-        from saekit.steering import Interrupted, SteeringSweep, steering_sweep, stoppable
+        from saekit.steering import SteeringSweep, steering_sweep
 
         points: list[SweepPoint] = []
         single = setting["features"][0] if len(setting["features"]) == 1 else None
@@ -280,15 +280,11 @@ class SteeringWork(View):
             show(SteeringSweep((setting["prompt"],), tuple(points), {}, complete=False), under_way=True)
 
         self._publish(stopped, _doing="sweeping")
-        try:
-            with stoppable(self._model, stopped):
-                done = steering_sweep(
-                    self._model, setting["prompt"], target, sae=self._sae, index=self._index, strengths=factors,
-                    concept=setting["concept"] or None, topic=setting["topic"].strip() or None,
-                    examples=self._examples, baselines=baselines, baseline_seed=setting["seed"],
-                    on_point=on_point, stop=stopped,
-                    **{name: setting[name] for name in ("max_new_tokens", "temperature", "seed", "chat")},
-                )  # fmt: skip
-        except Interrupted:
-            return
+        done = steering_sweep(
+            self._model, setting["prompt"], target, sae=self._sae, index=self._index, strengths=factors,
+            concept=setting["concept"] or None, topic=setting["topic"].strip() or None,
+            examples=self._examples, baselines=baselines, baseline_seed=setting["seed"],
+            on_point=on_point, stop=stopped,
+            **{name: setting[name] for name in ("max_new_tokens", "temperature", "seed", "chat")},
+        )  # fmt: skip
         show(done, under_way=False)

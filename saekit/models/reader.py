@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.models import before_blocks
-from saekit.steering.plan import Plan
+from saekit._base.progress import Stop
+from saekit.models.hooks import stopping
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 512  # tokens of all rows in one pass: a long prompt is read in pieces, so that a request to stop is heard
 SHARED_POS = 16  # a prefix that is the same in all rows and shorter than this is not worth a pass of its own
 
-
-class Interrupted(Exception):
-    """The reader was asked to stop in the middle of a pass."""
+Hooks = Callable[[int], AbstractContextManager[None]]
 
 
 class CachedReader:
@@ -37,27 +35,40 @@ class CachedReader:
 
     Args:
         model: The model.
-        plan: What is edited while it reads.
-        rows: Rows that begin alike.
-        stop: Asked before every block; when it says True, `Interrupted` is raised.
+        rows: Number of rows; they begin alike.
+        hooks: Function that puts hooks on the model while it reads: given the number of tokens that came before, it
+            returns a context manager such as `hooked`. None for no hooks.
+        alike: Number of tokens at the beginning that the hooks leave as they are: they are read once for all rows,
+            without hooks.
+        stop: Function that is asked before every block; once it returns True, `saekit.errors.Stopped` is raised.
     """
 
-    def __init__(self, model: "SAETransformerBridge", plan: Plan, rows: int, stop: Callable[[], bool] | None = None):
-        self.model, self.plan, self.rows, self.stop = model, plan, rows, stop
+    def __init__(
+        self,
+        model: "SAETransformerBridge",
+        rows: int = 1,
+        *,
+        hooks: Hooks | None = None,
+        alike: int = 0,
+        stop: Stop = None,
+    ) -> None:
+        self.model, self.rows, self.stop = model, rows, stop
         self.device = next(model.parameters()).device
+        self._hooks = hooks
+        self._alike = model.cfg.n_ctx if hooks is None else alike
         self._cache = _new_cache(model)
         self._read = 0  # tokens in the cache
         self._past: Tensor | None = None  # all tokens, for models without a cache
 
     @torch.no_grad()
     def begin(self, prompt: Int[Tensor, " pos"]) -> Float[Tensor, "row d_vocab"]:
-        """Read the prompt; what no row edits is read once for all rows."""
+        """Read the beginning of all rows; return the logits after its last token, in float32."""
         ids = prompt.to(self.device)[None]
-        shared = min(self.plan.first, len(prompt) - 1)
+        shared = min(self._alike, len(prompt) - 1)
         if self._cache is not None and self.rows > 1 and shared >= SHARED_POS:
             for piece in ids[:, :shared].split(CHUNK, 1):
                 if self._cache is not None:
-                    self._pass(piece)  # no row is edited here, and the plan, made for all rows, is not asked
+                    self._pass(piece)  # without hooks: those are for all rows, and this is one
             if self._cache is not None:
                 self._cache.batch_repeat_interleave(self.rows)
                 ids = ids[:, shared:]
@@ -74,7 +85,8 @@ class CachedReader:
         if self._cache is None:
             self._past = ids if self._past is None else torch.cat([self._past, ids], 1)
             ids = self._past
-        with self.plan.hooked(self.model, 0 if self._cache is None else self._read):
+        offset = 0 if self._cache is None else self._read
+        with nullcontext() if self._hooks is None else self._hooks(offset):
             logits = self._pass(ids)
         # Logits of overflown half precision may be no numbers; there is a next token all the same.
         return torch.nan_to_num(logits[:, -1].float(), nan=-1e9, posinf=1e9, neginf=-1e9)
@@ -88,7 +100,7 @@ class CachedReader:
         else:
             mask = torch.ones(len(ids), self._read + ids.shape[1], dtype=torch.long, device=ids.device)
             more.update(past_key_values=self._cache, use_cache=True, attention_mask=mask)
-        with stoppable(self.model, self.stop):
+        with stopping(self.model, self.stop):
             logits = self.model(ids, prepend_bos=False, **more)
         if self._cache is not None:
             self._read += ids.shape[1]
@@ -98,21 +110,6 @@ class CachedReader:
                 self._cache, self._read = None, 0
                 self._past = ids if len(ids) == self.rows else None
         return logits
-
-
-def stoppable(model: "SAETransformerBridge", stop: Callable[[], bool] | None) -> AbstractContextManager[None]:
-    """Ask before every block that this thread runs whether to stop, and raise `Interrupted` if so.
-
-    A long prompt takes seconds, a block of it a fraction. The hooks come off however the block of code ends.
-    """
-    if stop is None:
-        return nullcontext()
-
-    def ask(args, kwargs):
-        if stop():
-            raise Interrupted
-
-    return before_blocks(model, ask)
 
 
 def _takes(model: "SAETransformerBridge", name: str) -> bool:
