@@ -3,9 +3,9 @@
 4,000 questions of six types at three layers of the packaged model; the grid is 4 poolings x 3 binarisings x 2
 classifiers x 3 layers, each cell cross-validated with its strength chosen, and the test of the best cell; baselines
 are not counted. Both times are processor time with one thread, and then once more time on the wall with as many
-threads as torch and BLAS take by themselves: a grid that waits for its threads shows there. Questions are short, a dozen tokens: longer texts make
-the extraction take longer, the grid hardly. Where no SAE is bundled, a random dictionary of the same width and
-sparsity stands in, which costs the same.
+threads as the libraries take by themselves: there a grid shows whose threads wait for each other. Questions are short,
+a dozen tokens: longer texts make the extraction take longer, the grid hardly. Where no SAE is bundled, a random
+dictionary of the same width and sparsity stands in, which costs the same.
 
 Memory is the peak of a process that extracts 4,000 longer texts with a small random model of the same width, less that
 of one that does the same and keeps nothing.
