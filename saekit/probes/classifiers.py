@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from saekit._base.checks import whole
+from saekit._base.threads import one_blas_thread
 from saekit.errors import ProbeError
 from saekit.probes.choices import Choices
 
@@ -41,6 +42,7 @@ class Fitted:
     tree: dict[str, np.ndarray] = field(default_factory=dict)
     converged: bool = True
 
+    @one_blas_thread()
     def scores(self, inputs: "csr_array | Float[np.ndarray, 'text column']") -> Float[np.ndarray, "text c"]:
         """Return the score of each class for each text."""
         if self.weights is not None:
@@ -291,6 +293,7 @@ def _scaled(inputs: Any) -> tuple[Any, Float[np.ndarray, " column"], Float[np.nd
     return scaled, getattr(scaler, "mean_", np.zeros(inputs.shape[1])), scaler.scale_
 
 
+@one_blas_thread()
 def _learned(estimator: Any, inputs: Any, labels: Int[np.ndarray, " text"]) -> tuple[np.ndarray, np.ndarray, bool]:
     """Fit an estimator; return its weights ``[class, column]``, intercepts, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning

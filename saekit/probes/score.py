@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from saekit._base.threads import one_blas_thread
+
 RESAMPLES = 1000
 _CHUNK = 100  # resamples that are weighted at once
 LEVEL = 0.95
@@ -92,6 +94,7 @@ def resamples(
     return drawn[:, dense].astype(np.float32)
 
 
+@one_blas_thread()
 def f1_resampled(
     labels: Int[np.ndarray, " text"], predicted: Int[np.ndarray, " text"], n_classes: int,
     weights: Float[np.ndarray, "sample text"],

@@ -39,6 +39,7 @@ BOUNDS = {
     "steering_first_token_ratio": Bound("<=", 1.5, "first token, steered / plain"),
     "steering_eight_strengths_ratio": Bound("<=", 3, "eight strengths in one batch / one generation"),
     "probe_grid_seconds_ratio": Bound("<=", 1.0, "the whole probe grid / extracting the features once"),
+    "probe_grid_wall_ratio": Bound("<=", 1.0, "the same in wall time, with the machine's own number of threads"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -19,10 +20,11 @@ def collect(names: Iterable[str]) -> dict[str, float]:
     results: dict[str, float] = {}
     for name in names or sorted(path.stem.removesuffix("_bench") for path in HERE.glob("*_bench.py")):
         for bench in import_module(f"tests.benchmarks.{name}_bench").BENCHES:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), sum(os.times()[:4])  # with the processes that it starts
             print(f"{name}: {bench.__name__} ...", end=" ", flush=True)
             found = bench()
-            print(f"{time.perf_counter() - start:.0f} s", flush=True)
+            wall, processor = time.perf_counter() - start, sum(os.times()[:4]) - before
+            print(f"{wall:.0f} s ({processor:.0f} s of processor time)", flush=True)
             twice = sorted(found.keys() & results.keys())
             if twice:
                 raise ValueError(f"{bench.__name__} gives keys that another bench gave already: {', '.join(twice)}")

@@ -2,11 +2,7 @@
 
 import hashlib
 import http.server
-import os
-import re
 import shutil
-import subprocess
-import sys
 import threading
 
 import huggingface_hub
@@ -44,48 +40,50 @@ def test_unknown_models_and_an_unreachable_hub_are_told_apart(monkeypatch, tmp_p
         models.load_model("no such name")
 
 
-def test_what_the_hub_has_cached_loads_without_it_and_what_it_does_not_know_is_told_apart(model_folder, tmp_path):
-    """In a fresh process, since the hub library reads its settings once: a folder that looks like the hub's cache.
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A server on this machine in place of the hub, which knows no model at all, and an empty cache of the hub's."""
+    constants = huggingface_hub.constants
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _EmptyHub) as server:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
-    A server on this machine stands in for the hub; it knows no model at all, and then it is gone.
-    """
-    snapshot = tmp_path / "hub/models--EleutherAI--pythia-70m/snapshots/0123456789abcdef0123456789abcdef01234567"
+
+def cached_on_hub(folder, repository, model_folder):
+    """Put a model where the hub's library would, had it fetched it."""
+    snapshot = (
+        folder / f"hub/models--{repository.replace('/', '--')}/snapshots/0123456789abcdef0123456789abcdef01234567"
+    )
     shutil.copytree(model_folder, snapshot)
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text(snapshot.name)
-    partial = shutil.copytree(snapshot.parents[1], tmp_path / "hub/models--someone--partial")
-    (partial / "snapshots" / snapshot.name / "model.safetensors").unlink()
-    code = (
-        "import sys\n"
-        "import saekit as sk\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(name, sk.load_model(name).cfg.d_model)\n"
-        "    except sk.SaekitError as error: print(type(error).__name__, error)\n"
-    )
+    return snapshot
 
-    def run(*names, **settings):
-        env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        env |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "no_proxy": "127.0.0.1", **settings}
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *names], env=env, capture_output=True, text=True, check=False
-        )
-        assert "Retrying" not in done.stderr, "a hub that is away is asked once"
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _EmptyHub) as server:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        (unknown,) = run("smollm2-315m", HF_ENDPOINT=endpoint)
-        server.shutdown()
-    assert unknown.startswith("ModelError could not load 'smollm2-315m'. Did you mean 'smollm2-135m'?")
-    assert "404" in unknown
-    gone = run("pythia-70m", "someone/other", HF_ENDPOINT=endpoint)
-    switched_off = run("pythia-70m", "someone/other", "someone/partial", HF_HUB_OFFLINE="1")
-    assert gone[0] == switched_off[0] == "pythia-70m 32"
-    for line in (*gone[1:], *switched_off[1:]):
-        assert re.match(r"OfflineError 'someone/\w+' is not in the local model cache", line), line
+def test_a_name_that_the_hub_does_not_know_is_refused_with_the_nearest(hub):
+    with pytest.raises(ModelError, match=r"could not load 'smollm2-315m'\. Did you mean 'smollm2-135m'\?.*404"):
+        models.load_model("smollm2-315m")
+
+
+def test_a_model_in_the_hubs_cache_loads_where_the_hub_is_away(hub, model_folder, tmp_path, caplog):
+    cached_on_hub(tmp_path, "EleutherAI/pythia-70m", model_folder)
+    (cached_on_hub(tmp_path, "someone/partial", model_folder) / "model.safetensors").unlink()
+    hub.shutdown()
+    hub.server_close()
+    model = models.load_model("pythia-70m")  # the short name of a model that has an owner
+    assert (model.cfg.d_model, model.cfg.model_name) == (32, "pythia-70m")
+    for missing in ("someone/other", "someone/partial"):
+        with pytest.raises(OfflineError, match=f"'{missing}' is not in the local model cache"):
+            models.load_model(missing)
+    assert "Retrying" not in caplog.text, "a hub that is away is asked once, not for half a minute"
 
 
 class _EmptyHub(http.server.BaseHTTPRequestHandler):
