@@ -10,6 +10,7 @@ from typing import Any
 
 from saekit.views._shared.nodes import Node
 from saekit.views._shared.palette import BLUE, FULL, TONES, sign
+from saekit.views._shared.pixels import as_shapes, as_table
 from saekit.views._shared.words import escape
 
 # What an element becomes: the tag in the still and its style. Tags that are not named here stay as they are.
@@ -46,6 +47,8 @@ LOOKS = {
     "shaded": "color:inherit;background:rgba({tone},{shade})",
     "meter": "display:inline-block;height:.7em;width:calc({length}*5em);background:rgba({tone},.75)",
     "under": "border-bottom:2px solid rgb({tone})",
+    "thumbnail": "display:inline-block;width:72px;margin:0 8px 6px 0;vertical-align:top",
+    "below": "display:block",
     # Shapes of pictures.
     "plot": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
     "rule": "stroke:currentColor;stroke-opacity:.2",
@@ -61,6 +64,7 @@ LOOKS = {
 }
 _BETWEEN = {"title": " · ", "facts": " · ", "features": " · "}  # looks whose children stand in one line in a still
 _IN_LINE = {"h2": "font-weight:600", "b": "font-weight:600"}
+_EXPANDED = {"pixels": as_shapes, "patches": as_table}
 _DROPPED = {"input", "select", "textarea", "option"}
 _KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
 _SHARES = ("length", "start", "zero")
@@ -93,6 +97,8 @@ def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
         return ""
     if tag == "strip":
         return _strip(attributes)
+    if tag in _EXPANDED:
+        return html_of(_EXPANDED[tag](attributes))
     looks = attributes.get("class", "").split()
     if "flow" in looks:
         return _flow(children)
