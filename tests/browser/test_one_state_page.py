@@ -13,7 +13,8 @@ TEXTS = """() => {
   const walk = document.createTreeWalker(document.querySelector("#view"), NodeFilter.SHOW_TEXT);
   const texts = [];
   while (walk.nextNode()) texts.push(walk.currentNode.data);
-  const labels = [...document.querySelectorAll("#view [role=img]")].map((node) => node.ariaLabel);
+  const pictures = document.querySelectorAll("#view [role=img], #view svg[aria-label]");
+  const labels = [...pictures].map((node) => node.ariaLabel);
   return [...texts, ...labels];
 }"""
 

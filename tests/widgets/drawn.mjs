@@ -45,7 +45,7 @@ const { draw } = await import("../../widgets/_shared/draw.js");
 function read(node, found) {
   if (node.text !== undefined) return void (found.text += node.text);
   const { title, "aria-label": label } = node.attributes;
-  if (node.attributes.role === "img") found.labels.push(label);
+  if (node.attributes.role === "img" || (node.tag === "svg" && label !== undefined)) found.labels.push(label);
   const hovered = ["saekit-token", "saekit-patch"].some((look) => node.classList.contains(look));
   if (title !== undefined && !hovered) found.titles.push(title);
   for (const child of node.children) read(child, found);

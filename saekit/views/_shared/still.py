@@ -5,6 +5,7 @@ dark. The same node gives the same bytes. Pictures are ``<svg data-saekit="pictu
 which processors do not agree, and are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -68,6 +69,8 @@ _EXPANDED = {"pixels": as_shapes, "patches": as_table}
 _DROPPED = {"input", "select", "textarea", "option"}
 _KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
 _SHARES = ("length", "start", "zero")
+# Attributes of our own, and what only somebody who can press and choose has a use for.
+_NEVER = re.compile(r"(class|tone|shade|set|key|only|tabindex|style|role|length|start|zero|aria-.*|data-.*)$")
 _VOID = {"wbr", "br"}
 
 
@@ -80,6 +83,12 @@ def still(panels: Iterable[Node], *, width: str = "68em") -> str:
     """
     body = "".join(map(html_of, panels))
     return f'<div style="max-width:{width};line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
+
+
+def svg_document(picture: Node) -> str:
+    """Return a picture as an SVG document that stands alone."""
+    alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
+    return html_of(picture).replace('<svg data-saekit="picture"', alone, 1)
 
 
 def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
@@ -124,15 +133,15 @@ def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> 
 
 
 def _written(tag: str, attributes: Mapping[str, Any], style: str, drawing: bool) -> str:
-    known = {"class", "tone", "shade", "set", "key", "only", "tabindex", "style", *_SHARES}
-    found: dict[str, Any] = {"data-saekit": "picture"} if tag == "svg" else {}
-    for name, value in attributes.items():
-        kept = name not in known and not name.startswith("data-") if drawing else name in _KEPT
-        if kept and value is not False:
-            found[name] = value
+    kept = attributes if drawing else {name: value for name, value in attributes.items() if name in _KEPT}
+    written = {name: value for name, value in kept.items() if value is not False and not _NEVER.match(name)}
+    if tag == "svg":
+        words = attributes.get("aria-label")
+        named = {"aria-hidden": "true"} if words is None else {"role": "img", "aria-label": words}
+        written = {"data-saekit": "picture", **named, **written}
     if style:
-        found["style"] = style
-    return "".join(f' {name}="{escape(str(value))}"' for name, value in found.items())
+        written["style"] = style
+    return "".join(f' {name}="{escape(str(value))}"' for name, value in written.items())
 
 
 def _flow(children: list[Node]) -> str:
