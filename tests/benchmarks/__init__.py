@@ -27,6 +27,7 @@ BOUNDS = {
     "import_over_torch": Bound("<=", 1.5, "import saekit and every public name / import torch"),
     "index_over_floor": Bound("<=", 1.15, "build / bare forward to the layer + encode"),
     "index_view_ms": Bound("<=", 20, "everything one feature's card needs, median, ms"),
+    "prompt_view_over_floor": Bound("<=", 1.3, "an edited prompt in TopActivations / one forward to the layer + encode"),
     "index_rss_over_floor": Bound("<=", 1.3, "peak memory of a build / of the bare pass"),
     "training_speedup": Bound(">=", 5, "TopK samples a second / sae-lens SAETrainer"),
     "training_speedup_elsewhere": Bound(">=", 0.95, "the slowest other architecture / sae-lens SAETrainer"),

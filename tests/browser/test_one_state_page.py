@@ -13,7 +13,8 @@ TEXTS = """() => {
   const walk = document.createTreeWalker(document.querySelector("#view"), NodeFilter.SHOW_TEXT);
   const texts = [];
   while (walk.nextNode()) texts.push(walk.currentNode.data);
-  const labels = [...document.querySelectorAll("#view svg[aria-label]")].map((node) => node.ariaLabel);
+  const pictures = document.querySelectorAll("#view [role=img], #view svg[aria-label]");
+  const labels = [...pictures].map((node) => node.ariaLabel);
   return [...texts, ...labels];
 }"""
 
@@ -25,6 +26,10 @@ def words_of(panel):
     if panel[0] == "strip":
         first, end = panel[1].get("near", (0, None))
         return [word for token in panel[1]["tokens"][first:end] for word in token.split()]
+    if panel[0] == "patches":
+        rows, columns = panel[1]["grid"]
+        marked = [word for _, words, *_ in panel[1]["marks"] for word in words.split()]
+        return [*panel[1]["caption"].split(), *marked, *["0"] * (rows * columns - len(panel[1]["marks"]))]
     return [word for child in panel[2:] for word in words_of(child)]
 
 
@@ -37,7 +42,8 @@ def test_every_word_and_number_of_the_state_is_in_the_page(page, tmp_path, monke
     page.wait_for_function("window.saekit?.ready")
     shown = Counter(word for text in page.evaluate(TEXTS) for word in text.split())
     for key, panel in view.state().items():
-        labels = [picture[1]["aria-label"] for picture in elements(panel, "svg") if "aria-label" in picture[1]]
+        labels = [one[1]["aria-label"] for one in elements(panel, "svg") if "aria-label" in one[1]]
+        labels += [one[1]["label"] for one in elements(panel, "pixels")]
         wanted = Counter([*words_of(panel), *(word for label in labels for word in label.split())])
         assert wanted - shown == Counter(), key
     assert page.errors == []

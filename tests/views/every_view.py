@@ -1,6 +1,8 @@
 """Every view in a state in which it shows all that it can: one line a view."""
 
+from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
+from tests.planted_images import DEAD, planted_features, planted_images
 from tests.views.fake_index import FakeIndex
 
 
@@ -21,9 +23,19 @@ def dead_top_activations(monkeypatch):
     return TopActivations(FakeIndex(), feature=3)
 
 
+def image_activations(monkeypatch):
+    return ImageActivations(planted_features(planted_images()), feature=5, names={5: "noise"})
+
+
+def dead_image_activations(monkeypatch):
+    return ImageActivations(planted_features(planted_images()), feature=DEAD)
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
     "top_activations, hostile text": hostile_top_activations,
     "top_activations, dead": dead_top_activations,
+    "image_activations": image_activations,
+    "image_activations, dead": dead_image_activations,
 }

@@ -11,6 +11,7 @@ from saekit.errors import FeatureIndexError, VisionError
 from saekit.views.image_activations import ImageActivations
 from saekit.vision import LabelledImages
 from tests.planted_images import DEAD, GRID, NASTY, place_of, planted_features, planted_images
+from tests.views.panels import elements, text
 
 
 @pytest.fixture
@@ -24,52 +25,68 @@ def features(data):
 
 
 def shown(view, group=0):
-    """Return the images of a group, with their patches and pixels as the front-end will find them."""
-    card, facts = view._card, view._facts
-    values = np.frombuffer(card["values"], "<f4").reshape(-1, *facts["grid"])
-    pixels = np.frombuffer(card["pixels"], np.uint8).reshape(-1, *facts["pixels"])
-    return [(row, values[row["at"]], pixels[row["at"]]) for row in card["groups"][group]["rows"]]
+    """Return the images of a group: number, value in words, label, patches, pixels."""
+    gallery = elements(view.state()["images"], look="gallery")[group]
+    found = []
+    for option in elements(gallery, look="thumbnail"):
+        (about,) = (one[1] for one in elements(option, "pixels"))
+        patches = np.zeros(about["grid"])
+        for number, _, exact, _ in about["marks"]:
+            patches.flat[number] = float(exact)
+        grey = np.frombuffer(about["pixels"], np.uint8).reshape(about["size"])
+        labels = [text(label) for label in elements(option, look="class")]
+        found.append((option[1]["data-image"], text(elements(option, "b")[0]), "".join(labels), patches, grey))
+    return found
 
 
 def test_a_planted_detector_shows_the_brightest_images_in_order_with_the_right_patch(data, features):
     brightness = {i: data.images[i].max() for i in range(len(data)) if data.labels[i]}
     expected = sorted(brightness, key=lambda i: (-brightness[i], i))[:16]
     found = shown(ImageActivations(features, feature=0))
-    assert [row["image"] for row, _, _ in found] == expected
-    for row, values, pixels in found:
-        assert np.argwhere(values > 0).tolist() == [list(place_of(row["image"]))]
-        assert np.array_equal(pixels, np.rint(255 * data.images[row["image"]]))
-        assert row["label"] == "bright"
-        assert row["value"] == pytest.approx(10 * (brightness[row["image"]] - 0.4), rel=1e-5)
+    assert [image for image, *_ in found] == expected
+    for image, value, label, patches, grey in found:
+        assert np.argwhere(patches > 0).tolist() == [list(place_of(image))]
+        assert np.array_equal(grey, np.rint(255 * data.images[image]))
+        assert label == "bright"
+        assert float(value) == pytest.approx(10 * (brightness[image] - 0.4), abs=0.01)
 
 
 def test_a_card_counts_images_patches_classes_and_places(features):
-    card = ImageActivations(features, feature=0)._card
-    assert (card["count"], card["images"], card["classes"]) == (30, 30, [["plain", 0, 30], ["bright", 30, 30]])
+    panels = ImageActivations(features, feature=0).state()
+    assert "active on 30 of 960 patches (3.1 %) in 30 of 60 images" in text(panels["head"])
+    assert [row[1]["title"] for row in elements(panels["classes"], "tr")] == ["0 of 30 images", "30 of 30 images"]
     places = np.zeros((GRID, GRID))
     for image in range(1, 60, 2):
         places[place_of(image)] += 1 / 60
-    assert np.allclose(np.frombuffer(card["places"], "<f4").reshape(GRID, GRID), places)
-    assert sum(card["histogram"]["counts"]) == 30
+    ((_, about),) = elements(panels["places"], "patches")
+    assert about["grid"] == [GRID, GRID]
+    for number, _, exact, shade in about["marks"]:
+        assert float(exact) == pytest.approx(places.flat[number], rel=1e-3)
+        assert shade == pytest.approx(places.flat[number] / places.max(), abs=1e-3)
+    assert len(about["marks"]) == (places > 0).sum()
+    assert elements(panels["histogram"], "svg")[0][1]["aria-label"].startswith("30 activations")
 
 
 def test_intervals_go_from_strong_to_weak(features):
-    groups = ImageActivations(features, feature=5)._card["groups"]
-    assert [g["kind"] for g in groups] == ["top", *["interval"] * 4]
-    assert [g["low"] for g in groups[1:]] == sorted((g["low"] for g in groups[1:]), reverse=True)
-    for group in groups[1:]:
-        values = [row["value"] for row in group["rows"]]
+    view = ImageActivations(features, feature=5)
+    titles = [text(title) for title in elements(view.state()["images"], "h4")]
+    assert titles[0].startswith("Top images (shade = activation / ")
+    bounds = [tuple(map(float, title.partition(" (")[0].split(" to "))) for title in titles[1:]]
+    assert len(bounds) == 4
+    assert bounds == sorted(bounds, reverse=True)
+    for group, (low, high) in enumerate(bounds, 1):
+        values = [float(value) for _, value, *_ in shown(view, group)]
         assert values == sorted(values, reverse=True)
-        assert all(group["low"] < v <= group["high"] + 1e-6 for v in values)
+        assert all(low - 0.01 <= value <= high + 0.01 for value in values)
 
 
 def test_a_change_of_feature_brings_its_card_and_its_first_image(features):
     view = ImageActivations(features)
     assert (view.value, repr(view)) == (0, "ImageActivations(feature 0 of 6, live)")
     view.value = 4
-    assert (view._card["feature"], view.image) == (4, 7)
+    assert (text(elements(view.state(), "h2")[0]), view.image) == ("Feature 4", 7)
     view.value = DEAD
-    assert (view._card["dead"], view._card["groups"], view.image) == (True, [], None)
+    assert (list(view.state()), elements(view.state(), "pixels"), view.image) == (["head", "images"], [], None)
     assert repr(view) == "ImageActivations(feature 3 of 6, dead)"
 
 
@@ -120,12 +137,15 @@ def test_wrong_values_are_refused_in_words(data, features):
 
 def test_arrays_of_your_own_show_the_same_card(data, features):
     values = features.events.toarray().reshape(60, 16, 6)
-    known = ImageActivations(features, feature=0)._card
-    mine = ImageActivations(values, data.images, labels=data.labels, label_names=["plain", "bright"], feature=0)._card
-    assert mine == known
-    unlabelled = ImageActivations(values, data.images, feature=0)._card
-    assert unlabelled["classes"] == []
-    assert {row["label"] for row in unlabelled["groups"][0]["rows"]} == {""}
+    known = ImageActivations(features, feature=0).state()
+    names = ["plain", "bright"]
+    mine = ImageActivations(values, data.images, labels=data.labels, label_names=names, feature=0)
+    assert {name: panel for name, panel in mine.state().items() if name != "head"} == {
+        name: panel for name, panel in known.items() if name != "head"
+    }
+    unlabelled = ImageActivations(values, data.images, feature=0)
+    assert "classes" not in unlabelled.state()
+    assert {label for _, _, label, *_ in shown(unlabelled)} == {""}
 
 
 class _Tags(html.parser.HTMLParser):
@@ -145,7 +165,8 @@ def test_static_html_shows_hostile_names_as_text_and_loads_nothing():
     data = planted_images(names=(NASTY, "</script>"))
     found = _Tags()
     found.feed(ImageActivations(planted_features(data), feature=0, names={0: NASTY})._repr_html_())
-    assert set(found.tags) <= {"div", "p", "strong", "b", "br", "span", "svg", "rect", "path", "g"}
+    tables = {"table", "caption", "tbody", "tr", "td", "bdi"}
+    assert set(found.tags) <= {"div", "p", "b", "span", "svg", "rect", "path", "text", *tables}
     assert [name for name in found.attributes if name.startswith("on") or name in ("src", "href")] == []
     assert NASTY in found.text
 
@@ -155,11 +176,11 @@ def test_static_pictures_have_the_greys_of_their_pixels():
     image[0, 2, 3:6] = 1
     values = np.zeros((1, 16, 1))
     values[0, 5] = 2
-    text = ImageActivations(values, image)._repr_html_()
-    assert '<path fill="rgb(255,255,255)" d="M3 2h3v1h-3z"/>' in text
-    assert '<rect x="2" y="2" width="2" height="2" fill="rgba(34,136,230,0.8)"/>' in text
+    html = ImageActivations(values, image)._repr_html_()
+    assert '<path fill="rgb(255,255,255)" d="M3 2h3v1h-3z"></path>' in html
+    assert '<rect x="2" y="2" width="2" height="2" style="fill:rgba(0,120,186,0.8)"></rect>' in html
     paper = LabelledImages("scan", image, np.zeros(1, np.int64), ("a",), "", "", ink=True)
-    assert '<path fill="rgb(0,0,0)" d="M3 2h3v1h-3z"/>' in ImageActivations(values, paper)._repr_html_()
+    assert '<path fill="rgb(0,0,0)" d="M3 2h3v1h-3z"></path>' in ImageActivations(values, paper)._repr_html_()
 
 
 def test_static_html_of_large_images_stays_small():

@@ -19,6 +19,7 @@ function element(tag) {
     replaceChildren: (...nodes) => void self.children.splice(0, Infinity, ...nodes),
     setAttribute: (name, value) => (self.attributes[name] = String(value)),
     addEventListener() {},
+    getContext: () => ({ putImageData() {} }),
     set className(names) {
       names.split(" ").forEach((name) => classes.add(name));
     },
@@ -37,18 +38,21 @@ globalThis.document = {
   createElementNS: (_, tag) => element(tag),
   createTextNode: (text) => ({ text }),
 };
+globalThis.ImageData = class {};
 const { draw } = await import("../../widgets/_shared/draw.js");
 
-/** What can be read of an element; the tooltips of tokens are for the live view alone. */
+/** What can be read of an element; the tooltips of tokens and patches are for the live view alone. */
 function read(node, found) {
   if (node.text !== undefined) return void (found.text += node.text);
   const { title, "aria-label": label } = node.attributes;
-  if (node.tag === "svg" && label !== undefined) found.labels.push(label);
-  if (title !== undefined && !node.classList.contains("saekit-token")) found.titles.push(title);
+  if (node.attributes.role === "img" || (node.tag === "svg" && label !== undefined)) found.labels.push(label);
+  const hovered = ["saekit-token", "saekit-patch"].some((look) => node.classList.contains(look));
+  if (title !== undefined && !hovered) found.titles.push(title);
   for (const child of node.children) read(child, found);
 }
 
-const panels = JSON.parse(readFileSync(0, "utf8"));
+const bytes = (_, value) => (typeof value?.b64 === "string" ? new DataView(new ArrayBuffer(0)) : value);
+const panels = JSON.parse(readFileSync(0, "utf8"), bytes);
 const all = Object.entries(panels).map(([name, panel]) => {
   const found = { text: "", labels: [], titles: [] };
   read(draw(panel), found);

@@ -1,5 +1,6 @@
 // Draws a node of a view's state, plain data made in Python (`saekit/views/_shared/nodes.py`), as elements of the page.
 // Text reaches the page as text nodes and attributes only.
+import { drawPixels, patchTable } from "./pixels.js";
 import { drawStrip } from "./strips.js";
 
 const VARIABLES = ["shade", "length", "start", "zero"]; // numbers that stylesheets read as --saekit-NAME
@@ -12,6 +13,8 @@ export function draw(node, strips = plainStrip, inside = null) {
   if (typeof node === "string") return document.createTextNode(node);
   const [tag, attributes, ...children] = node;
   if (tag === "strip") return strips(attributes);
+  if (tag === "pixels") return drawPixels(attributes);
+  if (tag === "patches") return draw(patchTable(attributes));
   const space = tag === "svg" ? "http://www.w3.org/2000/svg" : inside;
   const element = space ? document.createElementNS(space, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) dress(element, name, value);

@@ -11,7 +11,7 @@ import traitlets as t
 from jaxtyping import Float, Int
 
 from saekit.errors import FeatureIndexError, SAEError
-from saekit.views._shared.nodes import Node, el
+from saekit.views._shared.nodes import Node, el, facts, line
 from saekit.views._shared.rows import number
 from saekit.views._shared.strips import near_only, shaded_strip
 from saekit.views._shared.words import sig
@@ -53,6 +53,43 @@ def index_facts(index: "FeatureIndex", sae: Any = None) -> dict[str, Any]:
         "hook": str(index.hook_name),
         "neuronpedia": neuronpedia_id(index, sae),
     }
+
+
+def feature_head(
+    feature: int,
+    name: str,
+    rows: Sequence[tuple[str, ...]],
+    about: Mapping[str, Any],
+    *,
+    unit: str,
+    source: str,
+    link: str = "",
+) -> Node:
+    """Return the head of a view of one feature: its number, its name, what it does, and what that refers to.
+
+    Args:
+        feature: The feature.
+        name: The user's name for it.
+        rows: Facts of the feature, see `saekit.views._shared.nodes.facts`.
+        about: ``d_sae``, ``dead`` and ``l0`` of the SAE, and ``excluded``, counts of what the statistics leave out.
+        unit: What L0 is.
+        source: Where all of this was measured.
+        link: Address of a page about the feature.
+    """
+    dead = rows[0][1].startswith("dead")
+    leads = {"href": link, "target": "_blank", "rel": "noopener noreferrer", "only": "live"}
+    title = el(
+        "div",
+        {"class": "title"},
+        el("h2", {"tabindex": -1}, el("span", {"class": "kicker"}, "Feature "), str(feature)),
+        el("span", {"class": "given", "dir": "auto"}, name) if name else None,
+        el("span", {"class": "state dead" if dead else "state", "only": "live"}, "dead" if dead else "live"),
+        el("a", leads, "Neuronpedia ↗") if link else None,
+    )
+    excluded = ", ".join(f"{n:,} {kind}" for kind, n in about.get("excluded", {}).items() if n)
+    left_out = [("left out", f"{excluded} tokens", "positions excluded from every statistic")] if excluded else []
+    l0 = f"{sig(about['l0'])} of {about['d_sae']:,} features, {about['dead']:,} dead"
+    return el("div", {}, title, facts(*rows, ("L0", l0, unit), *left_out), line(source, look="quiet source"))
 
 
 def neuronpedia_id(index: "FeatureIndex", sae: Any = None) -> str:

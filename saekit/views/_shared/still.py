@@ -5,11 +5,13 @@ dark. The same node gives the same bytes. Pictures are ``<svg data-saekit="pictu
 which processors do not agree, and are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from saekit.views._shared.nodes import Node
 from saekit.views._shared.palette import BLUE, FULL, TONES, sign
+from saekit.views._shared.pixels import as_shapes, as_table
 from saekit.views._shared.words import escape
 
 # What an element becomes: the tag in the still and its style. Tags that are not named here stay as they are.
@@ -46,6 +48,8 @@ LOOKS = {
     "shaded": "color:inherit;background:rgba({tone},{shade})",
     "meter": "display:inline-block;height:.7em;width:calc({length}*5em);background:rgba({tone},.75)",
     "under": "border-bottom:2px solid rgb({tone})",
+    "thumbnail": "display:inline-block;width:72px;margin:0 8px 6px 0;vertical-align:top",
+    "below": "display:block",
     # Shapes of pictures.
     "plot": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
     "rule": "stroke:currentColor;stroke-opacity:.2",
@@ -61,9 +65,12 @@ LOOKS = {
 }
 _BETWEEN = {"title": " · ", "facts": " · ", "features": " · "}  # looks whose children stand in one line in a still
 _IN_LINE = {"h2": "font-weight:600", "b": "font-weight:600"}
+_EXPANDED = {"pixels": as_shapes, "patches": as_table}
 _DROPPED = {"input", "select", "textarea", "option"}
 _KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
 _SHARES = ("length", "start", "zero")
+# Attributes of our own, and what only somebody who can press and choose has a use for.
+_NEVER = re.compile(r"(class|tone|shade|set|key|only|tabindex|style|role|length|start|zero|aria-.*|data-.*)$")
 _VOID = {"wbr", "br"}
 
 
@@ -76,6 +83,12 @@ def still(panels: Iterable[Node], *, width: str = "68em") -> str:
     """
     body = "".join(map(html_of, panels))
     return f'<div style="max-width:{width};line-height:1.5;font-variant-numeric:tabular-nums">{body}</div>'
+
+
+def svg_document(picture: Node) -> str:
+    """Return a picture as an SVG document that stands alone."""
+    alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
+    return html_of(picture).replace('<svg data-saekit="picture"', alone, 1)
 
 
 def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
@@ -93,6 +106,8 @@ def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
         return ""
     if tag == "strip":
         return _strip(attributes)
+    if tag in _EXPANDED:
+        return html_of(_EXPANDED[tag](attributes))
     looks = attributes.get("class", "").split()
     if "flow" in looks:
         return _flow(children)
@@ -118,15 +133,15 @@ def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> 
 
 
 def _written(tag: str, attributes: Mapping[str, Any], style: str, drawing: bool) -> str:
-    known = {"class", "tone", "shade", "set", "key", "only", "tabindex", "style", *_SHARES}
-    found: dict[str, Any] = {"data-saekit": "picture"} if tag == "svg" else {}
-    for name, value in attributes.items():
-        kept = name not in known and not name.startswith("data-") if drawing else name in _KEPT
-        if kept and value is not False:
-            found[name] = value
+    kept = attributes if drawing else {name: value for name, value in attributes.items() if name in _KEPT}
+    written = {name: value for name, value in kept.items() if value is not False and not _NEVER.match(name)}
+    if tag == "svg":
+        words = attributes.get("aria-label")
+        named = {"aria-hidden": "true"} if words is None else {"role": "img", "aria-label": words}
+        written = {"data-saekit": "picture", **named, **written}
     if style:
-        found["style"] = style
-    return "".join(f' {name}="{escape(str(value))}"' for name, value in found.items())
+        written["style"] = style
+    return "".join(f' {name}="{escape(str(value))}"' for name, value in written.items())
 
 
 def _flow(children: list[Node]) -> str:

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 
 from saekit.errors import VisionError
 from saekit.views._shared.index_side import ORDERS, checked_scores, named, walk_in
+from saekit.views._shared.nodes import Node
 from saekit.views._shared.rows import pack
 from saekit.views._shared.view import View
-from saekit.views.image_activations.state import image_card, image_facts
-from saekit.views.image_activations.still import image_html
+from saekit.views.image_activations.state import PANELS, image_card, image_facts
 from saekit.vision import ImageFeatures, LabelledImages, features_of
 
 _ON_A_PAGE = 24  # features that an exported page holds by default
@@ -39,7 +39,6 @@ class ImageActivations(View):
     _card = t.Dict().tag(sync=True)
     _facts = t.Dict().tag(sync=True)
     _walk = t.Bytes(help="live features in walking order, float32").tag(sync=True)
-    _hits = t.Dict(help="for the chooser that is shared with the text view; images are not searched").tag(sync=True)
 
     def __init__(
         self,
@@ -79,8 +78,8 @@ class ImageActivations(View):
         facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
         walk = walk_in(order, self._features, self._scores)
         first = self._in_range((int(walk[0]) if len(walk) else 0) if feature is None else feature)
-        card = image_card(self._features, first, self._names)
-        super().__init__(value=first, order=order, image=_first_image(card), _facts=facts, _walk=pack(walk), _card=card)
+        card = image_card(self._features, first, self._names, facts)
+        super().__init__(value=first, order=order, image=card["first"], _facts=facts, _walk=pack(walk), _card=card)
 
     # --- traits -----------------------------------------------------------------------------------------------
 
@@ -111,9 +110,9 @@ class ImageActivations(View):
     def _on_value(self, change: Any) -> None:
         if not self._card or self._card["feature"] == change["new"]:
             return
-        card = image_card(self._features, change["new"], self._names)
+        card = self._card_of(change["new"])
         with self.hold_sync():
-            self._card, self.image, self.error = card, _first_image(card), ""
+            self._card, self.image, self.error = card, card["first"], ""
 
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
@@ -128,8 +127,12 @@ class ImageActivations(View):
     def _title(self) -> str:
         return " · ".join(filter(None, ("Image activations", self._facts["data"], self._facts["hook"])))
 
-    def _static(self) -> str:
-        return image_html(self._card, self._facts)
+    def state(self) -> dict[str, Node]:
+        """Return what the view shows as plain data, panel by panel; see `saekit.views._shared.nodes`."""
+        return {name: self._card["panels"][name] for name in PANELS if name in self._card["panels"]}
+
+    def _card_of(self, feature: int) -> dict[str, Any]:
+        return image_card(self._features, feature, self._names, self._facts)
 
     def to_html(self, features: Iterable[int] | None = None) -> str:
         """Return a self-contained interactive page that needs no kernel and no network.
@@ -145,17 +148,13 @@ class ImageActivations(View):
             start = int(np.flatnonzero(walk == self.value)[0]) if self.value in walk else 0
             features = np.roll(walk, -start)[:_ON_A_PAGE]
         held = list(dict.fromkeys([self.value, *(self._in_range(int(f)) for f in features)]))
-        cards = {f: image_card(self._features, f, self._names) for f in held}
-        replies = {str(f): {"_card": card, "image": _first_image(card)} for f, card in cards.items()}
+        cards = {f: self._card_of(f) for f in held}
+        replies = {str(f): {"_card": card, "image": card["first"]} for f, card in cards.items()}
         listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
         said = f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
         facts = {**self._facts, "own_text": "page", "orders": [self.order]}
         kept = [f for f in walk.tolist() if f in cards]
         return self._page(replies={"value": {**replies, "": said}}, _facts=facts, _walk=pack(kept), busy=False)
-
-
-def _first_image(card: Mapping[str, Any]) -> int | None:
-    return None if card["dead"] else card["groups"][0]["rows"][0]["image"]
 
 
 def _class_numbers(labels: Any) -> Int[np.ndarray, " image"]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from saekit.errors import FeatureIndexError
 from saekit.views._shared.chart import histogram_bars, histogram_words
-from saekit.views._shared.nodes import Node, el, facts, figure, line, meter, table, token
+from saekit.views._shared.index_side import feature_head
+from saekit.views._shared.nodes import Node, el, figure, line, meter, table, token
 from saekit.views._shared.strips import shaded_strip
 from saekit.views._shared.words import aligned, join_starts, percent, sig, signed
 
@@ -53,37 +54,19 @@ def feature_card(
 
 
 def _head(index: "FeatureIndex", feature: int, name: str, about: Mapping[str, Any]) -> Node:
-    dead = bool(index.dead[feature])
+    seen = f"{about['n_tokens']:,} tokens"
+    if index.dead[feature]:
+        rows = [("", f"dead: never active on {seen}")]
+    else:
+        rows = [
+            ("active on", f"{int(index.count[feature]):,} of {seen} ({percent(float(index.density[feature]))})"),
+            ("mean when active", sig(float(index.mean_active[feature])), "mean activation where it is active"),
+            ("max", sig(float(index.max[feature]))),
+        ]
+    unit = "mean number of active features on a token, and features that are active on none"
+    source = f"{about['model']} · {about['hook']}"
     link = about["neuronpedia"] and f"https://www.neuronpedia.org/{about['neuronpedia']}/{feature}"
-    leads = {"href": link, "target": "_blank", "rel": "noopener noreferrer", "only": "live"}
-    title = el(
-        "div",
-        {"class": "title"},
-        el("h2", {"tabindex": -1}, el("span", {"class": "kicker"}, "Feature "), str(feature)),
-        el("span", {"class": "given", "dir": "auto"}, name) if name else None,
-        el("span", {"class": "state dead" if dead else "state", "only": "live"}, "dead" if dead else "live"),
-        el("a", leads, "Neuronpedia ↗") if link else None,
-    )
-    excluded = ", ".join(f"{n:,} {kind}" for kind, n in about["excluded"].items() if n)
-    rows = [
-        *([("", f"dead: never active on {about['n_tokens']:,} tokens")] if dead else _activity(index, feature, about)),
-        (
-            "L0",
-            f"{sig(about['l0'])} of {about['d_sae']:,} features, {about['dead']:,} dead",
-            "mean number of active features on a token, and features that are active on none",
-        ),
-        *([("left out", f"{excluded} tokens", "positions excluded from every statistic")] if excluded else []),
-    ]
-    return el("div", {}, title, facts(*rows), line(f"{about['model']} · {about['hook']}", look="quiet source"))
-
-
-def _activity(index: "FeatureIndex", feature: int, about: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        ("active on", f"{int(index.count[feature]):,} of {about['n_tokens']:,} tokens"
-                      f" ({percent(float(index.density[feature]))})"),
-        ("mean when active", sig(float(index.mean_active[feature])), "mean activation where it is active"),
-        ("max", sig(float(index.max[feature]))),
-    ]  # fmt: skip
+    return feature_head(feature, name, rows, about, unit=unit, source=source, link=link)
 
 
 def _nothing(about: Mapping[str, Any]) -> Node:
