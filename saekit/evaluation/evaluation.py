@@ -115,7 +115,7 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        rows = [(name, value) for name, value in self.as_dict().items() if isinstance(value, float)]
+        rows = tuple((name, value) for name, value in self.as_dict().items() if isinstance(value, float))
         columns = (Column("measure", lambda row: row[0]), Column("value", lambda row: row[1], ".4g"))
         return Table(rows, columns, self._counted())._repr_html_()
 

@@ -231,7 +231,7 @@ class Reader:
         self.n_pos: int = arrays["tokens"].shape[1]
         self.window: int = about["window"]
         self.left = left_of(self.window)
-        self.first_shown = int(about["bos_first"])  # windows leave BOS out
+        self.first_shown = int(about.get("bos_first", False))  # windows leave BOS out
 
     def stored(self, kind: str, feature: int) -> np.ndarray:
         """Return the rows of a feature's stored examples; the ``"top"`` ones strongest first."""
