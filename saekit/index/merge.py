@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -58,6 +60,36 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in _OWNERS:
         out[name] = np.repeat(np.arange(len(arrays[name]), dtype=np.int32), arrays[name])
     return out
+
+
+def in_order(tokens: Tokens) -> Tokens:
+    """Return a corpus with its rows in the order of their numbers.
+
+    Raises:
+        FeatureIndexError: It has no tokens, or two rows of one number.
+    """
+    if not len(tokens) or not tokens.n_tokens:
+        raise FeatureIndexError("the corpus has no tokens: there is nothing to index")
+    ids, order = np.unique(tokens.sequence_ids, return_index=True)
+    if len(ids) != len(tokens):
+        raise FeatureIndexError("two rows of the corpus have the same sequence id: give each its own")
+    if (np.diff(order) == 1).all():
+        return tokens
+    return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
+
+
+def place(path: Path | str | None) -> "tuple[Path, tempfile.TemporaryDirectory | None]":
+    """Return where to write an index, and the owner of that place if it is a temporary one.
+
+    Raises:
+        FeatureIndexError: Something else than an index is there, which writing would replace.
+    """
+    if path is None:
+        owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
+        return Path(owner.name) / "index", owner
+    target = Path(path).expanduser().absolute()
+    INDEX.check_free(target)
+    return target, None
 
 
 def corpus_hash(rows: Integer[np.ndarray, "sequence pos"], sequence_ids: Integer[np.ndarray, " sequence"]) -> str:

@@ -177,6 +177,11 @@ def test_the_same_build_again_opens_what_is_there(model, sae, tokens, tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr(build_module, "hidden_states", refused)
         again = FeatureIndex.build(model, sae, tokens, **settings)
+        np.testing.assert_array_equal(again.count, first.count)
+        # A kill between the last array and the folder's name leaves a finished folder under the other name.
+        (tmp_path / "index").rename(tmp_path / "index.partial")
+        again = FeatureIndex.build(model, sae, tokens, **settings)
+        assert seen(tmp_path) == ["index"]
     np.testing.assert_array_equal(again.count, first.count)
     # Other documents on the same ids count other tokens: that is another index.
     fewer = Tokens(tokens.ids, np.where(np.arange(20) < 10, tokens.document, -1), tokens.sequence_ids)
