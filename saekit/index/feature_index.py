@@ -135,15 +135,16 @@ class FeatureIndex:
             "examples": examples_per_feature or STORED_EXAMPLES,
             "window": window,
         }
-        target, owner = merging.place(path)
-        if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
-            return index
-        partial = target.with_name(f"{target.name}.partial")
-        if not INDEX.holds(partial, identity):
-            merging.fill(partial, model, sae, tokens, identity, batch_size=batch_size, progress=progress, stop=stop)
-        with atomic(target) as draft:
-            partial.rename(draft)
-        return cls._open(target, owner)
+        settings = {"batch_size": batch_size, "progress": progress, "stop": stop}
+        with merging.place(path) as (target, owner):
+            if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
+                return index
+            partial = merging.unfinished(target)
+            if not INDEX.holds(partial, identity):
+                merging.fill(partial, model, sae, tokens, identity, **settings)
+            with atomic(target) as draft:
+                partial.rename(draft)
+            return cls._open(target, owner)
 
     @classmethod
     def merge(
@@ -166,10 +167,10 @@ class FeatureIndex:
             FeatureIndexError: They overlap, or are of different SAEs or settings; or ``path`` holds something else.
         """
         parts = merging.check([index._read for index in indexes])
-        target, owner = merging.place(path)
-        with INDEX.new(target) as out:
-            merging.join(parts, out, progress, stop)
-        return cls._open(target, owner)
+        with merging.place(path) as (target, owner):
+            with INDEX.new(target) as out:
+                merging.join(parts, out, progress, stop)
+            return cls._open(target, owner)
 
     def compacted(
         self,
@@ -192,11 +193,11 @@ class FeatureIndex:
         Raises:
             FeatureIndexError: This index is a full one; or ``path`` holds something else.
         """
-        target, owner = merging.place(path)
-        arrays = merging.compact_arrays(self._read, intervals, per, progress, stop)
-        about = self.manifest | {"coactivation_tokens": self.coactivation_tokens}
-        INDEX.save_folder(target, about, merging.packed(arrays))
-        return self._open(target, owner)
+        with merging.place(path) as (target, owner):
+            arrays = merging.compact_arrays(self._read, intervals, per, progress, stop)
+            about = self.manifest | {"coactivation_tokens": self.coactivation_tokens}
+            INDEX.save_folder(target, about, merging.packed(arrays))
+            return self._open(target, owner)
 
     @classmethod
     def load(
@@ -215,10 +216,10 @@ class FeatureIndex:
         path = _bundled_with(sae) if path is None else path
         shipped = ASSETS / str(path) / "index"
         folder = shipped if isinstance(path, str) and shipped.is_dir() else Path(path).expanduser()
-        unfinished = folder.with_name(f"{folder.name}.partial")
-        if not folder.exists() and unfinished.is_dir():
+        partial = merging.unfinished(folder)
+        if not folder.exists() and partial.is_dir():
             raise FeatureIndexError(
-                f"there is no index at {folder} yet: {unfinished.name} beside it is an unfinished build. Call build "
+                f"there is no index at {folder} yet: {partial.name} beside it is an unfinished build. Call build "
                 f"again with the same arguments to go on"
             )
         index = cls._open(folder, verify=verify)
@@ -235,9 +236,8 @@ class FeatureIndex:
         Raises:
             FeatureIndexError: Something else is there, or the disk is full.
         """
-        target, _ = merging.place(path)
-        INDEX.save_folder(target, self.manifest, merging.packed(self._read.arrays))
-        return self._open(target)
+        INDEX.save_folder(path, self.manifest, merging.packed(self._read.arrays))
+        return self._open(Path(path).expanduser())
 
     @classmethod
     def _open(

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -78,18 +79,37 @@ def in_order(tokens: Tokens) -> Tokens:
     return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
 
 
-def place(path: Path | str | None) -> "tuple[Path, tempfile.TemporaryDirectory | None]":
-    """Return where to write an index, and the owner of that place if it is a temporary one.
+@contextmanager
+def place(path: Path | str | None) -> "Generator[tuple[Path, tempfile.TemporaryDirectory | None]]":
+    """Yield where to write an index, and the owner of that place if it is a temporary one, which goes with an error.
 
     Raises:
         FeatureIndexError: Something else than an index is there, which writing would replace.
     """
     if path is None:
         owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
-        return Path(owner.name) / "index", owner
+        try:
+            yield Path(owner.name) / "index", owner
+        except BaseException:
+            owner.cleanup()
+            raise
+        return
     target = Path(path).expanduser().absolute()
     INDEX.check_free(target)
-    return target, None
+    try:
+        yield target, None
+    except BaseException as error:  # Ctrl-C above all
+        if (partial := unfinished(target)).is_dir():
+            error.add_note(
+                f"{partial} keeps what is done up to the last checkpoint: call build again with the same arguments and "
+                f"path to go on from there, or delete it"
+            )
+        raise
+
+
+def unfinished(target: Path) -> Path:
+    """Return the folder in which an index grows that is to be at ``target``."""
+    return target.with_name(f"{target.name}.partial")
 
 
 def corpus_hash(rows: Integer[np.ndarray, "sequence pos"], sequence_ids: Integer[np.ndarray, " sequence"]) -> str:
@@ -129,12 +149,6 @@ def fill(
                 finish(out, about, state, corpus | tables(model, sae), stop)
             except FeatureIndexError:  # going on would end the same way
                 hopeless = True
-                raise
-            except BaseException as error:  # Ctrl-C above all
-                error.add_note(
-                    f"{folder} keeps what is done up to the last checkpoint: call build again with the same arguments "
-                    f"and path to go on from there, or delete it"
-                )
                 raise
     finally:
         if hopeless:

@@ -1,6 +1,7 @@
 """Building a feature index: what is counted, and what happens to a build that is stopped, killed or out of disk."""
 
 import errno
+import tempfile
 
 import numpy as np
 import pytest
@@ -280,3 +281,13 @@ def test_short_intervals_of_a_bounded_index_are_filled_with_its_strongest_exampl
         assert len(strongest.examples) == len(want.examples)
         places = [(e.sequence_id, e.position) for e in strongest.examples]
         assert len(set(places)) == len(places)
+
+
+def test_a_temporary_index_that_is_stopped_leaves_nothing_and_promises_nothing(
+    model, sae, tokens, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(Stopped) as caught:
+        FeatureIndex.build(model, sae, tokens, progress=False, stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+    assert not hasattr(caught.value, "__notes__")
