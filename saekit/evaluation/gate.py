@@ -1,11 +1,11 @@
 """The three figures that arXiv:2507.06427 states for its dictionaries, as a card: pass or fail, line by line."""
 
-import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from saekit._base.table import Column, Table
 from saekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ class Gate:
     """One line of the card.
 
     Attributes:
-        name: What is measured.
+        name: Name of the measure.
         value: The number.
         limit: The threshold as published.
         strict: Whether the number must be below the limit; otherwise it may be equal.
         passed: Whether it is.
-        how: What the number is, exactly.
+        how: Definition of the number.
     """
 
     name: str
@@ -44,10 +44,10 @@ class GateCard:
 
     Attributes:
         gates: MSE, FVU and active fraction.
-        n_tokens: Tokens behind the numbers.
-        excluded: Tokens left out, by reason.
+        n_tokens: Number of tokens behind the numbers.
+        excluded: Number of tokens left out, by reason.
         held_out: Corpus and split.
-        source: Where the thresholds come from.
+        source: Work that the thresholds come from.
     """
 
     gates: tuple[Gate, Gate, Gate]
@@ -60,18 +60,6 @@ class GateCard:
         """Return the card as plain JSON types."""
         return asdict(self) | {"gates": [asdict(gate) for gate in self.gates]}
 
-    def _rows(self) -> list[tuple[str, str, str, str, str]]:
-        return [
-            (
-                "pass" if gate.passed else "fail",
-                gate.name,
-                f"{gate.value:.3g}",
-                f"{'<' if gate.strict else '≤'} {gate.limit:g}",
-                gate.how,
-            )
-            for gate in self.gates
-        ]
-
     def _counted(self) -> str:
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.excluded.items())
         return f"{self.n_tokens:,} tokens of {self.held_out}; left out: {left_out}"
@@ -79,18 +67,27 @@ class GateCard:
     def __repr__(self) -> str:
         """Return three lines, and what they rest on in each."""
         return "\n".join(
-            f"{verdict}  {name} {value} ({limit}; {how}; {self._counted()})"
-            for verdict, name, value, limit, how in self._rows()
+            f"{_verdict(gate)}  {gate.name} {gate.value:.3g} ({_limit(gate)}; {gate.how}; {self._counted()})"
+            for gate in self.gates
         )
 
     def _repr_html_(self) -> str:
-        cell = lambda tag, text: f"<{tag}>{html.escape(text)}</{tag}>"  # noqa: E731
-        head = "".join(cell("th", name) for name in ("", "measure", "value", "published", "what it is"))
-        body = "".join(f"<tr>{''.join(cell('td', text) for text in row)}</tr>" for row in self._rows())
-        return (
-            f"<table><caption>{html.escape(self._counted())}. {html.escape(self.source)}.</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        columns = (
+            Column("", _verdict),
+            Column("measure", "name"),
+            Column("value", "value", ".3g"),
+            Column("published", _limit),
+            Column("what it is", "how"),
         )
+        return Table(self.gates, columns, f"{self._counted()}. {self.source}.")._repr_html_()
+
+
+def _verdict(gate: Gate) -> str:
+    return "pass" if gate.passed else "fail"
+
+
+def _limit(gate: Gate) -> str:
+    return f"{'<' if gate.strict else '≤'} {gate.limit:g}"
 
 
 def published_gate(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
@@ -105,24 +102,17 @@ def published_gate(evaluation: "Evaluation | Mapping[str, Any]") -> GateCard:
     They are left out here, and the card says how many.
 
     Args:
-        evaluation: From `evaluate`, or the card of a bundled SAE (`sae_card`).
+        evaluation: Result of `evaluate`, or the card of a bundled SAE (`sae_card`).
 
     Raises:
-        DataError: The card of an older version, without the normalised MSE.
+        DataError: The card is of an older version, without the normalised MSE.
     """
     e = SimpleNamespace(**evaluation) if isinstance(evaluation, Mapping) else evaluation
     if not hasattr(e, "mse_normalised"):
         raise DataError("this card does not hold mse_normalised: evaluate the SAE again with this version of saekit")
-    return GateCard(
-        gates=(
-            Gate(
-                "MSE", e.mse_normalised, 0.02, False, e.mse_normalised <= 0.02,
-                "a dimension, activations scaled to a mean length of sqrt(d_in)",
-            ),
-            Gate("FVU", e.fvu, 0.05, True, e.fvu < 0.05, "squared error / squared distance from the mean activation"),
-            Gate("active fraction", e.active_fraction, 0.01, False, e.active_fraction <= 0.01, "L0 / d_sae"),
-        ),
-        n_tokens=e.n_tokens,
-        excluded=dict(e.excluded),
-        held_out=e.held_out,
-    )  # fmt: skip
+    how_mse = "a dimension, activations scaled to a mean length of sqrt(d_in)"
+    how_fvu = "squared error / squared distance from the mean activation"
+    mse = Gate("MSE", e.mse_normalised, 0.02, False, e.mse_normalised <= 0.02, how_mse)
+    fvu = Gate("FVU", e.fvu, 0.05, True, e.fvu < 0.05, how_fvu)
+    active = Gate("active fraction", e.active_fraction, 0.01, False, e.active_fraction <= 0.01, "L0 / d_sae")
+    return GateCard((mse, fvu, active), e.n_tokens, dict(e.excluded), e.held_out)

@@ -19,13 +19,13 @@ class DictionaryMatch:
             round (``compare_dictionaries(true, learned)``) it asks how many learned features are real.
         share_found: Share of true features whose greatest cosine is above ``threshold``.
         best: For each true feature the greatest cosine, ``[n_true]``.
-        best_learned: And which learned feature has it, ``[n_true]``.
+        best_learned: The learned feature that has it, ``[n_true]``.
         matched_mean: Mean cosine of the one-to-one matching with the greatest sum (Hungarian method), over
             ``min(n_learned, n_true)`` pairs. The same for both orders.
         matched_share: Share of ``max(n_learned, n_true)`` features that have a partner above ``threshold``: 1 only
             for the same dictionary, permuted.
         matched_learned: The learned feature matched to each true one, -1 for none, ``[n_true]``.
-        threshold: For both shares.
+        threshold: Cosine above which a feature counts as found, for both shares.
     """
 
     mmcs: float
@@ -56,7 +56,7 @@ def compare_dictionaries(
 
     Args:
         learned: Directions of any length but 0, usually ``sae.W_dec``.
-        true: The known ones.
+        true: The known directions.
         threshold: Cosine above which a feature counts as found.
 
     Raises:
@@ -89,7 +89,7 @@ def mmcs(learned: Float[Tensor, "n_learned d_in"], true: Float[Tensor, "n_true d
     some are always near (about .41 for 64 random ones against 64 random ones in 32 dimensions).
 
     Raises:
-        SAEError: As `compare_dictionaries`.
+        SAEError: Nothing to compare, different widths, or a direction that is zero or not finite.
     """
     return _cosines(learned, true).max(1).values.mean().item()
 

@@ -8,8 +8,8 @@ this kind.
 Files, in the order of import:
 
 - ``collect``: what one pass keeps: statistics, the best few of each of many groups, who fires with whom
-- ``build``: the pass: from batches to events, counted in and checkpointed
 - ``read``: from the arrays of an opened index to examples, intervals, histograms
+- ``build``: the pass: from batches to events, counted in and checkpointed
 - ``search``: neighbours, logits, search, prompts
 - ``merge``: what lies on disk; several indexes as one
 - ``feature_index``: `FeatureIndex`, the door to all of it

@@ -7,7 +7,7 @@
 
 import mmap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,7 +18,8 @@ from saekit._base.progress import Progress, Stop, ask, progress_of
 from saekit._base.writer import Writer
 from saekit.data import Tokens, counted
 from saekit.errors import FeatureIndexError
-from saekit.index.collect import Candidates, Collector, Events, Statistics, TokenSample, rank_in_run
+from saekit.index.collect import Candidates, Collector, Events, Statistics, TokenSample, narrow, rank_in_run
+from saekit.index.read import Reader, offsets
 from saekit.models import hidden_states, special_token_ids
 from saekit.saes import active_entries, sae_hook, sparse_form
 
@@ -122,53 +123,72 @@ class Held:
         return [buffer[: self._used[name]] for name, buffer in self._buffers.items()]
 
 
-@dataclass
 class Pass:
-    """All that a pass has collected so far; what `FeatureIndex` is made of."""
+    """All that a pass has collected so far; what `FeatureIndex` is made of.
 
-    statistics: Statistics
-    collector: Collector
-    sample: TokenSample
-    excluded: dict[str, int]
-    counted: int = 0
-    sequences: int = 0  # of the corpus that are done
-    events: int = 0
+    Attributes:
+        statistics: Counts, sums, maxima and histograms.
+        collector: Examples.
+        sample: Tokens on which co-activation is counted.
+        excluded: Number of tokens left out, by reason.
+        counted: Number of the others.
+        sequences: Number of sequences of the corpus that are done.
+        events: Number of active features on all of them together.
+    """
+
+    def __init__(self, d_sae: int, *, examples: int, window: int, n_pos: int) -> None:
+        self.statistics, self.sample = Statistics(d_sae), TokenSample()
+        self.collector = Collector(d_sae, examples=examples, window=window, n_pos=n_pos)
+        self.excluded = {"bos_or_padding": 0, "special": 0, "massive": 0}
+        self.counted = self.sequences = self.events = 0
 
     @classmethod
-    def new(cls, d_sae: int, *, examples: int, window: int, n_pos: int) -> "Pass":
-        """Start with nothing."""
-        collector = Collector(d_sae, examples=examples, window=window, n_pos=n_pos)
-        return cls(Statistics(d_sae), collector, TokenSample(), {"bos_or_padding": 0, "special": 0, "massive": 0})
+    def of(cls, index: Reader) -> "Pass":
+        """Return what the pass behind an index, or behind the checkpoint of one, had collected."""
+        a, about = index.arrays, index.about
+        state = cls(index.d_sae, examples=about["examples"], window=index.window, n_pos=index.n_pos)
+        for key in vars(state.statistics):
+            setattr(state.statistics, key, np.array(a[key]))
+        state.statistics.histogram = state.statistics.histogram.astype(np.int64)
+        kept = []
+        for kind in ("top", "sampled"):
+            around = np.zeros((len(a[f"{kind}_pointer"]), index.window), np.float16)
+            row = np.repeat(np.arange(len(around)), np.diff(a[f"{kind}_start"]))
+            around[row, a[f"{kind}_offset"]] = a[f"{kind}_around"]
+            feature, value = np.asarray(a[f"{kind}_feature"], np.int32), np.array(a[f"{kind}_value"])
+            kept.append(Candidates(feature, value, index.places(a[f"{kind}_pointer"]), around))
+        state.collector.offer(*kept, state.statistics.range_exponent())
+        state.sample.place = np.array(a["sample_place"])
+        state.sample.length = np.asarray(a["sample_length"], np.int64)
+        state.sample.features = np.asarray(a["sample_features"], np.int32)
+        state.excluded, state.counted, state.events = dict(about["excluded"]), about["counted"], about["events"]
+        state.sequences = about.get("sequences", 0)
+        return state
 
-    def about(self) -> dict[str, Any]:
-        """Return the part of the state that is no array."""
-        return {key: getattr(self, key) for key in ("excluded", "counted", "sequences", "events")}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the rest of the state as named arrays."""
-        out = {f"state_{key}": value for key, value in vars(self.statistics).items()}
-        for name in ("top", "sampled"):
-            candidates = getattr(self.collector, name)
-            out |= {f"state_{name}_{f.name}": getattr(candidates, f.name) for f in fields(candidates)}
-        return out | {f"state_sample_{key}": value for key, value in vars(self.sample).items()}
-
-    def take_up(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Take the state of an earlier pass."""
-        for key in vars(self.statistics):
-            setattr(self.statistics, key, arrays[f"state_{key}"])
-        kept = [
-            Candidates(*(arrays[f"state_{name}_{f.name}"] for f in fields(Candidates))) for name in ("top", "sampled")
-        ]
-        self.collector.restore(*kept, self.statistics.range_exponent())
-        for key in vars(self.sample):
-            setattr(self.sample, key, arrays[f"state_sample_{key}"])
-        self.excluded = dict(about["excluded"])
-        self.counted, self.sequences, self.events = (about[k] for k in ("counted", "sequences", "events"))
+    def arrays(self, sequence_ids: Integer[np.ndarray, " sequence"], n_pos: int) -> dict[str, np.ndarray]:
+        """Return what was collected as the arrays of an index over these sequences."""
+        statistics, sample = self.statistics, self.sample
+        arrays = {"count": statistics.count, "sum": statistics.sum, "max": statistics.max}
+        arrays["histogram"] = statistics.histogram.astype(np.uint32 if statistics.count.max() < 2**32 else np.int64)
+        arrays["range_exponent"] = statistics.range_exponent().astype(np.int8)
+        for kind in ("top", "sampled"):
+            candidates: Candidates = getattr(self.collector, kind)
+            row = np.searchsorted(sequence_ids, candidates.place // n_pos)
+            pointer = row * n_pos + candidates.place % n_pos
+            where, offset = np.nonzero(candidates.around)
+            arrays[f"{kind}_feature"] = candidates.feature
+            arrays[f"{kind}_value"] = candidates.value
+            arrays[f"{kind}_pointer"] = pointer.astype(np.int32 if len(sequence_ids) * n_pos < 2**31 else np.int64)
+            arrays[f"{kind}_start"] = offsets(np.bincount(where, minlength=len(row)))
+            arrays[f"{kind}_offset"] = offset.astype(np.uint8 if candidates.around.shape[1] <= 256 else np.int32)
+            arrays[f"{kind}_around"] = candidates.around[where, offset]
+        arrays |= {"sample_place": sample.place, "sample_length": sample.length.astype(np.int32)}
+        return arrays | {"sample_features": narrow(sample.features)}
 
     def merge(self, other: "Pass") -> None:
         """Add what a pass over other sequences collected."""
         self.statistics.merge(other.statistics)
-        self.collector.merge(other.collector, self.statistics.range_exponent())
+        self.collector.offer(other.collector.top, other.collector.sampled, self.statistics.range_exponent())
         self.sample.merge(other.sample)
         self.excluded = {key: self.excluded[key] + other.excluded[key] for key in self.excluded}
         self.counted += other.counted
@@ -199,20 +219,23 @@ def run_pass(
     sae: "SAE[Any]",
     tokens: Tokens,
     out: Writer,
-    state: Pass,
     *,
-    keep_events: bool,
     batch_size: int,
     progress: Progress = False,
     stop: Stop = None,
-) -> None:
-    """Run the corpus through model and SAE, from the checkpoint in ``out`` on; events go there too if they are kept.
+) -> Pass:
+    """Run the corpus through model and SAE, from the checkpoint in ``out`` on; the events of a full index go there.
 
     Interrupted, it saves what is complete and raises on.
     """
-    if "counted" in out.about:
-        state.take_up(out.about, out.state)
-    n_pos = tokens.ids.shape[1]
+    about, n_pos = out.about, tokens.ids.shape[1]
+    log = out if about["kind"] == "full" else None
+    if "counted" in about:
+        kept = {name.removeprefix("state_"): array for name, array in out.state.items()}
+        corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
+        state = Pass.of(Reader(about, {**kept, **corpus}))
+    else:
+        state = Pass(about["d_sae"], examples=about["examples"], window=about["window"], n_pos=n_pos)
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     encoder, hook_name = sparse_form(sae), sae_hook(sae)
     held = Held()  # what is not counted yet
@@ -221,12 +244,13 @@ def run_pass(
     def flush() -> None:
         nonlocal counting
         counting = True
-        state.count(held, out if keep_events else None)
+        state.count(held, log)
         held.clear()
         counting = False
 
     def checkpoint() -> None:
-        out.checkpoint(state.about(), state.arrays())
+        arrays = {f"state_{name}": array for name, array in state.arrays(tokens.sequence_ids, n_pos).items()}
+        out.checkpoint({key: getattr(state, key) for key in ("excluded", "counted", "sequences", "events")}, arrays)
 
     bar = progress_of(progress, len(tokens), "seq", stop=stop, title="Indexing", start=state.sequences)
     try:
@@ -241,13 +265,14 @@ def run_pass(
                         checkpoint()
                 step(len(batch))
         flush()
-        if keep_events:
+        if log is not None:
             checkpoint()  # the sort that comes next reads the events from there
     except BaseException as error:  # Ctrl-C above all: what is counted is complete, unless that is what was interrupted
         if not counting and not isinstance(error, FeatureIndexError):
             flush()
             checkpoint()
         raise
+    return state
 
 
 def append_events(

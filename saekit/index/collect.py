@@ -80,7 +80,7 @@ class Statistics:
         self.sum[present] += np.add.reduceat(events.value, starts, dtype=np.float64)
         self.max[present] = np.maximum(self.max[present], np.maximum.reduceat(events.value, starts))
         after = self.range_exponent()
-        self._widen(before, after)
+        _widen(self.histogram, after - before)
         bins = bins_of(events.value, events.feature, after)
         counted = np.bincount(events.feature * BINS + bins, minlength=self.histogram.size)
         self.histogram += counted.reshape(self.histogram.shape)
@@ -91,30 +91,27 @@ class Statistics:
         mantissa, exponent = np.frexp(np.maximum(self.max, 2.0**-20))
         return np.where(mantissa == 0.5, exponent - 1, exponent)
 
-    def _widen(self, before: np.ndarray, after: np.ndarray) -> None:
-        """Join neighbouring bins of features whose range has doubled, as often as it has."""
-        wider = np.flatnonzero((after > before) & self.histogram.any(1))
-        for doublings in np.unique((after - before)[wider]):
-            rows = wider[(after - before)[wider] == doublings]
-            joined = self.histogram[rows]
-            for _ in range(min(int(doublings), BINS.bit_length())):
-                joined = np.hstack(
-                    [joined.reshape(len(rows), -1, 2).sum(2), np.zeros((len(rows), BINS // 2), np.int64)]
-                )
-            self.histogram[rows] = joined
-
     def merge(self, other: "Statistics") -> None:
         """Add another's counts."""
-        before, theirs = self.range_exponent(), other.range_exponent()
+        mine, theirs = self.range_exponent(), other.range_exponent()
         self.max = np.maximum(self.max, other.max)
-        after = self.range_exponent()
-        self._widen(before, after)
-        widened = Statistics(len(other.count))
-        widened.histogram = other.histogram.copy()
-        widened._widen(theirs, after)
-        self.histogram += widened.histogram
+        after, histogram = self.range_exponent(), other.histogram.astype(np.int64)
+        _widen(self.histogram, after - mine)
+        _widen(histogram, after - theirs)
+        self.histogram += histogram
         self.count += other.count
         self.sum += other.sum
+
+
+def _widen(histogram: np.ndarray, doublings: np.ndarray) -> None:
+    """Join neighbouring bins of features whose range has doubled, as often as it has; in place."""
+    wider = np.flatnonzero((doublings > 0) & histogram.any(1))
+    for times in np.unique(doublings[wider]):
+        rows = wider[doublings[wider] == times]
+        joined = histogram[rows]
+        for _ in range(min(int(times), BINS.bit_length())):
+            joined = np.hstack([joined.reshape(len(rows), -1, 2).sum(2), np.zeros((len(rows), BINS // 2), np.int64)])
+        histogram[rows] = joined
 
 
 def bins_of(value: np.ndarray, feature: np.ndarray, exponent: np.ndarray) -> np.ndarray:
@@ -276,15 +273,13 @@ class Collector:
             self._offer(self._sampled, events, rows, group[rows], rank[rows])
 
     def _offer(self, slots: Slots, events: Events, rows: np.ndarray, group: np.ndarray, key: np.ndarray) -> None:
-        cut = lambda chosen: around(events, rows[chosen], left=self.left, window=self.window, n_pos=self.n_pos)  # noqa: E731
+        def cut(chosen: np.ndarray) -> np.ndarray:
+            return around(events, rows[chosen], left=self.left, window=self.window, n_pos=self.n_pos)
+
         slots.offer(group, key, events.place[rows], events.value[rows], cut)
 
-    def merge(self, other: "Collector", exponent: np.ndarray) -> None:
-        """Let another's candidates compete too; ``exponent`` is that of the merged statistics."""
-        self.restore(other.top, other.sampled, exponent)
-
-    def restore(self, top: Candidates, sampled: Candidates, exponent: np.ndarray) -> None:
-        """Let candidates compete that an earlier pass kept."""
+    def offer(self, top: Candidates, sampled: Candidates, exponent: np.ndarray) -> None:
+        """Let candidates compete that another pass kept; exponents are those of the statistics of both."""
         self._widen(exponent)
         feature = top.feature.astype(np.int64)
         self._top.offer(feature, _strength(top.value), top.place, top.value, top.around.__getitem__)

@@ -10,7 +10,6 @@ import json
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from saekit._base.progress import Progress, Stop
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.index import merge as merging, search as text_side
-from saekit.index.collect import BINS, first_of_each, priority
 from saekit.index.merge import INDEX
 from saekit.index.read import (
     Example,
@@ -36,7 +34,6 @@ from saekit.index.read import (
     PromptFeatures,
     PromptReading,
     Reader,
-    interval_of,
 )
 from saekit.saes import ASSETS, DEFAULT, bundled, check_pair, sae_fingerprint, sae_hook
 
@@ -122,7 +119,7 @@ class FeatureIndex:
             SAEError, ModelError: Model and SAE do not fit.
         """
         check_pair(model, sae)
-        tokens = _in_order(tokens)
+        tokens = merging.in_order(tokens)
         if examples_per_feature is not None:
             whole("examples_per_feature", examples_per_feature, at_least=1, error=FeatureIndexError)
         for name, value in (("window", window), ("batch_size", batch_size)):
@@ -138,15 +135,16 @@ class FeatureIndex:
             "examples": examples_per_feature or STORED_EXAMPLES,
             "window": window,
         }
-        target, owner = _place(path)
-        if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
-            return index
-        partial = target.with_name(f"{target.name}.partial")
-        if not INDEX.holds(partial, identity):
-            merging.fill(partial, model, sae, tokens, identity, batch_size=batch_size, progress=progress, stop=stop)
-        with atomic(target) as draft:
-            partial.rename(draft)
-        return cls._open(target, owner)
+        settings = {"batch_size": batch_size, "progress": progress, "stop": stop}
+        with merging.place(path) as (target, owner):
+            if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
+                return index
+            partial = merging.unfinished(target)
+            if not INDEX.holds(partial, identity):
+                merging.fill(partial, model, sae, tokens, identity, **settings)
+            with atomic(target) as draft:
+                partial.rename(draft)
+            return cls._open(target, owner)
 
     @classmethod
     def merge(
@@ -169,10 +167,10 @@ class FeatureIndex:
             FeatureIndexError: They overlap, or are of different SAEs or settings; or ``path`` holds something else.
         """
         parts = merging.check([index._read for index in indexes])
-        target, owner = _place(path)
-        with INDEX.new(target) as out:
-            merging.join(parts, out, progress, stop)
-        return cls._open(target, owner)
+        with merging.place(path) as (target, owner):
+            with INDEX.new(target) as out:
+                merging.join(parts, out, progress, stop)
+            return cls._open(target, owner)
 
     def compacted(
         self,
@@ -195,11 +193,11 @@ class FeatureIndex:
         Raises:
             FeatureIndexError: This index is a full one; or ``path`` holds something else.
         """
-        target, owner = _place(path)
-        arrays = merging.compact_arrays(self._read, intervals, per, progress, stop)
-        about = self.manifest | {"coactivation_tokens": self.coactivation_tokens}
-        INDEX.save_folder(target, about, merging.packed(arrays))
-        return self._open(target, owner)
+        with merging.place(path) as (target, owner):
+            arrays = merging.compact_arrays(self._read, intervals, per, progress, stop)
+            about = self.manifest | {"coactivation_tokens": self.coactivation_tokens}
+            INDEX.save_folder(target, about, merging.packed(arrays))
+            return self._open(target, owner)
 
     @classmethod
     def load(
@@ -218,10 +216,10 @@ class FeatureIndex:
         path = _bundled_with(sae) if path is None else path
         shipped = ASSETS / str(path) / "index"
         folder = shipped if isinstance(path, str) and shipped.is_dir() else Path(path).expanduser()
-        unfinished = folder.with_name(f"{folder.name}.partial")
-        if not folder.exists() and unfinished.is_dir():
+        partial = merging.unfinished(folder)
+        if not folder.exists() and partial.is_dir():
             raise FeatureIndexError(
-                f"there is no index at {folder} yet: {unfinished.name} beside it is an unfinished build. Call build "
+                f"there is no index at {folder} yet: {partial.name} beside it is an unfinished build. Call build "
                 f"again with the same arguments to go on"
             )
         index = cls._open(folder, verify=verify)
@@ -238,9 +236,8 @@ class FeatureIndex:
         Raises:
             FeatureIndexError: Something else is there, or the disk is full.
         """
-        target, _ = _place(path)
-        INDEX.save_folder(target, self.manifest, merging.packed(self._read.arrays))
-        return self._open(target)
+        INDEX.save_folder(path, self.manifest, merging.packed(self._read.arrays))
+        return self._open(Path(path).expanduser())
 
     @classmethod
     def _open(
@@ -255,65 +252,57 @@ class FeatureIndex:
     # --- ask it ------------------------------------------------------------------------------------------------
 
     def top(self, feature: int, k: int = 20, *, fold: bool = True) -> Examples:
-        """Return the k strongest examples, one a sequence: value descending, then sequence id, then position.
+        """Return the k strongest examples, one per sequence: value descending, then sequence id, then position.
 
-        A bounded index has at most ``examples_per_feature``. ``fold`` joins examples whose text around the peak (5
-        tokens before to 2 after) is the same, and counts them.
+        Args:
+            feature: Number of the feature.
+            k: Number of examples; a bounded index has at most ``examples_per_feature``.
+            fold: Whether examples whose text around the peak (5 tokens before to 2 after) is the same are joined into
+                one, and counted.
         """
         self._check(feature)
-        if self.bounded:
-            rows = self._read.stored("top", feature)[:k]
-            items = [self._read.stored_example("top", row) for row in rows]
-        else:
-            events = self._read.events(feature)
-            sequence = events.place // self._read.n_pos
-            order = first_of_each(1, -events.value, events.place, group=(sequence,))
-            order = order[np.lexsort((events.place[order], -events.value[order]))][:k]
-            items = self._read.event_examples(events, order)
+        items = self._read.top_examples(feature, k)
         return self._examples(feature, text_side.fold(items) if fold else items)
 
     def intervals(self, feature: int, n: int = 5, per: int = 4) -> list[Interval]:
-        """Return the n equal-width intervals of (0, max], strongest first, with up to ``per`` examples of each.
+        """Return the n equal-width intervals of (0, max], strongest first, with some examples of each.
 
         Which examples is decided by a hash of their place, so it is the same for every shard order. ``share`` comes
         from all events. A bounded index keeps 4 candidates in each of 16 equal bins up to the power of two above the
         maximum, so within an interval it samples evenly by strength, not by token; where that leaves an interval
         short, the strongest examples in it fill it up.
+
+        Args:
+            feature: Number of the feature; a dead one has no intervals.
+            n: Number of intervals.
+            per: Number of examples of each, at most.
         """
         self._check(feature)
-        if n < 1 or per < 0:
-            raise FeatureIndexError(f"expected n >= 1 intervals of per >= 0 examples, got n={n}, per={per}")
+        whole("n", n, at_least=1, error=FeatureIndexError)
+        whole("per", per, at_least=0, error=FeatureIndexError)
         if self.dead[feature]:
             return []
         edges = np.linspace(0, float(self.max[feature]), n + 1)
-        if self.bounded:
-            found = self._read.interval_examples(feature, edges[-1], n, per)
-            shares = self._shares(feature, edges)
-        else:
-            events = self._read.events(feature)
-            which = interval_of(events.value, edges[-1], n)
-            found = {i: [] for i in range(n)}
-            for row in first_of_each(per, priority(events.place), events.place, group=(which,)):
-                found[int(which[row])] += self._read.event_examples(events, np.array([row]))
-            shares = np.bincount(which, minlength=n) / len(which)
+        examples, shares = self._read.interval_examples(feature, edges, per)
         return [
-            Interval(float(edges[i]), float(edges[i + 1]), float(shares[i]), self._examples(feature, found[i]))
+            Interval(float(edges[i]), float(edges[i + 1]), float(shares[i]), self._examples(feature, examples[i]))
             for i in reversed(range(n))
         ]
 
     def histogram(self, feature: int) -> Histogram:
         """Return how often the feature is active how strongly: 33 to 64 linear bins up to just above its maximum."""
         self._check(feature)
-        counts = np.asarray(self._read.arrays["histogram"][feature])
-        top = 2.0 ** int(self._read.arrays["range_exponent"][feature])
-        used = max(int(np.ceil(float(self.max[feature]) / top * BINS)), 1)
-        return Histogram(np.arange(used + 1) * top / BINS, counts[:used].astype(np.int64))
+        return self._read.histogram(feature)
 
     def neighbours(self, feature: int, by: str = "decoder", k: int = 10) -> list[Neighbour]:
-        """Return the closest features: ``by="decoder"`` by cosine of decoder rows, ``"coactivation"`` by Jaccard
-        overlap of active tokens (all tokens of a full index; the ``coactivation_tokens`` of a bounded one).
+        """Return the closest features, closest first.
 
-        A feature that is not active on those tokens has no co-activation neighbours.
+        Args:
+            feature: Number of the feature.
+            by: ``"decoder"`` for the cosine of decoder rows; ``"coactivation"`` for the Jaccard overlap of the tokens
+                on which both are active (`coactivation_tokens` of them are looked at): a feature that is active on
+                none of these has no such neighbours.
+            k: Number of neighbours, at most 10.
         """
         self._check(feature)
         if one_of("by", by, ("decoder", "coactivation"), error=FeatureIndexError) == "decoder":
@@ -325,13 +314,13 @@ class FeatureIndex:
 
     @property
     def coactivation_tokens(self) -> int:
-        """Tokens on which co-activation was counted."""
+        """Number of tokens on which co-activation was counted: all of a full index, a sample in a bounded one."""
         if not self.bounded:
             return self.n_tokens
         return self.manifest.get("coactivation_tokens") or len(self._read.arrays["sample_place"])
 
     def logits(self, feature: int, k: int = 10) -> Logits:
-        """Return the tokens whose logits the feature raises and lowers most (at most 10 each)."""
+        """Return the k tokens whose logits the feature raises and lowers most, at most 10 each."""
         self._check(feature)
         sides = []
         for side in ("promoted", "suppressed"):
@@ -345,6 +334,11 @@ class FeatureIndex:
 
         Case and outer whitespace do not matter. The score is the share of a feature's activation, over its strongest
         examples, that fits.
+
+        Args:
+            token: Token on which examples peak.
+            text: Text that stands in their contexts; give this or ``token``.
+            k: Number of features, at most.
         """
         if (token is None) == (text is None):
             raise FeatureIndexError("pass either token= or text=, not both")
@@ -364,7 +358,7 @@ class FeatureIndex:
         return text_side.read_prompt(self._read, model, sae, text)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
-        """Return the indexed text as `Tokens`, to index again with another dictionary. Each row is one document."""
+        """Return the indexed text as `Tokens`, to index it again with another SAE. Each row is one document."""
         ids = np.asarray(self._read.arrays["tokens"][rows]).astype(np.int32)
         numbers = np.asarray(self._read.arrays["sequence_ids"][rows])
         document = np.repeat(numbers[:, None], ids.shape[1], 1).astype(np.int32)
@@ -385,42 +379,6 @@ class FeatureIndex:
 
     def _examples(self, feature: int, items: list[Example]) -> Examples:
         return Examples(int(feature), tuple(items), self.n_tokens, bool(self.dead[feature]))
-
-    def _shares(self, feature: int, edges: np.ndarray) -> np.ndarray:
-        """Read interval shares off the histogram: exact up to the bin that an edge cuts, which is split evenly."""
-        histogram = self.histogram(feature)
-        below = np.concatenate([[0], np.cumsum(histogram.counts)]) / histogram.counts.sum()
-        return np.diff(np.interp(edges, np.minimum(histogram.edges, edges[-1]), below))
-
-
-def _in_order(tokens: Tokens) -> Tokens:
-    """Return a corpus with its rows in the order of their numbers.
-
-    Raises:
-        FeatureIndexError: It has no tokens, or two rows of one number.
-    """
-    if not len(tokens) or not tokens.n_tokens:
-        raise FeatureIndexError("the corpus has no tokens: there is nothing to index")
-    ids, order = np.unique(tokens.sequence_ids, return_index=True)
-    if len(ids) != len(tokens):
-        raise FeatureIndexError("two rows of the corpus have the same sequence id: give each its own")
-    if (np.diff(order) == 1).all():
-        return tokens
-    return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
-
-
-def _place(path: Path | str | None) -> "tuple[Path, tempfile.TemporaryDirectory | None]":
-    """Return where to write an index, and the owner of that place if it is a temporary one.
-
-    Raises:
-        FeatureIndexError: Something else than an index is there, which writing would replace.
-    """
-    if path is None:
-        owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
-        return Path(owner.name) / "index", owner
-    target = Path(path).expanduser().absolute()
-    INDEX.check_free(target)
-    return target, None
 
 
 def _bundled_with(sae: "SAE[Any] | None") -> str:

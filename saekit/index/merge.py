@@ -2,7 +2,10 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +20,7 @@ from saekit._base.writer import Writer
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.index.build import Pass, append_events, by_feature, run_pass
-from saekit.index.collect import Candidates, narrow
+from saekit.index.collect import narrow
 from saekit.index.read import Reader, gather, offsets
 from saekit.index.search import coactivation, cosine, tables
 
@@ -60,12 +63,60 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
+def in_order(tokens: Tokens) -> Tokens:
+    """Return a corpus with its rows in the order of their numbers.
+
+    Raises:
+        FeatureIndexError: It has no tokens, or two rows of one number.
+    """
+    if not len(tokens) or not tokens.n_tokens:
+        raise FeatureIndexError("the corpus has no tokens: there is nothing to index")
+    ids, order = np.unique(tokens.sequence_ids, return_index=True)
+    if len(ids) != len(tokens):
+        raise FeatureIndexError("two rows of the corpus have the same sequence id: give each its own")
+    if (np.diff(order) == 1).all():
+        return tokens
+    return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
+
+
+@contextmanager
+def place(path: Path | str | None) -> "Generator[tuple[Path, tempfile.TemporaryDirectory | None]]":
+    """Yield where to write an index, and the owner of that place if it is a temporary one, which goes with an error.
+
+    Raises:
+        FeatureIndexError: Something else than an index is there, which writing would replace.
+    """
+    if path is None:
+        owner = tempfile.TemporaryDirectory(prefix="saekit-index-")
+        try:
+            yield Path(owner.name) / "index", owner
+        except BaseException:
+            owner.cleanup()
+            raise
+        return
+    target = Path(path).expanduser().absolute()
+    INDEX.check_free(target)
+    try:
+        yield target, None
+    except BaseException as error:  # Ctrl-C above all
+        if (partial := unfinished(target)).is_dir():
+            error.add_note(
+                f"{partial} keeps what is done up to the last checkpoint: call build again with the same arguments and "
+                f"path to go on from there, or delete it"
+            )
+        raise
+
+
+def unfinished(target: Path) -> Path:
+    """Return the folder in which an index grows that is to be at ``target``."""
+    return target.with_name(f"{target.name}.partial")
+
+
 def corpus_hash(rows: Integer[np.ndarray, "sequence pos"], sequence_ids: Integer[np.ndarray, " sequence"]) -> str:
     """Return a SHA-256 over the tokens, or the document numbers, of a corpus in the order of its sequence ids."""
     digest = hashlib.sha256(str(rows.shape).encode())
-    order = np.argsort(sequence_ids, kind="stable")
-    digest.update(np.ascontiguousarray(sequence_ids[order], "<i8").tobytes())
-    digest.update(np.ascontiguousarray(rows[order], "<i4").tobytes())
+    digest.update(np.ascontiguousarray(sequence_ids, "<i8").data)
+    digest.update(np.ascontiguousarray(rows, "<i4").data)
     return digest.hexdigest()
 
 
@@ -81,7 +132,8 @@ def fill(
     stop: Stop,
 ) -> None:
     """Build an index in a folder: from its last checkpoint on, or from nothing."""
-    about = identity | {
+    about = {
+        **identity,
         "corpus": tokens.name,
         "sources": list(tokens.sources),
         "split": tokens.split,
@@ -89,24 +141,14 @@ def fill(
         "versions": {name: version(name) for name in ("torch", "transformer-lens", "sae-lens")},
     }
     corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
-    settings = {"batch_size": batch_size, "progress": progress, "stop": stop}
     hopeless = False
     try:
         with INDEX.resume(folder, identity) as out:
-            state = Pass.new(
-                identity["d_sae"], examples=identity["examples"], window=identity["window"], n_pos=tokens.ids.shape[1]
-            )
             try:
-                run_pass(model, sae, tokens, out, state, keep_events=identity["kind"] == "full", **settings)
+                state = run_pass(model, sae, tokens, out, batch_size=batch_size, progress=progress, stop=stop)
                 finish(out, about, state, corpus | tables(model, sae), stop)
             except FeatureIndexError:  # going on would end the same way
                 hopeless = True
-                raise
-            except BaseException as error:  # Ctrl-C above all
-                error.add_note(
-                    f"{folder} keeps what is done up to the last checkpoint: call build again with the same arguments "
-                    f"and path to go on from there, or delete it"
-                )
                 raise
     finally:
         if hopeless:
@@ -125,7 +167,9 @@ def finish(
         corpus: Tokens and sequence ids in the order of the latter, and what follows from the weights.
         stop: Function that says whether to stop.
     """
-    arrays = packed(_final_arrays(state, corpus))
+    sequence_ids, n_pos = corpus["sequence_ids"], corpus["tokens"].shape[1]
+    arrays = {**corpus, "tokens": narrow(corpus["tokens"]), **state.arrays(sequence_ids, n_pos)}
+    arrays = packed(arrays)
     if about["kind"] == "full":
         stored = INDEX.load(out.folder, verify=False, partial=True).arrays
         log = {name: array for name, array in stored.items() if name.startswith("token_")}
@@ -135,28 +179,6 @@ def finish(
     # Whether every row starts with the same token: BOS, which windows leave out.
     manifest["bos_first"] = len(first) > 1 and bool((first == first[0]).all())
     out.finish(manifest, arrays)
-
-
-def _final_arrays(state: Pass, corpus: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    statistics, sample = state.statistics, state.sample
-    arrays = {**corpus, "tokens": narrow(corpus["tokens"])}
-    arrays |= {"count": statistics.count, "sum": statistics.sum, "max": statistics.max}
-    arrays["histogram"] = statistics.histogram.astype(np.uint32 if statistics.count.max() < 2**32 else np.int64)
-    arrays["range_exponent"] = statistics.range_exponent().astype(np.int8)
-    n_pos = corpus["tokens"].shape[1]
-    for kind in ("top", "sampled"):
-        candidates: Candidates = getattr(state.collector, kind)
-        row = np.searchsorted(corpus["sequence_ids"], candidates.place // n_pos)
-        pointer = row * n_pos + candidates.place % n_pos
-        where, offset = np.nonzero(candidates.around)
-        arrays[f"{kind}_feature"] = candidates.feature
-        arrays[f"{kind}_value"] = candidates.value
-        arrays[f"{kind}_pointer"] = pointer.astype(np.int32 if corpus["tokens"].size < 2**31 else np.int64)
-        arrays[f"{kind}_start"] = offsets(np.bincount(where, minlength=len(row)))
-        arrays[f"{kind}_offset"] = offset.astype(np.uint8 if candidates.around.shape[1] <= 256 else np.int32)
-        arrays[f"{kind}_around"] = candidates.around[where, offset]
-    arrays |= {"sample_place": sample.place, "sample_length": sample.length.astype(np.int32)}
-    return arrays | {"sample_features": narrow(sample.features)}
 
 
 # --- several indexes -------------------------------------------------------------------------------------------
@@ -190,9 +212,9 @@ def check(parts: Sequence[Reader]) -> list[Reader]:
 def join(parts: Sequence[Reader], out: Writer, progress: Progress = False, stop: Stop = None) -> None:
     """Write the index of several corpora together."""
     first = parts[0]
-    state = Pass.new(first.d_sae, examples=first.about["examples"], window=first.window, n_pos=first.n_pos)
+    state = Pass(first.d_sae, examples=first.about["examples"], window=first.window, n_pos=first.n_pos)
     for part in tracked(parts, progress, "index", stop=stop, title="Merging"):
-        state.merge(_state(part))
+        state.merge(Pass.of(part))
     ids = np.concatenate([part.arrays["sequence_ids"] for part in parts])
     order = np.argsort(ids, kind="stable")
     tokens = np.concatenate([part.arrays["tokens"] for part in parts])[order]
@@ -220,28 +242,6 @@ def _append_logs(parts: Sequence[Reader], out: Writer) -> None:
     start = offsets(length)
     feature, value = gather(feature, start, order), gather(value, start, order)
     append_events(out, parts[0].d_sae, place[order], length[order], feature, value)
-
-
-def _state(index: Reader) -> Pass:
-    """Turn a finished index back into what its pass had collected."""
-    a, about = index.arrays, index.about
-    state = Pass.new(index.d_sae, examples=about["examples"], window=about["window"], n_pos=index.n_pos)
-    for key in vars(state.statistics):
-        setattr(state.statistics, key, np.array(a[key]))
-    state.statistics.histogram = state.statistics.histogram.astype(np.int64)
-    kept = []
-    for kind in ("top", "sampled"):
-        around = np.zeros((len(a[f"{kind}_pointer"]), about["window"]), np.float16)
-        row = np.repeat(np.arange(len(around)), np.diff(a[f"{kind}_start"]))
-        around[row, a[f"{kind}_offset"]] = a[f"{kind}_around"]
-        feature, value = np.asarray(a[f"{kind}_feature"], np.int32), np.array(a[f"{kind}_value"])
-        kept.append(Candidates(feature, value, index.places(a[f"{kind}_pointer"]), around))
-    state.collector.restore(*kept, state.statistics.range_exponent())
-    state.sample.place = np.array(a["sample_place"])
-    state.sample.length = np.asarray(a["sample_length"], np.int64)
-    state.sample.features = np.asarray(a["sample_features"], np.int32)
-    state.excluded, state.counted, state.events = dict(about["excluded"]), about["counted"], about["events"]
-    return state
 
 
 def compact_arrays(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from saekit._base.table import Column, Shown, Table
-from saekit.index.collect import Events, around, first_of_each, left_of, priority
+from saekit.index.collect import BINS, Events, around, first_of_each, left_of, priority
 from saekit.models import join_pieces
 
 
@@ -231,7 +231,7 @@ class Reader:
         self.n_pos: int = arrays["tokens"].shape[1]
         self.window: int = about["window"]
         self.left = left_of(self.window)
-        self.first_shown = int(about["bos_first"])  # windows leave BOS out
+        self.first_shown = int(about.get("bos_first", False))  # windows leave BOS out
 
     def stored(self, kind: str, feature: int) -> np.ndarray:
         """Return the rows of a feature's stored examples; the ``"top"`` ones strongest first."""
@@ -284,19 +284,47 @@ class Reader:
         place = self.places(self.arrays["sampled_pointer"][rows])
         return rows[first_of_each(per, priority(place), place, group=(which,))]
 
-    def interval_examples(self, feature: int, maximum: float, n: int, per: int) -> dict[int, list[Example]]:
-        """Return up to ``per`` stored examples of each interval, 0 the weakest; the sample first, then the top ones."""
-        found: dict[int, list[Example]] = {i: [] for i in range(n)}
-        pointers = set()
-        sources = (("sampled", self.interval_rows(feature, maximum, n, per)), ("top", self.stored("top", feature)))
-        for kind, rows in sources:
-            which = interval_of(self.arrays[f"{kind}_value"][rows], maximum, n)
-            for row, interval in zip(rows, which.tolist(), strict=True):
+    def top_examples(self, feature: int, k: int) -> list[Example]:
+        """Return the k strongest examples, one per sequence."""
+        if self.bounded:
+            return [self.stored_example("top", row) for row in self.stored("top", feature)[:k]]
+        events = self.events(feature)
+        order = first_of_each(1, -events.value, events.place, group=(events.place // self.n_pos,))
+        order = order[np.lexsort((events.place[order], -events.value[order]))][:k]
+        return self.event_examples(events, order)
+
+    def interval_examples(
+        self, feature: int, edges: Float[np.ndarray, " edge"], per: int
+    ) -> tuple[list[list[Example]], Float[np.ndarray, " interval"]]:
+        """Return up to ``per`` examples of each interval, the weakest interval first, and its share of the events."""
+        n, maximum = len(edges) - 1, float(edges[-1])
+        examples: list[list[Example]] = [[] for _ in range(n)]
+        if not self.bounded:
+            events = self.events(feature)
+            which = interval_of(events.value, maximum, n)
+            for row in first_of_each(per, priority(events.place), events.place, group=(which,)):
+                examples[which[row]] += self.event_examples(events, np.array([row]))
+            return examples, np.bincount(which, minlength=n) / len(which)
+        pointers = set()  # the sample first, then the strongest where it leaves an interval short
+        rows = (("sampled", self.interval_rows(feature, maximum, n, per)), ("top", self.stored("top", feature)))
+        for kind, rows_of_kind in rows:
+            which = interval_of(self.arrays[f"{kind}_value"][rows_of_kind], maximum, n)
+            for row, interval in zip(rows_of_kind, which.tolist(), strict=True):
                 pointer = int(self.arrays[f"{kind}_pointer"][row])
-                if len(found[interval]) < per and pointer not in pointers:
-                    found[interval].append(self.stored_example(kind, row))
+                if len(examples[interval]) < per and pointer not in pointers:
+                    examples[interval].append(self.stored_example(kind, row))
                     pointers.add(pointer)
-        return found
+        # Shares are read off the histogram: exact up to the bin that an edge cuts, which is split evenly.
+        histogram = self.histogram(feature)
+        below = np.concatenate([[0], np.cumsum(histogram.counts)]) / histogram.counts.sum()
+        return examples, np.diff(np.interp(edges, np.minimum(histogram.edges, maximum), below))
+
+    def histogram(self, feature: int) -> Histogram:
+        """Return a feature's histogram, up to the last bin that is not empty."""
+        top = 2.0 ** int(self.arrays["range_exponent"][feature])
+        used = max(int(np.ceil(float(self.arrays["max"][feature]) / top * BINS)), 1)
+        counts = np.asarray(self.arrays["histogram"][feature][:used]).astype(np.int64)
+        return Histogram(np.arange(used + 1) * top / BINS, counts)
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token stands for."""

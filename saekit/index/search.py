@@ -38,8 +38,10 @@ def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarr
     W_U = unembedding(model).detach().float()
     reads_residual = rows.shape[1] == W_U.shape[0]  # an SAE inside a head has no direct path to the logits
     kept = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
-    arrays = {f"{side}_logits": np.zeros((len(rows), kept), np.float32) for side in ("promoted", "suppressed")}
-    arrays |= {f"{side}_ids": np.zeros((len(rows), kept), np.int64) for side in ("promoted", "suppressed")}
+    arrays: dict[str, np.ndarray] = {}
+    for side in ("promoted", "suppressed"):
+        arrays[f"{side}_logits"] = np.zeros((len(rows), kept), np.float32)
+        arrays[f"{side}_ids"] = np.zeros((len(rows), kept), np.int64)
     # One buffer for all: small results that outlive large ones would pin the memory of every round.
     buffer = torch.empty(min(256, len(rows)), W_U.shape[1], device=W_U.device)
     for start in range(0, len(rows) if kept else 0, len(buffer)):

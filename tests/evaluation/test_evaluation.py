@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from saekit.errors import DataError, ModelError, SAEError
+from saekit.errors import DataError, ModelError, SAEError, Stopped
 from saekit.evaluation import evaluate, evaluate_many
 from saekit.models import hidden_states, massive
 from tests import tiny
@@ -139,6 +139,16 @@ def test_tokens_that_are_left_out_do_not_count(model):
     assert first != evaluate(model, sae, replace(full, ids=other)), "as text they do count"
 
 
+def test_a_run_can_be_watched_and_stopped(model, tokens):
+    seen = []
+    evaluate(
+        model, tiny.topk_sae(32, 96), tokens, batch_size=4, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(done, 8) for done in range(1, 9)]
+    with pytest.raises(Stopped):
+        evaluate(model, tiny.topk_sae(32, 96), tokens, stop=lambda: True)
+
+
 def test_how_the_corpus_is_cut_into_batches_changes_nothing(model, tokens):
     one, other = (evaluate(model, tiny.topk_sae(32, 96), tokens, batch_size=size).as_dict() for size in (3, 100))
     for name, value in one.items():
@@ -160,7 +170,7 @@ def test_what_cannot_be_evaluated_is_refused_with_the_reason(model, tokens, monk
         evaluate(model, tiny.topk_sae(32, 96, hook_name="blocks.9.hook_resid_post"), tokens)
     with pytest.raises(DataError, match="no token is left"):
         evaluate(model, sae, tokens[:0])
-    with pytest.raises(DataError, match="batch_size must be at least 1"):
+    with pytest.raises(DataError, match="batch_size must be a whole number from 1 on"):
         evaluate(model, sae, tokens, batch_size=0)
     broken = tiny.topk_sae(32, 96)
     broken.b_dec.data[3] = torch.nan
@@ -177,7 +187,10 @@ def test_what_cannot_be_evaluated_is_refused_with_the_reason(model, tokens, monk
     single[0, 5] = 0
     with pytest.raises(DataError, match=r"all 1 activations counted at blocks.1.hook_out are equal"):
         evaluate(model, sae, replace(tokens[:1], document=single))
-    nan = lambda model, ids, names: {name: torch.full((*ids.shape, 32), torch.nan) for name in names}  # noqa: E731
+
+    def nan(model, ids, names):
+        return {name: torch.full((*ids.shape, 32), torch.nan) for name in names}
+
     monkeypatch.setattr(import_module("saekit.evaluation.evaluation"), "hidden_states_at", nan)
     with pytest.raises(ModelError, match="not finite"):
         evaluate(model, sae, tokens)

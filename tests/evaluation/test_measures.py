@@ -2,19 +2,21 @@
 
 import json
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
 from saekit.errors import DataError
-from saekit.evaluation import evaluate, published_gate
-from saekit.evaluation.sums import DENSITY_EDGES, Behaviour, Clean, Inputs, Rebuilt, recovered
-from saekit.models import check_hook, hidden_states
+from saekit.evaluation import density_histogram, evaluate, published_gate
+from saekit.models import check_hook, hidden_states, load_model
 from saekit.saes import baseline_sae
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
+EMBEDDING = "blocks.0.hook_resid_pre"  # here activations are rows of the embedding, and can be made as one likes
+EDGES = [-6 + step / 2 for step in range(13)]
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +58,43 @@ def logits_with(model, tokens, new):
 # --- reconstruction ------------------------------------------------------------------------------------------------
 
 
-def fvu(x, rebuilt):
-    inputs = Inputs.of([x[None]], [torch.ones(1, len(x), dtype=torch.bool)])
-    sums = Rebuilt(1)
-    sums.add(x, torch.ones(len(x), 1), rebuilt, inputs.mean)
-    return sums.error / inputs.variance
+@contextmanager
+def embedding(model, rows):
+    """Give the model another embedding for a while."""
+    weight = model.embed.weight
+    before = weight.clone()
+    weight.copy_(rows)
+    try:
+        yield
+    finally:
+        weight.copy_(before)
 
 
-def test_fvu_does_not_depend_on_scale_or_offset():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(500, 8, generator=generator)
-    rebuilt = x + 0.3 * torch.randn(500, 8, generator=generator)
-    for scale, offset in ((10, 7), (1e-3, 0), (1, 1000), (100, -50)):
-        assert fvu(scale * x + offset, scale * rebuilt + offset) == pytest.approx(fvu(x, rebuilt), rel=1e-3)
+def noisy_sae(model, mean, noise):
+    """Return an SAE that adds ``noise`` times an orthogonal map of ``x - mean`` to x: error and x are equally long."""
+    sae = baseline_sae(model, EMBEDDING, kind="neurons", k=32, b_dec=mean)
+    turn = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
+    with torch.no_grad():
+        sae.W_dec += noise * sae.W_dec @ turn
+    return sae
 
 
-def test_fvu_of_known_noise_is_its_share_of_the_variance():
-    """x of variance 1 a dimension, noise of variance .09 added: FVU .09, up to sampling."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(20_000, 16, generator=generator) + 5
-    assert fvu(x, x + 0.3 * torch.randn(x.shape, generator=generator)) == pytest.approx(0.09, rel=0.02)
-    assert fvu(x, x) == 0
-    assert fvu(x, x.mean(0).expand_as(x)) == pytest.approx(1, rel=1e-5)
+def test_fvu_does_not_depend_on_scale_or_offset(model, tokens):
+    rows = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for scale, offset in ((1, 0), (10, 7), (1e-3, 0), (1, 300), (100, -50)):
+        with embedding(model, scale * rows + offset):
+            mean = hidden_states(model, ids_of(tokens), EMBEDDING)[counted(tokens)].mean(0)
+            found.append(evaluate(model, noisy_sae(model, mean, 0.3), tokens).fvu)
+    assert found == pytest.approx([found[0]] * 5, rel=1e-3)
+
+
+def test_fvu_of_known_noise_is_its_share_of_the_variance(model, tokens):
+    """An error that is .3 times as long as the distance from the mean, for every token: FVU .09."""
+    mean = hidden_states(model, ids_of(tokens), EMBEDDING)[counted(tokens)].mean(0)
+    assert evaluate(model, noisy_sae(model, mean, 0.3), tokens).fvu == pytest.approx(0.09, rel=1e-4)
+    assert evaluate(model, noisy_sae(model, mean, 0), tokens).fvu == pytest.approx(0, abs=1e-9)
+    assert evaluate(model, noisy_sae(model, mean, -1), tokens).fvu == pytest.approx(1, rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -110,12 +127,8 @@ def test_density_and_dead_features_are_those_of_a_count(model, tokens):
     result = evaluate(model, sae, tokens)
     active = sae.encode(hidden_states(model, ids_of(tokens), HOOK)[counted(tokens)]).numpy() != 0
     share = active.mean(0)
-    want, _ = np.histogram(np.log10(share[share > 0]), bins=DENSITY_EDGES)
-    assert result.density == {
-        "log10_edges": list(DENSITY_EDGES),
-        "features": want.tolist(),
-        "dead": int((share == 0).sum()),
-    }
+    want, _ = np.histogram(np.log10(share[share > 0]), bins=EDGES)
+    assert result.density == {"log10_edges": EDGES, "features": want.tolist(), "dead": int((share == 0).sum())}
     assert sum(result.density["features"]) + result.density["dead"] == 96
     assert result.dead_share == pytest.approx(result.density["dead"] / 96)
     assert result.l0 == pytest.approx(active.sum(1).mean())
@@ -123,14 +136,19 @@ def test_density_and_dead_features_are_those_of_a_count(model, tokens):
 
 
 def test_every_share_of_tokens_has_its_bin():
-    """On all tokens, on one in ten exactly (an edge), on fewer than one in a million, on none; negative is active."""
-    sums = Rebuilt(4)
-    sums.add(torch.ones(10, 2), -torch.ones(10, 4), torch.ones(10, 2), torch.zeros(2))
-    assert sums.fired.tolist() == [10] * 4
-    sums.fired = torch.tensor([10_000_000, 1_000_000, 1, 0])
-    histogram = sums.density(10_000_000)
+    """On all tokens, on one in ten exactly (an edge), on fewer than one in a million, on none."""
+    histogram = density_histogram(torch.tensor([10_000_000, 1_000_000, 1, 0]), 10_000_000)
     assert histogram["dead"] == 1
     assert histogram["features"] == [1] + 9 * [0] + [1, 1]
+
+
+def test_a_negative_activation_is_an_active_feature(model, tokens):
+    sae = tiny.topk_sae(32, 96)
+    sae.activation_fn = torch.nn.Identity()
+    result = evaluate(model, sae, tokens)
+    assert (sae.encode(hidden_states(model, ids_of(tokens), HOOK)) < 0).any()
+    assert result.l0 == 96
+    assert result.density["features"][-1] == 96
 
 
 # --- behaviour -----------------------------------------------------------------------------------------------------
@@ -171,24 +189,27 @@ def test_an_identity_recovers_all_and_an_sae_that_says_nothing_recovers_nothing(
     assert nothing.l2_ratio == 0
 
 
-def test_a_large_vocabulary_costs_no_precision():
+def test_a_large_vocabulary_costs_no_precision(tmp_path, tokens):
     """``cross_entropy`` with the classes second, where the model's logits have them last, is off by 7e-5 here."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(2, 9, 50_000, generator=generator)
-    ids = torch.randint(0, 50_000, (2, 9), generator=generator)
-    clean, other = Behaviour(), Behaviour()
-    reference = Clean(logits, ids, torch.ones(2, 8, dtype=torch.bool))
-    reference.add_own(clean)
-    reference.add(logits, other)
-    want = -logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None]).sum().item()
-    assert clean.loss == pytest.approx(want, abs=16 * 1e-5)
-    assert other.loss == clean.loss
-    assert other.kl == 0
+    model = load_model(str(tiny.write_model(tmp_path, d_vocab=50_000)))
+    few = tokens[:2]
+    result = evaluate(model, shrinking_sae(model, 0, None), few)
+    document = torch.from_numpy(few.document)
+    scored = (document[:, 1:] == document[:, :-1]) & (document[:, 1:] >= 0)
+    logits = logits_with(model, few, None)
+    want = -logits[:, :-1].log_softmax(-1).gather(-1, ids_of(few)[:, 1:, None])[..., 0][scored].mean().item()
+    assert logits.shape[-1] == 50_000
+    assert result.loss_clean == pytest.approx(want, abs=1e-5)
 
 
-def test_a_floor_that_costs_nothing_leaves_recovery_undefined():
-    assert math.isnan(recovered(1.0, 1.0, 1.0))
-    assert recovered(4.0, 2.0, 1.0) == pytest.approx(2 / 3)
+def test_a_floor_that_costs_nothing_leaves_recovery_undefined(model_folder, tokens):
+    """A model that reads nothing from its last state loses nothing, whatever stands there."""
+    mute = load_model(str(model_folder))
+    mute.ln_final.weight.zero_()
+    result = evaluate(mute, tiny.topk_sae(32, 96), tokens)
+    assert result.loss_zero == result.loss_mean == result.loss_clean
+    for name in ("loss_recovered_zero", "loss_recovered_mean", "kl_recovered_zero", "kl_recovered_mean"):
+        assert math.isnan(getattr(result, name))
 
 
 # --- where sae-lens's own figures differ ---------------------------------------------------------------------------
@@ -248,7 +269,10 @@ def test_zero_ablation_leaves_the_beginning_of_the_text_and_sae_lenss_does_not(m
     """With zeros at BOS too nothing is left to attend to: a floor that low makes any SAE look good."""
     sae = tiny.topk_sae(32, 96, hook_name=check_hook(model, HOOK))
     ours, theirs = evaluate(model, sae, tokens), sae_lens_behaviour(model, sae, tokens)
-    everywhere = lambda activation, hook: torch.zeros_like(activation)  # noqa: E731
+
+    def everywhere(activation, hook):
+        return torch.zeros_like(activation)
+
     ids = ids_of(tokens)
     logits = model.run_with_hooks(ids, fwd_hooks=[(check_hook(model, HOOK), everywhere)], prepend_bos=False)
     nll = -logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
@@ -280,11 +304,8 @@ def test_the_gate_card_has_three_lines_each_with_its_own_verdict(model, tokens):
 
     measured = evaluate(model, tiny.topk_sae(32, 96), tokens)
     at_the_limit = replace(measured, mse_normalised=0.02, fvu=0.05, active_fraction=0.01)
-    assert [gate.passed for gate in published_gate(at_the_limit).gates] == [
-        True,
-        False,
-        True,
-    ]  # "<= .02", "< 5 %", "<= 1 %"
+    passed = [gate.passed for gate in published_gate(at_the_limit).gates]
+    assert passed == [True, False, True]  # "<= .02", "< 5 %", "<= 1 %"
     below = replace(measured, mse_normalised=0.019, fvu=0.049, active_fraction=0.009)
     assert all(gate.passed for gate in published_gate(below).gates)
 
@@ -317,6 +338,12 @@ def test_the_gate_card_is_a_table_in_jupyter_and_json_in_a_file(model, tokens):
 def test_an_evaluation_is_json(model, tokens):
     result = evaluate(model, tiny.topk_sae(32, 96), tokens)
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False)) == result.as_dict()
+
+
+def test_an_evaluation_is_a_table_in_jupyter(model, tokens):
+    page = evaluate(model, tiny.topk_sae(32, 96), tokens)._repr_html_()
+    assert "362 tokens of random (train); left out: 22 bos_or_padding" in page
+    assert page.count("<tr>") == 1 + 19
 
 
 def test_the_card_of_a_bundled_sae_can_be_held_against_the_gate_too():

@@ -1,6 +1,7 @@
 """Building a feature index: what is counted, and what happens to a build that is stopped, killed or out of disk."""
 
 import errno
+import tempfile
 
 import numpy as np
 import pytest
@@ -177,6 +178,11 @@ def test_the_same_build_again_opens_what_is_there(model, sae, tokens, tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr(build_module, "hidden_states", refused)
         again = FeatureIndex.build(model, sae, tokens, **settings)
+        np.testing.assert_array_equal(again.count, first.count)
+        # A kill between the last array and the folder's name leaves a finished folder under the other name.
+        (tmp_path / "index").rename(tmp_path / "index.partial")
+        again = FeatureIndex.build(model, sae, tokens, **settings)
+        assert seen(tmp_path) == ["index"]
     np.testing.assert_array_equal(again.count, first.count)
     # Other documents on the same ids count other tokens: that is another index.
     fewer = Tokens(tokens.ids, np.where(np.arange(20) < 10, tokens.document, -1), tokens.sequence_ids)
@@ -275,3 +281,13 @@ def test_short_intervals_of_a_bounded_index_are_filled_with_its_strongest_exampl
         assert len(strongest.examples) == len(want.examples)
         places = [(e.sequence_id, e.position) for e in strongest.examples]
         assert len(set(places)) == len(places)
+
+
+def test_a_temporary_index_that_is_stopped_leaves_nothing_and_promises_nothing(
+    model, sae, tokens, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(Stopped) as caught:
+        FeatureIndex.build(model, sae, tokens, progress=False, stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+    assert not hasattr(caught.value, "__notes__")
