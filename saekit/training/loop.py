@@ -144,8 +144,8 @@ class _Run:
     ) -> None:
         self.config, self.device, self.done = config.resolved(), device, 0
         config = self.config
-        in_memory = isinstance(activations, Tensor | np.ndarray)
-        self.source = Activations.from_rows(activations) if in_memory else activations
+        known = isinstance(activations, Activations | ActivationStream)
+        self.source = activations if known else Activations.from_rows(activations)
         self.steps = batch_count(len(self.source), config.batch_size, config.epochs)
         sample = next(self.source.batches(min(len(self.source), _SAMPLE), seed=config.seed))
         self.scale = math.sqrt(self.source.d_model) / sample.norm(dim=1).mean().item()

@@ -204,10 +204,10 @@ def test_the_same_seed_gives_the_same_sae_and_leaves_the_global_generator_alone(
         assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_plain_tensor_or_array_can_be_trained_on(x):
+def test_a_plain_tensor_array_or_list_can_be_trained_on(x):
     one = training.train_sae(x, d_sae=64, k=4, batch_size=128)
-    two = training.train_sae(x.numpy(), d_sae=64, k=4, batch_size=128)
-    assert torch.equal(one.W_dec, two.W_dec)
+    for same in (x.numpy(), x.tolist()):
+        assert torch.equal(one.W_dec, training.train_sae(same, d_sae=64, k=4, batch_size=128).W_dec)
     assert one.cfg.metadata.hook_name is None
 
 
