@@ -6,7 +6,7 @@ or without a relu at the end. The loss is ``mean over samples of sum_i importanc
 results are read from the `best` of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saekit._base.checks import finite, one_of, whole
+from saekit._base.progress import Progress, Stop, tracked
 from saekit.errors import ToyModelError
 
 __all__ = [
@@ -34,15 +36,15 @@ Sampler = Callable[[Float[Tensor, "setting start batch n"], Float[Tensor, "setti
 
 @dataclass(frozen=True)
 class ToyModels:
-    """Trained toy models, one setting a row; after `best` the axis of starts has length 1.
+    """Trained toy models, one setting per row; after `best` the axis of starts has length 1.
 
     Attributes:
-        W: Feature directions, one a column.
+        W: Feature directions, one per column.
         b: Output biases.
-        loss: On fresh samples, the same for all starts of a setting.
+        loss: Loss on fresh samples, the same for all starts of a setting.
         density: Chance that a feature is on.
         importance: Weight of each feature's error.
-        activation: "relu" or "linear".
+        activation: Function at the output, "relu" or "linear".
     """
 
     W: Float[Tensor, "setting start m n"]
@@ -55,8 +57,7 @@ class ToyModels:
     def best(self) -> "ToyModels":
         """Keep the start with the lowest loss of every setting."""
         chosen = self.loss.argmin(1)
-        pick = lambda t: t[torch.arange(len(t)), chosen][:, None]  # noqa: E731
-        return replace(self, W=pick(self.W), b=pick(self.b), loss=pick(self.loss))
+        return replace(self, W=_pick(self.W, chosen), b=_pick(self.b, chosen), loss=_pick(self.loss, chosen))
 
     @property
     def gram(self) -> Float[Tensor, "setting start n n"]:
@@ -103,23 +104,27 @@ def train_toy_models(
     lr: float = 5e-3,
     seed: int = 0,
     sampler: Sampler | None = None,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> ToyModels:
     """Train a toy model for every setting, each from several starts, all in one tensor.
 
     Args:
-        n: Features.
-        m: Hidden dimensions, at most n.
-        density: Chance that a feature is on (1 - S in the paper): one number, one a setting ``[setting]``, or one for
-            every feature of every setting ``[setting, n]``.
+        n: Number of features.
+        m: Number of hidden dimensions, at most n.
+        density: Chance that a feature is on (1 - S in the paper): one number, one per setting ``[setting]``, or one
+            for every feature of every setting ``[setting, n]``.
         importance: Weights of the features' errors, in the same forms; ``[1, n]`` gives all settings the same.
-        activation: Of the output.
-        starts: Random starts a setting.
-        steps: Of Adam, with a cosine decay.
-        batch_size: Samples a step; each start has its own.
+        activation: Function at the output, "relu" or "linear".
+        starts: Number of random starts per setting.
+        steps: Number of steps of Adam, with a cosine decay.
+        batch_size: Samples per step; each start has its own.
         lr: Learning rate at the beginning.
-        seed: Of starts and samples.
-        sampler: Turns uniform noise ``[setting, start, batch, n]`` and the densities into which features are on
-            (boolean, same shape); default: each by itself. `in_pairs` makes one for correlated features.
+        seed: Seed of starts and samples.
+        sampler: Function from uniform noise ``[setting, start, batch, n]`` and the densities to which features are on
+            (boolean, same shape); None for each by itself. `in_pairs` makes one for correlated features.
+        progress: Show a progress bar; or a function that is given (done, total) after each step.
+        stop: Function that is asked between steps; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
         ToyModelError: A size, density or importance that cannot be.
@@ -132,27 +137,20 @@ def train_toy_models(
     W = torch.randn(settings, starts, m, n, generator=generator) / m**0.5 * 0.5
     W.requires_grad_()
     b = torch.zeros(settings, starts, n, requires_grad=True)
-    adam = torch.optim.Adam([W, b], lr=lr)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
 
     def losses(x: Float[Tensor, "setting start batch n"]) -> Float[Tensor, "setting start"]:
         out = (x @ W.mT) @ W + b[:, :, None]
         out = out.relu() if activation == "relu" else out
         return (importance[:, None, None] * (x - out).square()).sum(-1).mean(-1)
 
-    draw = lambda shape: _samples(shape, density, generator, sampler)  # noqa: E731
-    for _ in range(steps):
-        loss = losses(draw((settings, starts, batch_size, n))).sum()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        decay.step()
+    def draw(starts: int, samples: int) -> Float[Tensor, "setting start batch n"]:
+        return _samples((settings, starts, samples, n), density, generator, sampler)
+
+    _minimise([W, b], lambda: losses(draw(starts, batch_size)).sum(), steps, lr, progress, stop)
     with torch.no_grad():
         # One big sample for all starts of a setting, in parts: comparing starts must not depend on luck.
-        final = torch.stack([losses(draw((settings, 1, 2048, n)).expand(-1, starts, -1, -1)) for _ in range(32)]).mean(
-            0
-        )
-    return ToyModels(W.detach(), b.detach(), final, density, importance, activation)
+        parts = [losses(draw(1, 2048).expand(-1, starts, -1, -1)) for _ in range(32)]
+    return ToyModels(W.detach(), b.detach(), torch.stack(parts).mean(0), density, importance, activation)
 
 
 def _samples(
@@ -171,14 +169,19 @@ def in_pairs(kind: Literal["correlated", "anticorrelated"]) -> Sampler:
     Each feature keeps its density (that of the first of its pair); anticorrelated densities may not exceed 1/2.
     sae_lens.synthetic makes correlated features by thresholded Gaussians, which come close to but never reach "always
     together" and "never together".
+
+    Args:
+        kind: "correlated" for together, "anticorrelated" for never at the same time.
+
+    Raises:
+        ToyModelError: Another kind; later, when it draws, an odd number of features or a density above 1/2.
     """
-    if kind not in ("correlated", "anticorrelated"):
-        raise ToyModelError(f"kind must be 'correlated' or 'anticorrelated', not {kind!r}")
+    one_of("kind", kind, ("correlated", "anticorrelated"), error=ToyModelError)
 
     def sample(noise: Tensor, density: Tensor) -> Tensor:
         if noise.shape[-1] % 2:
             raise ToyModelError(f"features in pairs must be even in number, not {noise.shape[-1]}")
-        first = noise[..., ::2]  # one draw a pair
+        first = noise[..., ::2]  # one draw per pair
         p = density[:, None, None, ::2]
         if kind == "correlated":
             on = torch.stack([first < p, first < p], -1)
@@ -198,9 +201,9 @@ class AbsoluteValueModels:
     """Models that compute y = |x| with a hidden relu layer: ``y' = relu(W2 relu(W1 x) + b)``.
 
     Attributes:
-        W1: Into the hidden neurons.
-        W2: Out of them.
-        loss: On fresh samples.
+        W1: Weights into the hidden neurons.
+        W2: Weights out of them.
+        loss: Loss on fresh samples.
         density: Chance that a feature is on; values are uniform between -1 and 1.
     """
 
@@ -212,8 +215,7 @@ class AbsoluteValueModels:
     def best(self) -> "AbsoluteValueModels":
         """Keep the start with the lowest loss of every setting."""
         chosen = self.loss.argmin(1)
-        pick = lambda t: t[torch.arange(len(t)), chosen][:, None]  # noqa: E731
-        return replace(self, W1=pick(self.W1), W2=pick(self.W2), loss=pick(self.loss))
+        return replace(self, W1=_pick(self.W1, chosen), W2=_pick(self.W2, chosen), loss=_pick(self.loss, chosen))
 
     @property
     def features_per_neuron(self) -> Float[Tensor, "setting start hidden"]:
@@ -233,50 +235,69 @@ def train_absolute_value(
     batch_size: int = 256,
     lr: float = 5e-3,
     seed: int = 0,
+    progress: Progress = False,
+    stop: Stop = None,
 ) -> AbsoluteValueModels:
     """Train models to compute absolute values of sparse features (Elhage et al. 2022, "Computation in Superposition").
 
     Args:
-        n: Features.
-        hidden: Neurons; 2 n would be enough for two a feature, one for each sign.
-        density: One number, or one a setting.
-        importance: One number, or one a feature.
-        starts: Random starts a setting.
-        steps: Of Adam.
-        batch_size: Samples a step.
+        n: Number of features.
+        hidden: Number of neurons; 2 n would be enough for two per feature, one for each sign.
+        density: Chance that a feature is on: one number, or one per setting.
+        importance: Weight of the features' errors: one number, or one per feature.
+        starts: Number of random starts per setting.
+        steps: Number of steps of Adam, with a cosine decay.
+        batch_size: Samples per step; each start has its own.
         lr: Learning rate at the beginning.
-        seed: Of starts and samples.
+        seed: Seed of starts and samples.
+        progress: Show a progress bar; or a function that is given (done, total) after each step.
+        stop: Function that is asked between steps; once it returns True, `saekit.errors.Stopped` is raised.
+
+    Raises:
+        ToyModelError: A size, density or importance that cannot be.
     """
     density = torch.atleast_1d(torch.as_tensor(density, dtype=torch.float32))
     weight = torch.as_tensor(np.asarray(importance), dtype=torch.float32).expand(n)
     _check(n, n, density[:, None].expand(-1, n), weight[None], starts, steps, batch_size, lr, "relu")
-    if hidden < 1:
-        raise ToyModelError(f"hidden must be at least 1, not {hidden}")
+    hidden = whole("hidden", hidden, at_least=1, error=ToyModelError)
     generator = torch.Generator().manual_seed(seed)
     W1 = torch.randn(len(density), starts, hidden, n, generator=generator) / n**0.5
     W2 = torch.randn(len(density), starts, n, hidden, generator=generator) / hidden**0.5
     b = torch.zeros(len(density), starts, n)
     parameters = [W1.requires_grad_(), W2.requires_grad_(), b.requires_grad_()]
-    adam = torch.optim.Adam(parameters, lr=lr)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
 
-    def losses(shape: tuple[int, ...]) -> Float[Tensor, "setting start"]:
+    def losses(samples: int) -> Float[Tensor, "setting start"]:
+        shape = (len(density), starts, samples, n)
         on = torch.rand(shape, generator=generator) < density[:, None, None, None]
         x = on * (2 * torch.rand(shape, generator=generator) - 1)
         out = ((x @ W1.mT).relu() @ W2.mT + b[:, :, None]).relu()
         return (weight * (out - x.abs()).square()).sum(-1).mean(-1)
 
-    for _ in range(steps):
-        adam.zero_grad()
-        losses((len(density), starts, batch_size, n)).sum().backward()
-        adam.step()
-        decay.step()
+    _minimise(parameters, lambda: losses(batch_size).sum(), steps, lr, progress, stop)
     with torch.no_grad():
-        final = torch.stack([losses((len(density), starts, 2048, n)) for _ in range(4)]).mean(0)
+        final = torch.stack([losses(2048) for _ in range(4)]).mean(0)
     return AbsoluteValueModels(W1.detach(), W2.detach(), final, density)
 
 
-# --- checks ------------------------------------------------------------------------------------------------------
+# --- what both kinds of models share -----------------------------------------------------------------------------
+
+
+def _minimise(
+    parameters: Sequence[Tensor], loss: Callable[[], Tensor], steps: int, lr: float, progress: Progress, stop: Stop
+) -> None:
+    """Move parameters by Adam, with a cosine decay of the learning rate."""
+    adam = torch.optim.Adam(parameters, lr=lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for _ in tracked(range(steps), progress, "step", stop=stop, title="Training toy models"):
+        adam.zero_grad()
+        loss().backward()
+        adam.step()
+        decay.step()
+
+
+def _pick(values: Float[Tensor, "setting start ..."], chosen: Tensor) -> Float[Tensor, "setting 1 ..."]:
+    """Return one start of each setting."""
+    return values[torch.arange(len(values)), chosen][:, None]
 
 
 def _unit(W: Float[Tensor, "... m n"]) -> Float[Tensor, "... m n"]:
@@ -309,11 +330,10 @@ def _check(
         raise ToyModelError(f"density must be above 0 and at most 1, not {density.flatten().tolist()[:8]}")
     if not ((importance >= 0) & importance.isfinite()).all():
         raise ToyModelError(f"importance must be 0 or more, not {importance.flatten().tolist()[:8]}")
-    for name, value in {"starts": starts, "steps": steps, "batch_size": batch_size, "lr": lr}.items():
-        if not value > 0:
-            raise ToyModelError(f"{name} must be more than 0, not {value}")
-    if kind not in ("relu", "linear"):
-        raise ToyModelError(f"activation must be 'relu' or 'linear', not {kind!r}")
+    for name, value in {"starts": starts, "steps": steps, "batch_size": batch_size}.items():
+        whole(name, value, at_least=1, error=ToyModelError)
+    finite("lr", lr, above=0, error=ToyModelError)
+    one_of("activation", kind, ("relu", "linear"), error=ToyModelError)
 
 
 # --- theory: what simple weights would cost, beside which the phase diagrams are read ----------------------------
@@ -322,8 +342,11 @@ def _check(
 def dedicated_loss(density: "float | np.ndarray", importance: "float | np.ndarray" = 1.0) -> "float | np.ndarray":
     """Return the loss for n = 2, m = 1 if one feature has the dimension to itself, and the other its best constant.
 
-    The first feature is stored exactly; the other, of the given importance, is answered by its mean p / 2:
-    ``importance * (p / 3 - p^2 / 4)``.
+    The first feature is stored exactly; the other is answered by its mean p / 2: ``importance * (p / 3 - p^2 / 4)``.
+
+    Args:
+        density: Chance p that a feature is on.
+        importance: Weight of the error of the feature that is not stored.
     """
     return importance * (density / 3 - density**2 / 4)
 
@@ -333,6 +356,10 @@ def antipodal_loss(density: "float | np.ndarray", importance: "float | np.ndarra
 
     With both on, the larger keeps the difference d = |x1 - x2| and the other comes out as 0, so each is off by the
     smaller value: ``p^2 * (1 + importance) * E[min^2] = p^2 (1 + importance) / 6``.
+
+    Args:
+        density: Chance p that a feature is on.
+        importance: Weight of the error of the second feature; that of the first is 1.
     """
     return density**2 * (1 + importance) / 6
 
@@ -343,6 +370,13 @@ def ideal_loss(
     """Return the loss of a relu model with given weights and the best bias, found by search.
 
     Features answer to their own bias alone, so each is searched on a grid from -1 to 1 in steps of 0.02.
+
+    Args:
+        W: Feature directions, one per column.
+        density: Chance that a feature is on.
+        importance: Weight of each feature's error.
+        samples: Number of samples on which the loss is measured.
+        seed: Seed of the samples.
     """
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(samples, W.shape[1], generator=generator)

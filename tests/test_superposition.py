@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saekit import superposition as sp
-from saekit.errors import ToyModelError
+from saekit.errors import Stopped, ToyModelError
 
 FADING = np.array([0.7**i for i in range(20)])[None]
 
@@ -174,6 +174,14 @@ def test_the_same_seed_gives_the_same_models_and_leaves_the_global_generator_alo
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("train", [sp.train_toy_models, sp.train_absolute_value])
+def test_training_says_how_far_it_is_and_can_be_stopped(train):
+    said = []
+    with pytest.raises(Stopped):
+        train(3, 2, density=0.1, steps=20, progress=lambda *done: said.append(done), stop=lambda: len(said) == 5)
+    assert said == [(step, 20) for step in range(1, 6)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -186,8 +194,8 @@ def test_the_same_seed_gives_the_same_models_and_leaves_the_global_generator_alo
         ({"density": [[0.1, 0.2]]}, r"density must be a number, \[setting\], or \[setting, 3\], not of shape \[1, 2\]"),
         ({"importance": -1}, "importance must be 0 or more"),
         ({"importance": [1, 2], "density": [0.1, 0.2, 0.3]}, "density has 3 settings and importance 2"),
-        ({"starts": 0}, "starts must be more than 0"),
-        ({"lr": float("nan")}, "lr must be more than 0"),
+        ({"starts": 0}, "starts must be a whole number from 1 on, not 0"),
+        ({"lr": float("nan")}, "lr must be a finite number above 0, not nan"),
         ({"activation": "gelu"}, "activation must be 'relu' or 'linear', not 'gelu'"),
         ({"sampler": sp.in_pairs("correlated")}, "features in pairs must be even in number, not 3"),
     ],
@@ -202,5 +210,5 @@ def test_pairs_that_cannot_be_are_explained():
         sp.in_pairs("random")
     with pytest.raises(ToyModelError, match=r"a density of at most 0\.5, not 0\.60"):
         sp.train_toy_models(4, 2, density=0.6, sampler=sp.in_pairs("anticorrelated"), steps=2)
-    with pytest.raises(ToyModelError, match="hidden must be at least 1"):
+    with pytest.raises(ToyModelError, match="hidden must be a whole number from 1 on, not 0"):
         sp.train_absolute_value(4, 0, density=0.1)

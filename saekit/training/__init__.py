@@ -14,7 +14,7 @@ that makes a bundled one (``publishing``):
 
 from saekit.training.activations import Activations
 from saekit.training.architectures import ARCHITECTURES, Architecture
-from saekit.training.config import TrainConfig
+from saekit.training.config import TrainConfig, TrainSettings
 from saekit.training.harvesting import ActivationStream, harvest, harvest_many, stream_activations
 from saekit.training.loop import TrainingStep, train_sae
 from saekit.training.publishing import main, publish
@@ -28,6 +28,7 @@ __all__ = [
     "Sweep",
     "SweptSAE",
     "TrainConfig",
+    "TrainSettings",
     "TrainingStep",
     "harvest",
     "harvest_many",

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,33 +15,6 @@ from saekit._base.store import Format
 from saekit.errors import DataError
 
 HARVEST = Format("harvest", 1, DataError, remedy="harvest again into another folder")
-
-
-class Source(Protocol):
-    """Activations as the training loop asks for them: `Activations`, or an `ActivationStream`."""
-
-    @property
-    def hook_name(self) -> str | None:
-        """Name of the hook point; None if that is not known."""
-
-    @property
-    def model_name(self) -> str | None:
-        """Name of the model; None if that is not known."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the activations."""
-
-    def __len__(self) -> int:
-        """Return the number of activations in an epoch."""
-
-    def fingerprint(self) -> str:
-        """Return what tells these activations from others of the same hook point: a checkpoint of training keeps it."""
-
-    def batches(
-        self, batch_size: int, *, epochs: float = 1, seed: int = 0, start: int = 0
-    ) -> Iterator[Float[Tensor, "batch d_model"]]:
-        """Yield float32 batches in an order that depends on the seed alone, from batch number ``start`` on."""
 
 
 @dataclass(frozen=True, eq=False)

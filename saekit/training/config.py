@@ -7,14 +7,19 @@ kind: three nested objects that also say where activations come from, what is lo
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict, TypeVar
 
 from saekit._base.checks import finite, nearest, one_of, seed_of, whole
 from saekit.errors import SAEError
-from saekit.training.architectures import ARCHITECTURES, OPTIONS
+from saekit.training.architectures import ARCHITECTURES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _option(words: str) -> Any:
+    """Return a field that only some architectures take, with what it is in words for messages."""
+    return field(default=None, metadata={"words": words})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +54,9 @@ class TrainConfig:
 
     d_sae: int
     architecture: str = "topk"
-    k: float | None = None
-    sparsity_coefficient: float | None = None
-    matryoshka_widths: Sequence[int] | None = None
+    k: float | None = _option("the number of active features per token")
+    sparsity_coefficient: float | None = _option("the weight of its sparsity penalty")
+    matryoshka_widths: Sequence[int] | None = _option("the widths of the nested SAEs")
     epochs: float = 1
     batch_size: int = 2048
     lr: float = 1e-3
@@ -70,7 +75,7 @@ class TrainConfig:
         Raises:
             SAEError: A setting that there is not, that is lacking or that cannot be used.
         """
-        known = [field.name for field in fields(cls)]
+        known = [one.name for one in fields(cls)]
         if unknown := [name for name in settings if name not in known]:
             near = nearest(unknown[0], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
@@ -99,12 +104,14 @@ class TrainConfig:
             )
         architecture = ARCHITECTURES[one_of("architecture", kind, ARCHITECTURES, error=SAEError)]
         d_sae = whole("d_sae", self.d_sae, at_least=2, error=SAEError)
-        for name in OPTIONS:
+        options = {one.name: one.metadata["words"] for one in fields(self) if "words" in one.metadata}
+        wanted = f"{architecture.sparsity}, {options[architecture.sparsity]}"
+        for name in options:
             if name not in architecture.takes and getattr(self, name) is not None:
                 takers = ", ".join(entry.name for entry in ARCHITECTURES.values() if name in entry.takes)
-                raise SAEError(f"{name} is for {takers}, not for {kind!r}, which takes {_words(architecture.sparsity)}")
+                raise SAEError(f"{name} is for {takers}, not for {kind!r}, which takes {wanted}")
         if getattr(self, architecture.sparsity) is None:
-            raise SAEError(f"{kind!r} takes {_words(architecture.sparsity)}: give it")
+            raise SAEError(f"{kind!r} takes {wanted}: give it")
         remedies = architecture.dead_features
         remedy = remedies[0] if self.dead_features is None else self.dead_features
         one_of("encoder_init", self.encoder_init, ("transposed", "random"), error=SAEError)
@@ -148,7 +155,3 @@ def takes_settings(function: Function) -> Function:
     settings = inspect.signature(TrainConfig).parameters.values()
     function.__dict__["__signature__"] = signature.replace(parameters=[*own, *settings])
     return function
-
-
-def _words(option: str) -> str:
-    return f"{option}, {OPTIONS[option]}"

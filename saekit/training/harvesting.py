@@ -190,16 +190,9 @@ class ActivationStream:
     def batches(
         self, batch_size: int, *, epochs: float = 1, seed: int = 0, start: int = 0
     ) -> Iterator[Float[Tensor, "batch d_model"]]:
-        """Yield float32 batches, mixed within a buffer; the order depends on the seed alone.
+        """Yield batches as `Activations.batches` does, but mixed within a buffer only.
 
-        Args:
-            batch_size: Rows per batch, at least 2.
-            epochs: How often every token is read; may be a fraction.
-            seed: Seed of the order.
-            start: Number of batches to leave out at the beginning; the model has to run for them all the same.
-
-        Raises:
-            DataError: There is not one whole batch, or the model gives activations that are not numbers.
+        For the batches that ``start`` leaves out the model has to run all the same.
         """
         total = batch_count(len(self), batch_size, epochs)
         generator = torch.Generator().manual_seed(seed)

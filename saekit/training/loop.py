@@ -23,7 +23,7 @@ from saekit._base.checks import whole
 from saekit._base.progress import Progress, Stop, progress_of
 from saekit._base.store import Format
 from saekit.errors import SAEError, Stopped
-from saekit.training.activations import Activations, Source, batch_count
+from saekit.training.activations import Activations, batch_count
 from saekit.training.architectures import ARCHITECTURES, Start, StepResult, resample
 from saekit.training.config import TrainConfig, TrainSettings, takes_settings
 from saekit.training.harvesting import ActivationStream
@@ -115,7 +115,7 @@ def train_sae(
 
 def trained(
     config: TrainConfig,
-    activations: Source | Tensor | np.ndarray,
+    activations: Activations | ActivationStream | Tensor | np.ndarray,
     checkpoint: Path | str | None,
     *,
     device: str = "cpu",
@@ -136,11 +136,16 @@ def trained(
 class _Run:
     """One training, as far as it is."""
 
-    def __init__(self, config: TrainConfig, activations: Source | Tensor | np.ndarray, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        activations: Activations | ActivationStream | Tensor | np.ndarray,
+        device: str = "cpu",
+    ) -> None:
         self.config, self.device, self.done = config.resolved(), device, 0
         config = self.config
-        in_memory = isinstance(activations, Tensor | np.ndarray)
-        self.source: Source = Activations.from_rows(activations) if in_memory else activations
+        known = isinstance(activations, Activations | ActivationStream)
+        self.source = activations if known else Activations.from_rows(activations)
         self.steps = batch_count(len(self.source), config.batch_size, config.epochs)
         sample = next(self.source.batches(min(len(self.source), _SAMPLE), seed=config.seed))
         self.scale = math.sqrt(self.source.d_model) / sample.norm(dim=1).mean().item()

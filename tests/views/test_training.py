@@ -345,7 +345,7 @@ def test_real_saes_come_out_of_the_view():
         d_sae=24, batch_size=128, epochs=3, report_every=5, autostart=True,
     )  # fmt: skip
     view.wait(None)
-    assert view.error == "wrong: k must be between 1 and d_sae - 1 (here 23), not 99"
+    assert view.error == "wrong: k must be a whole number from 1 to 23, not 99"
     history = view.history["TopK"]
     assert [p.step for p in history] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 48]
     assert history[-1].fvu < history[0].fvu

@@ -4,11 +4,10 @@ To read in order: the sparse step (``sparse``), what the training loop moves (``
 of itself (``architecture``), then each of them.
 
 A new one is a file with its formula, how its active features are chosen (a `SparseLearner`) or its class in sae-lens's
-registry (a `DenseLearner`), and an `Architecture`; then its entry below. A field of its own goes into `TrainConfig`
-and `OPTIONS`.
+registry (`penalised`), and an `Architecture`; then its entry below. A setting of its own is a field of `TrainConfig`.
 """
 
-from saekit.training.architectures.architecture import OPTIONS, Architecture
+from saekit.training.architectures.architecture import Architecture
 from saekit.training.architectures.batchtopk import BATCHTOPK, batchtopk_active
 from saekit.training.architectures.gated import GATED
 from saekit.training.architectures.jumprelu import JUMPRELU
@@ -22,7 +21,6 @@ ARCHITECTURES = {entry.name: entry for entry in (TOPK, BATCHTOPK, MATRYOSHKA, ST
 
 __all__ = [
     "ARCHITECTURES",
-    "OPTIONS",
     "Active",
     "Architecture",
     "DenseLearner",

@@ -1,22 +1,15 @@
 """What an architecture says of itself, so that the training loop need not know its name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saekit._base.checks import finite
 from saekit.errors import SAEError
-from saekit.training.architectures.learners import Learner, Start
+from saekit.training.architectures.learners import DenseLearner, Learner, Start
 
 if TYPE_CHECKING:
     from saekit.training.config import TrainConfig
-
-# Fields of TrainConfig that only some architectures take, in words.
-OPTIONS = {
-    "k": "the number of active features per token",
-    "sparsity_coefficient": "the weight of its sparsity penalty",
-    "matryoshka_widths": "the widths of the nested SAEs",
-}
 
 
 @dataclass(frozen=True)
@@ -26,8 +19,8 @@ class Architecture:
     Attributes:
         name: Its name, that of sae-lens's training class.
         paper: Where it is from.
-        takes: Fields of `TrainConfig` that are for it among `OPTIONS`. The first says how sparse it is, and must be
-            given.
+        takes: Fields of `TrainConfig` that are for it, among those that not every architecture has. The first says
+            how sparse it is, and must be given.
         checked: Function that returns those fields, checked, with its own defaults in the place of None; it raises
             SAEError.
         dead_features: What can be done against its dead features, the default first.
@@ -52,7 +45,29 @@ def checked_mean_k(config: "TrainConfig") -> dict[str, Any]:
     return {"k": finite("k", config.k, above=0, below=config.d_sae, error=SAEError)}
 
 
-def checked_coefficient(config: "TrainConfig") -> dict[str, Any]:
-    """Return the coefficient of the sparsity penalty: any number from 0 on."""
-    value = finite("sparsity_coefficient", config.sparsity_coefficient, at_least=0, error=SAEError)
-    return {"sparsity_coefficient": value}
+def penalised(
+    name: str,
+    paper: str,
+    penalty: str,
+    *,
+    dead_features: tuple[str, ...] = ("resample", "none"),
+    rates: Mapping[str, float] | None = None,
+) -> Architecture:
+    """Return an architecture that a penalty makes sparse: a training class of sae-lens does the work.
+
+    Args:
+        name: Its name in sae-lens's registry.
+        paper: Where it is from.
+        penalty: Name of the penalty's coefficient in sae-lens's configuration.
+        dead_features: What can be done against its dead features, the default first.
+        rates: Learning rates of single parameters, in learning rates of the weights.
+    """
+
+    def checked(config: "TrainConfig") -> dict[str, Any]:
+        value = finite("sparsity_coefficient", config.sparsity_coefficient, at_least=0, error=SAEError)
+        return {"sparsity_coefficient": value}
+
+    def learner(config: "TrainConfig", start: Start) -> DenseLearner:
+        return DenseLearner(start, name, rates=rates, **{penalty: config.sparsity_coefficient})
+
+    return Architecture(name, paper, ("sparsity_coefficient",), checked, dead_features, learner)

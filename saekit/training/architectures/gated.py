@@ -8,24 +8,6 @@ The penalty is on the gate alone, so that it does not shrink the activations; th
 sae-lens's training class, in which that term moves the decoder too; in the paper the decoder is frozen there.
 """
 
-from typing import TYPE_CHECKING
+from saekit.training.architectures.architecture import penalised
 
-from saekit.training.architectures.architecture import Architecture, checked_coefficient
-from saekit.training.architectures.learners import DenseLearner, Start
-
-if TYPE_CHECKING:
-    from saekit.training.config import TrainConfig
-
-
-def _learner(config: "TrainConfig", start: Start) -> DenseLearner:
-    return DenseLearner(start, "gated", l1_coefficient=config.sparsity_coefficient)
-
-
-GATED = Architecture(
-    name="gated",
-    paper="Rajamanoharan et al. 2024, arXiv:2404.16014",
-    takes=("sparsity_coefficient",),
-    checked=checked_coefficient,
-    dead_features=("resample", "none"),
-    learner=_learner,
-)
+GATED = penalised("gated", "Rajamanoharan et al. 2024, arXiv:2404.16014", "l1_coefficient")

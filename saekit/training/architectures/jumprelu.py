@@ -6,28 +6,16 @@
 The number has no gradient: a threshold gets a pseudo-derivative from the tokens near it. By sae-lens's training class.
 """
 
-from typing import TYPE_CHECKING
-
-from saekit.training.architectures.architecture import Architecture, checked_coefficient
-from saekit.training.architectures.learners import DenseLearner, Start
-
-if TYPE_CHECKING:
-    from saekit.training.config import TrainConfig
+from saekit.training.architectures.architecture import penalised
 
 # Adam moves a number by at most the learning rate per step, and a threshold has to travel as far as a pre-activation is
 # large: at the weights' rate a short training would end before it arrives.
 _RATES = {"threshold": 10.0}  # in learning rates
 
-
-def _learner(config: "TrainConfig", start: Start) -> DenseLearner:
-    return DenseLearner(start, "jumprelu", rates=_RATES, l0_coefficient=config.sparsity_coefficient)
-
-
-JUMPRELU = Architecture(
-    name="jumprelu",
-    paper="Rajamanoharan et al. 2024, arXiv:2407.14435",
-    takes=("sparsity_coefficient",),
-    checked=checked_coefficient,
+JUMPRELU = penalised(
+    "jumprelu",
+    "Rajamanoharan et al. 2024, arXiv:2407.14435",
+    "l0_coefficient",
     dead_features=("none", "resample"),
-    learner=_learner,
+    rates=_RATES,
 )

@@ -35,7 +35,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class Active:
-    """The (token, feature) pairs that are active, token by token."""
+    """The (token, feature) pairs that are active, token by token.
+
+    Attributes:
+        token: Number of the token within the batch, in ascending order.
+        feature: Number of the feature.
+        value: Its activation.
+        batch: Number of tokens of the batch.
+    """
 
     token: Int[Tensor, " pair"]
     feature: Int[Tensor, " pair"]
@@ -65,7 +72,11 @@ def pre_activations(
 ) -> Float[Tensor, "batch d_sae"]:
     """Return ``(x - b_dec) @ W_enc.T + b_enc``, the one dense product.
 
-    ``matmul_dtype`` is that of the product alone: bfloat16 is faster where the processor has it.
+    Args:
+        weights: The SAE's weights.
+        x: Activations.
+        matmul_dtype: Dtype of the product alone, for example bfloat16 where the processor is fast at it; None for that
+            of the weights.
     """
     centred = x - weights.b_dec
     if matmul_dtype is None:
@@ -121,9 +132,14 @@ def pair_gradients(
     *,
     rectified: bool = True,
 ) -> Weights:
-    """Return the gradients that reach the weights through active pairs, given that of the reconstruction.
+    """Return the gradients that reach the weights through active pairs.
 
-    ``rectified``: the values went through relu, so pairs at zero pass nothing on.
+    Args:
+        weights: The SAE's weights.
+        centred: Activations minus the decoder bias.
+        active: The active pairs.
+        g_out: Gradient of the loss with respect to the reconstruction.
+        rectified: Whether the values went through relu, so that pairs at zero pass nothing on.
     """
     # d loss / d value is the dot product of g_out with the feature's decoder row: the backward of embedding_bag
     # computes it without gathering the rows.
@@ -161,6 +177,13 @@ def auxk_gradients(
 
     The k_aux strongest dead features of each token, d_in / 2 or all that there are, predict the residual
     (Gao et al. 2024, appendix A.2); few dead features weigh less, as in sae-lens.
+
+    Args:
+        weights: The SAE's weights.
+        x: Activations.
+        hidden: Pre-activations of all features on them.
+        error: Reconstruction minus activation.
+        dead: Features that have not fired for long; at least one.
     """
     rows = dead.nonzero().squeeze(1)
     half = x.shape[1] // 2
