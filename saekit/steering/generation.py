@@ -343,16 +343,14 @@ class Sampler:
 
 
 def _rows(intervention: Interventions, strengths: Sequence[float] | None) -> list[Intervention | None]:
-    single = intervention is None or isinstance(intervention, Intervention)
     rows: list[Any]
     if strengths is None:
-        several = isinstance(intervention, Iterable)
-        rows = list(intervention) if several and not single else [intervention]
-    elif not isinstance(intervention, Intervention):
-        raise SteeringError("strengths= goes with one intervention: pass one, or a list of interventions without it")
+        single = isinstance(intervention, Intervention) or not isinstance(intervention, Iterable)
+        rows = [intervention] if single else list(intervention)
+    elif isinstance(intervention, Intervention):
+        rows = [intervention.scaled(one) for one in listed("strengths", strengths, "numbers", error=SteeringError)]
     else:
-        strengths = listed("strengths", strengths, "numbers", error=SteeringError)
-        rows = [intervention.scaled(strength) for strength in strengths]
+        raise SteeringError("strengths= goes with one intervention: pass one, or a list of interventions without it")
     wrong = [one for one in rows if one is not None and not isinstance(one, Intervention)]
     if not rows or wrong:
         got = f"{wrong[0]!r:.80}" if wrong else "an empty list"

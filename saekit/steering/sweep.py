@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 from saekit._base.checks import listed, one_of, seed_of, whole
@@ -206,10 +207,11 @@ def steering_sweep(
     Raises:
         SteeringError: What `generate` refuses, and targets or baselines that cannot be told apart or do not exist.
     """
-    prompts = [prompts] if isinstance(prompts, str) else _listed("prompts", prompts, "texts")
-    targets = [targets] if isinstance(targets, Intervention) else _listed("targets", targets, "interventions")
-    kinds = [baselines] if isinstance(baselines, str) else _listed("baselines", baselines, "names")
-    strengths = _listed("strengths", strengths, "numbers")
+    several = partial(listed, error=SteeringError)
+    prompts = [prompts] if isinstance(prompts, str) else several("prompts", prompts, "texts")
+    targets = [targets] if isinstance(targets, Intervention) else several("targets", targets, "interventions")
+    kinds = [baselines] if isinstance(baselines, str) else several("baselines", baselines, "names")
+    strengths = several("strengths", strengths, "numbers")
     _check(prompts, targets, strengths, kinds)
     criterion(concept)  # before anything runs
     for target in targets:
@@ -305,48 +307,40 @@ class _Sweep:
 
     def _run_batch(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...]) -> None:
         interventions = [row.intervention for row in rows]
-        known = self.concept is not None or bool(features)
-        texts: list[tuple[str, ...]] = []
-        effects: list[tuple[SideEffects, ...]] = []
+        written: list[tuple[str, ...]] = []
+        measured: list[tuple[SideEffects, ...]] = []
+        options: dict[str, Any] = {"sae": self.sae, "stop": self.stop}
         for prompt, plain in zip(prompts, self.prompts, strict=True):
-            made = generate(self.model, prompt, interventions, sae=self.sae, stop=self.stop, **self.options)
+            made = generate(self.model, prompt, interventions, **options, **self.options)
             if "stopped" in made.ends:
                 raise Stopped("the sweep was stopped within a text")
-            texts.append(made.texts)
-            effects.append(
-                side_effects(
-                    self.model,
-                    made,
-                    sae=self.sae,
-                    features=None if self.sae is None else features,
-                    concept=self.concept,
-                    neutral=[],
-                    prompt=prompt_ids(self.model, plain, self.options.get("chat")),
-                    stop=self.stop,
-                )
-            )
-        kl = neutral_kl(self.model, interventions, sae=self.sae, neutral=self.neutral, stop=self.stop)
-        for number, row in enumerate(rows):
-            point = self._point(
-                row, [one[number] for one in texts], [one[number] for one in effects], kl[number], known
-            )
-            self.points.append(point)
+            read: dict[str, Any] = {
+                "features": None if self.sae is None else features,
+                "concept": self.concept,
+                "neutral": [],
+            }
+            judged_after = prompt_ids(self.model, plain, self.options.get("chat"))
+            written.append(made.texts)
+            measured.append(side_effects(self.model, made, prompt=judged_after, **read, **options))
+        kl = neutral_kl(self.model, interventions, neutral=self.neutral, **options)
+        known = self.concept is not None or bool(features)
+        for row, texts, effects, one in zip(
+            rows, zip(*written, strict=True), zip(*measured, strict=True), kl, strict=True
+        ):
+            self.points.append(self._point(row, texts, effects, one, known))
             if self.on_point is not None:
-                self.on_point(point)
+                self.on_point(self.points[-1])
         self.step(len(rows))
 
-    def _point(self, row: _Row, texts: list[str], effects: list[SideEffects], kl: float, known: bool) -> SweepPoint:
+    def _point(
+        self, row: _Row, texts: tuple[str, ...], effects: tuple[SideEffects, ...], kl: float, known: bool
+    ) -> SweepPoint:
         """Return the means over the prompts; ``known``: whether anybody knows what the concept is."""
         shares = [e.feature_share if self.concept is None else e.concept_share for e in effects]
         hit = _mean([float(share > 0) for share in shares]) if known else math.nan
         perplexity, repetition = _geometric([e.perplexity for e in effects]), _mean([e.repetition for e in effects])
-        plain = self.points[0] if self.points else None
-        fluency = _fluency(
-            perplexity,
-            repetition,
-            perplexity if plain is None else plain.perplexity,
-            repetition if plain is None else plain.repetition,
-        )
+        plain = (self.points[0].perplexity, self.points[0].repetition) if self.points else (perplexity, repetition)
+        fluency = _fluency(perplexity, repetition, *plain)
         return SweepPoint(
             method=row.method,
             matched_to=row.matched_to,
@@ -359,15 +353,10 @@ class _Sweep:
             concept_hit=hit,
             edit_norm=_mean([e.edit_norm for e in effects]),
             fluency=fluency,
-            score=_harmonic(hit, fluency) if known else math.nan,
+            score=harmonic_mean((hit, fluency)) if known else math.nan,
             intervention=row.intervention,
-            texts=tuple(texts),
+            texts=texts,
         )
-
-
-def _harmonic(*parts: float) -> float:
-    """Return the harmonic mean of numbers from 0 to 1: 0 if one of them is 0."""
-    return len(parts) / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
 
 
 def _fluency(perplexity: float, repetition: float, plain_perplexity: float, plain_repetition: float) -> float:
@@ -385,10 +374,6 @@ def _mean(values: list[float]) -> float:
 def _geometric(values: list[float]) -> float:
     logarithm = _mean([math.log(value) if value > 0 else math.nan for value in values])
     return math.nan if math.isnan(logarithm) else math.exp(min(logarithm, 700))
-
-
-def _listed(name: str, values: Any, of: str) -> list:
-    return listed(name, values, of, error=SteeringError)
 
 
 def _check(prompts: list, targets: list, strengths: list, kinds: list) -> None:
