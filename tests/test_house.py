@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "saekit"
 FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 MOST_LINES = 450
+MOST_BODY_LINES = 60  # without the docstring
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
 HOOKING = re.compile(r"register_(full_)?(forward|backward)_(pre_)?hook|add_hook\(|\.hooks\(|run_with_(hooks|cache)")
 
@@ -29,6 +30,20 @@ def test_every_room_says_what_it_is_for(room):
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_files_stay_readable(file):
     assert FILES[file].count("\n") <= MOST_LINES
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_bodies_stay_readable(file):
+    for node in ast.walk(ast.parse(FILES[file])):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= MOST_BODY_LINES, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_no_rule_against_named_lambdas_is_switched_off(file):
+    assert "noqa: E731" not in FILES[file]
 
 
 @pytest.mark.parametrize("file", sorted(FILES))

@@ -11,13 +11,13 @@ def mmcs(learned: Float[np.ndarray, "latent d"], true: Float[np.ndarray, "featur
 
     Rows may have any length other than 0; a learned row that points the other way is no match.
     """
-    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
-    return (unit(true) @ unit(learned).T).max(axis=1).mean()
+    true, learned = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (true, learned))
+    return (true @ learned.T).max(axis=1).mean()
 
 
 def _cosines(learned, true):
-    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
-    return unit(true) @ unit(learned).T
+    true, learned = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (true, learned))
+    return true @ learned.T
 
 
 def fvu(x: Float[np.ndarray, "sample d"], x_hat: Float[np.ndarray, "sample d"]) -> float:

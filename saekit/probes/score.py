@@ -168,7 +168,10 @@ def score(
     n_classes = scores.shape[1]
     confusion = confusion_of(labels, predicted, n_classes)
     hit, true, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    share = lambda part, whole: np.where(whole > 0, part / np.maximum(whole, 1), np.nan)  # noqa: E731
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
     weights = resamples(group, seed=seed)
     ones = np.ones((1, len(labels)), np.float32)
     auroc = auroc_resampled(labels, scores, fold, ones)[0]
