@@ -14,12 +14,11 @@ def test_a_wrong_shape_is_an_error_in_the_tests():
         models.massive(torch.ones(5))
 
 
-def test_a_wrong_result_is_an_error_too(monkeypatch, model):
-    monkeypatch.setattr(models, "check_hook", lambda *_: "blocks.1.ln1.hook_scale")  # [batch, pos, 1]: three axes
-    assert models.hidden_states(model, torch.tensor([[0, 5]]), "any").ndim == 3
-    monkeypatch.setattr(models, "check_hook", lambda *_: "blocks.1.attn.hook_pattern")  # [batch, head, pos, pos]
+def test_a_wrong_result_is_an_error_too(model):
+    ids = torch.tensor([[0, 5]])
+    assert models.hidden_states(model, ids, "blocks.1.ln1.hook_scale").ndim == 3  # [batch, pos, 1]
     with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
-        models.hidden_states(model, torch.tensor([[0, 5]]), "any")
+        models.hidden_states(model, ids, "blocks.1.attn.hook_pattern")  # [batch, head, pos, pos]
 
 
 def test_only_arrays_are_checked():
