@@ -99,9 +99,9 @@ def extract_features(
     for kind in controls:
         if kind not in CONTROLS:
             raise ProbeError(f"no control {kind!r}: expected {' or '.join(map(repr, CONTROLS))}")
-        made = control_saes(model, controlled, ids, kind, seed=seed)
-        everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in made.items()}
-    hooks, found = _run(model, everything, ids, batch_size, keep_states, progress, stop)
+        untrained = control_saes(model, controlled, ids, kind, seed=seed)
+        everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in untrained.items()}
+    hooks, by_sae = _run(model, everything, ids, batch_size, keep_states, progress, stop)
     lengths = np.array([len(row) for row in ids])
     starts = next(iter(hooks.values())).starts
     return TextFeatures(
@@ -110,7 +110,7 @@ def extract_features(
         ids=np.array([i for row in ids for i in row], np.int32),
         id_starts=np.concatenate([[0], np.cumsum(lengths)]),
         hooks=hooks,
-        saes=found,
+        saes=by_sae,
         truncated=truncated,
         empty=int((np.diff(starts) == 0).sum()),
         context_size=context_size,
@@ -231,8 +231,8 @@ def _run(
                 _add_states(columns[hook], states[hook].float().cpu().numpy(), keep.numpy(), bos, keep_states)
             for name, encoder in encoders.items():
                 if batch.ids.shape[1]:
-                    found = batch_events(states[hook_of[name]], encoder, batch, special, batch.ids.shape[1])
-                    for column, array in zip(events[name], (found.length, found.feature, found.value), strict=True):
+                    active = batch_events(states[hook_of[name]], encoder, batch, special, batch.ids.shape[1])
+                    for column, array in zip(events[name], (active.length, active.feature, active.value), strict=True):
                         column.add(array)
             step(end - start)
     hooks = {}

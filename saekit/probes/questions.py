@@ -45,7 +45,7 @@ class Answers:
             ``[question, choice]``; ``-inf`` where a question has fewer choices.
         n_tokens: Tokens of each choice; 1 where there is none.
         model_name: Who answered.
-        per_token: Whether choices are ranked by log-probability a token instead of the sum, which favours short ones.
+        per_token: Whether choices are ranked by log-probability per token instead of the sum, which favours short ones.
     """
 
     questions: tuple[Question, ...]
@@ -104,7 +104,7 @@ def cloze(texts: Sequence[str], *, n_choices: int = 4, least_words: int = 4, see
         texts: Sentences. Those with fewer words, or that do not end in a word, are left out.
         n_choices: Choices a question.
         least_words: Words of a sentence, the last one included.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         ProbeError: Fewer different last words than choices.
@@ -145,7 +145,7 @@ def answer_questions(
     Args:
         model: Who answers.
         questions: The questions.
-        per_token: See `Answers`.
+        per_token: Whether choices are ranked by log-probability per token instead of the sum, which favours short ones.
         skip_blocks: Blocks that are left out: the state passes them as it is. A damaged twin of the model, to have
             another model where there is only one.
         batch_size: Sequences a forward pass.

@@ -43,9 +43,8 @@ class HiddenPCA:
         return f"pca-{self.k}"
 
 
-BASELINES = (
-    "majority", "length", "bag-of-words", "tfidf-word", "tfidf-char", "hidden-last", "hidden-mean", HiddenPCA(32)
-)  # fmt: skip
+WORDS = ("bag-of-words", "tfidf-word", "tfidf-char")
+BASELINES = ("majority", "length", *WORDS, "hidden-last", "hidden-mean", HiddenPCA(32))
 
 
 @dataclass(frozen=True)

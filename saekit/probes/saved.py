@@ -1,6 +1,6 @@
 """Results on disk: a dataclass with all that it holds in one file, arrays as arrays, the rest as JSON. Never pickle."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -50,13 +50,12 @@ class Saved:
             return items if isinstance(value, list) else {"tuple": items}
         if isinstance(value, dict):
             return {"dict": {key: self._plain(item, f"{place}.{key}", arrays) for key, item in value.items()}}
-        if is_dataclass(value):
-            if type(value) is not self._holds.get(name := type(value).__name__):
-                raise ProbeError(
-                    f"a {self._format.kind} that holds a {name} cannot be saved: it could not be read back"
-                )
+        if type(value) is self._holds.get(name := type(value).__name__):
             return {name: self._plain(_inside(value), place, arrays)["dict"]}
-        return value.item() if isinstance(value, np.generic) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is not None and not isinstance(value, str | int | float):
+            raise ProbeError(f"a {self._format.kind} with a {name} cannot be saved: it could not be read back")
+        return value
 
     @classmethod
     def _restored(cls, value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -41,11 +41,11 @@ class Scores:
         macro_f1: Mean F1 over the classes that are there or are predicted.
         auroc: Area under the ROC curve, computed within each fold and then averaged: scores of different folds come
             from different fits. With more than two classes the mean over classes, each against the rest.
-        accuracy: Share that is right.
-        confusion: ``[true, predicted]`` counts.
-        precision: By class; NaN for one that is never predicted.
-        recall: By class; NaN for one that is not there.
-        f1: By class; NaN for one that is neither.
+        accuracy: Share of the predictions that are right.
+        confusion: Counts ``[true, predicted]``.
+        precision: Precision of each class; NaN for one that is never predicted.
+        recall: Recall of each class; NaN for one that is not there.
+        f1: F1 of each class; NaN for one that is neither.
         n: Number of texts.
     """
 
@@ -116,9 +116,9 @@ def auroc_resampled(
         rows = np.flatnonzero(fold == number)
         for c in classes:
             margin = scores[rows, 1] - scores[rows, 0] if scores.shape[1] == 2 else scores[rows, c]
-            found = _auroc(labels[rows] == c, margin, weights[:, rows])
-            good = ~np.isnan(found)
-            total[good] += found[good]
+            area = _auroc(labels[rows] == c, margin, weights[:, rows])
+            good = ~np.isnan(area)
+            total[good] += area[good]
             count[good] += 1
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
@@ -152,26 +152,27 @@ def estimate(value: float, drawn: Float[np.ndarray, " sample"]) -> Estimate:
 
 
 def score(
-    labels: Int[np.ndarray, " text"], predicted: Int[np.ndarray, " text"], scores: Float[np.ndarray, "text c"],
-    *, fold: Int[np.ndarray, " text"], group: Int[np.ndarray, " text"], seed: int,
-) -> Scores:  # fmt: skip
+    labels: Int[np.ndarray, " text"],
+    predicted: Int[np.ndarray, " text"],
+    scores: Float[np.ndarray, "text c"],
+    *,
+    fold: Int[np.ndarray, " text"],
+    group: Int[np.ndarray, " text"],
+    seed: int,
+) -> Scores:
     """Score predictions.
 
     Args:
-        labels: The truth.
-        predicted: What was predicted, each text by a fit that has not seen it.
-        scores: How strongly each class was predicted.
-        fold: Which fit it was.
-        group: Texts with the same number are drawn together.
-        seed: Of the resamples.
+        labels: True class of each text.
+        predicted: Predicted class of each text, by a fit that has not seen it.
+        scores: Strength with which each class was predicted, ``[text, class]``.
+        fold: Number of the fit that predicted each text.
+        group: Number of each text's group; texts of one group are drawn together.
+        seed: Seed of the resamples.
     """
     n_classes = scores.shape[1]
     confusion = confusion_of(labels, predicted, n_classes)
-    hit, true, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-
-    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-
+    hit, true, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     weights = resamples(group, seed=seed)
     ones = np.ones((1, len(labels)), np.float32)
     auroc = auroc_resampled(labels, scores, fold, ones)[0]
@@ -180,11 +181,15 @@ def score(
         auroc=estimate(auroc, auroc_resampled(labels, scores, fold, weights)),
         accuracy=float(hit.sum() / max(len(labels), 1)),
         confusion=confusion,
-        precision=share(hit, said),
-        recall=share(hit, true),
-        f1=share(2 * hit, true + said),
+        precision=_share(hit, called),
+        recall=_share(hit, true),
+        f1=_share(2 * hit, true + called),
         n=len(labels),
     )
+
+
+def _share(part: np.ndarray, of: np.ndarray) -> Float[np.ndarray, " c"]:
+    return np.where(of > 0, part / np.maximum(of, 1), np.nan)
 
 
 @dataclass(frozen=True)
@@ -192,14 +197,14 @@ class Comparison:
     """One probe beside another on the same texts.
 
     Attributes:
-        name: Of the one.
-        other: Of the other.
+        name: Name of the first probe.
+        other: Name of the second.
         macro_f1: Difference of macro F1, first minus second.
         auroc: Difference of AUROC.
         p_value: Probability of a difference in errors at least as large if both were equally good: McNemar's exact
             test on the texts where one is right and the other wrong.
-        only_first: On how many texts only the first is right.
-        only_second: On how many only the second.
+        only_first: Number of texts on which only the first is right.
+        only_second: Number of texts on which only the second is.
         verdict: One sentence, or None where the interval of the macro F1 difference holds 0: then these texts do not
             tell them apart.
     """
@@ -214,8 +219,8 @@ class Comparison:
     verdict: str | None
 
     def __repr__(self) -> str:
-        said = self.verdict or "the interval holds 0: no verdict"
-        return f"{self.name} - {self.other}: macro F1 {self.macro_f1}, p {self.p_value:.2g}; {said}"
+        verdict = self.verdict or "the interval holds 0: no verdict"
+        return f"{self.name} - {self.other}: macro F1 {self.macro_f1}, p {self.p_value:.2g}; {verdict}"
 
 
 def compare_predictions(

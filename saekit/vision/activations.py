@@ -22,9 +22,10 @@ class PatchActivations:
     """The residual stream at one point for every patch of every image.
 
     Attributes:
-        values: ``[image, patch, d_model]``; patches row by row. The class token is no patch, as BOS is no word.
-        class_token: ``[image, d_model]``.
-        hook_name: Where it was read.
+        values: Activations ``[image, patch, d_model]``; patches row by row. The class token is no patch, as BOS is no
+            word.
+        class_token: Activations of the class token, ``[image, d_model]``.
+        hook_name: Name of the hook point.
         grid: Rows and columns of patches.
     """
 
@@ -49,12 +50,12 @@ class Reconstruction:
 
     Attributes:
         fvu: Share of the variance that the SAE misses.
-        l0: Mean number of active features of a patch.
-        dead: Features that are active on none of these patches.
-        d_sae: Features.
-        pca_fvu: What the first ``components`` principal components miss, fitted on the training activations.
-        components: As many as the SAE has active features, rounded.
-        n_patches: On how many patches all this was measured.
+        l0: Mean number of active features per patch.
+        dead: Number of features that are active on none of these patches.
+        d_sae: Number of features.
+        pca_fvu: Share that the first ``components`` principal components miss, fitted on the training activations.
+        components: Number of principal components: as many as the SAE has active features, rounded.
+        n_patches: Number of patches on which all this was measured.
     """
 
     fvu: float
@@ -81,8 +82,8 @@ def patch_activations(
     """
     images = torch.from_numpy(data.images)
     with torch.no_grad():
-        found = torch.cat([model.residual(part, hook_name) for part in images.split(_BATCH)]).numpy()
-    return PatchActivations(found[:, 1:].copy(), found[:, 0].copy(), hook_name, model.config.grid)
+        states = torch.cat([model.residual(part, hook_name) for part in images.split(_BATCH)]).numpy()
+    return PatchActivations(states[:, 1:].copy(), states[:, 0].copy(), hook_name, model.config.grid)
 
 
 def reconstruction(sae: "SAE[Any]", train: PatchActivations, held_out: PatchActivations) -> Reconstruction:

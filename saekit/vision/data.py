@@ -13,13 +13,13 @@ class LabelledImages:
     """Images and what they show: ``labels[i]`` indexes ``label_names``.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         images: Grey values from 0 to 1, ``[image, row, column]``.
         labels: Class of each image.
         label_names: Names of the classes.
-        licence: Of the data.
-        citation: Whom to cite.
-        ink: High values are dark (ink on paper), as in scans; else they are light, as in photographs.
+        licence: Licence of the data.
+        citation: Work to cite.
+        ink: Whether high values are dark (ink on paper), as in scans; else they are light, as in photographs.
     """
 
     name: str
@@ -77,12 +77,12 @@ def load_digits() -> LabelledImages:
     """
     from sklearn.datasets import load_digits as load
 
-    found = load()
+    digits = load()
     return LabelledImages(
         name="digits",
-        images=(found.images / 16).astype(np.float32),
-        labels=found.target.astype(np.int64),
-        label_names=tuple(map(str, found.target_names)),
+        images=(digits.images / 16).astype(np.float32),
+        labels=digits.target.astype(np.int64),
+        label_names=tuple(map(str, digits.target_names)),
         licence="CC BY 4.0 (as the UCI repository states; scikit-learn's copy names none)",
         citation="E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning "
         "Repository, doi:10.24432/C50P49",

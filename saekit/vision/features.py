@@ -59,10 +59,10 @@ class ImageFeatures:
     """Feature activations of every patch of labelled images.
 
     Attributes:
-        data: The images.
+        data: Labelled images.
         events: Activations above zero, ``[image * patch, feature]``, compressed by columns.
         grid: Rows and columns of patches.
-        hook_name: Where the SAE reads.
+        hook_name: Name of the hook point at which the SAE reads.
     """
 
     data: LabelledImages
@@ -112,10 +112,10 @@ class ImageFeatures:
 
     def top(self, feature: int, k: int = 20) -> tuple[ImageExample, ...]:
         """Return the k images with the strongest patch, strongest first, ties by number; fewer if fewer are active."""
-        found = self.activations(feature)
-        peaks = found.max((1, 2))
+        values = self.activations(feature)
+        peaks = values.max((1, 2))
         order = np.argsort(-peaks, kind="stable")[:k]
-        return tuple(self._example(found, i) for i in order if peaks[i] > 0)
+        return tuple(self._example(values, i) for i in order if peaks[i] > 0)
 
     def intervals(self, feature: int, n: int = 5, per: int = 8) -> tuple[ImageInterval, ...]:
         """Return n equal-width intervals of (0, max], strongest first, with up to ``per`` images drawn from each.
@@ -124,8 +124,8 @@ class ImageFeatures:
         """
         if n < 1 or per < 0:
             raise VisionError(f"expected n >= 1 intervals of per >= 0 images, got n={n}, per={per}")
-        found = self.activations(feature)
-        peaks = found.max((1, 2)).astype(np.float64)
+        values = self.activations(feature)
+        peaks = values.max((1, 2)).astype(np.float64)
         active = np.flatnonzero(peaks > 0)
         if not len(active):
             return ()
@@ -136,7 +136,7 @@ class ImageFeatures:
             members = active[which == i]
             drawn = np.random.default_rng((feature, i)).permutation(members)[:per]
             drawn = drawn[np.argsort(-peaks[drawn], kind="stable")]
-            examples = tuple(self._example(found, image) for image in drawn)
+            examples = tuple(self._example(values, image) for image in drawn)
             intervals.append(ImageInterval(float(edges[i]), float(edges[i + 1]), len(members) / len(active), examples))
         return tuple(intervals)
 
@@ -164,9 +164,9 @@ class ImageFeatures:
             raise VisionError(f"feature must be a whole number from 0 to {self.d_sae - 1}, not {feature!r}")
         return number
 
-    def _example(self, found: Float[np.ndarray, "image grid_row grid_column"], image: int) -> ImageExample:
+    def _example(self, values: Float[np.ndarray, "image grid_row grid_column"], image: int) -> ImageExample:
         label = self.data.label_names[self.data.labels[image]]
-        return ImageExample(int(image), float(found[image].max()), label, found[image])
+        return ImageExample(int(image), float(values[image].max()), label, values[image])
 
     def __repr__(self) -> str:
         return (
@@ -196,9 +196,9 @@ def features_of(
 
     Args:
         values: Activations, 0 or more; patches row by row.
-        data: The images, in the same order.
+        data: Labelled images, in the same order.
         grid: Rows and columns of patches; by default as many rows as columns.
-        hook_name: Where they were read, for the heading.
+        hook_name: Name of the hook point, for the heading.
 
     Raises:
         VisionError: Another shape, negative numbers or numbers that are not finite.

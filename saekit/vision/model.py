@@ -148,14 +148,14 @@ def train_vision(
     """Train a vision transformer to name images: AdamW, the rate warmed up over a tenth and decayed to zero.
 
     Args:
-        data: The training images; keep others back to test on (`LabelledImages.split`).
-        config: Sizes; by default those of `VisionConfig`, with the images' size and number of classes.
-        epochs: Passes over the images.
-        batch_size: Images a step; an incomplete last batch is left out.
+        data: Training images; keep others back to test on (`LabelledImages.split`).
+        config: Sizes of the model; by default those of `VisionConfig`, with the images' size and number of classes.
+        epochs: Number of passes over the images.
+        batch_size: Number of images per step; an incomplete last batch is left out.
         lr: Peak learning rate.
-        weight_decay: Of AdamW.
-        seed: Of the weights and of the order of the images.
-        on_epoch: Called after every epoch with its number, from 1, and its mean loss in nats.
+        weight_decay: Weight decay of AdamW.
+        seed: Seed of the weights and of the order of the images.
+        on_epoch: Function that is called after every epoch with its number, from 1, and its mean loss in nats.
 
     Raises:
         VisionError: Images that do not fit the sizes, fewer images than a batch, or a setting that makes no sense.

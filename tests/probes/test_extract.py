@@ -15,18 +15,11 @@ from saekit.errors import ModelError, ProbeError, SAEError
 from saekit.models import encode_text, hidden_states, massive
 from saekit.probes import (
     Column,
-    FirstK,
-    Hook,
-    Quantile,
-    SAEFeatures,
-    Threshold,
     TopN,
     as_extracted,
-    binarised,
     encode_texts,
     extract_features,
     hook_alignment,
-    learn_thresholds,
     pool,
     probe,
     subset,
@@ -87,32 +80,6 @@ def test_every_token_of_every_text_is_there_and_no_bos(model, features, texts):
     assert features.empty == 1
 
 
-def dense_pooling(rows: np.ndarray, how: str | TopN | FirstK) -> np.ndarray:
-    """Pool one text's tokens the slow way."""
-    if not len(rows):
-        return np.zeros(rows.shape[1])
-    if isinstance(how, FirstK):
-        return rows[: how.k].max(0)
-    if isinstance(how, TopN):
-        counts = np.zeros(rows.shape[1])
-        for row in rows:
-            best = sorted(np.flatnonzero(row), key=lambda f: (-row[f], f))[: how.n]
-            counts[best] += 1
-        return counts
-    return {"max": rows.max(0), "mean": rows.mean(0), "sum": rows.sum(0), "last": rows[-1]}[how]
-
-
-@pytest.mark.parametrize("how", ["max", "mean", "sum", "last", TopN(3), TopN(100), FirstK(2), FirstK(1000)])
-def test_poolings_are_those_of_brute_force(features, how):
-    sae = features.sae()
-    pooled = pool(sae, how)
-    starts = sae.hook.starts
-    dense = sae.events.toarray().astype(np.float64)
-    want = [dense_pooling(dense[starts[i] : starts[i + 1]], how) for i in range(len(features))]
-    np.testing.assert_allclose(pooled.toarray(), np.stack(want), rtol=1e-5, atol=1e-6)
-    assert pooled.has_sorted_indices
-
-
 def test_padding_and_company_change_nothing(model, texts):
     """Fault 5: pads were pooled, BOS kept, the last token dropped. One batch size must give what another gives."""
     sae = tiny.topk_sae(32, 96)
@@ -137,61 +104,6 @@ def test_the_order_of_the_texts_does_not_matter(model, texts):
     assert one.data.labels.tolist() == other.data.labels.tolist()
     assert (one.sae().events != other.sae().events).nnz == 0
     assert [data.texts[i] for i in one.index] == [data[order].texts[i] for i in other.index]
-
-
-def features_of_one(rows: np.ndarray, starts: list[int]) -> SAEFeatures:
-    from scipy.sparse import csr_array
-
-    starts = np.array(starts)
-    hook = Hook(
-        "h", starts, np.arange(len(rows)), np.zeros((len(starts) - 1, 1)), np.zeros((len(starts) - 1, 1)), None, {}
-    )
-    return SAEFeatures("s", hook, csr_array(rows.astype(np.float32)))
-
-
-def test_counts_of_more_tokens_than_a_byte_holds_are_right():
-    """Fault 7: counts in 8 bits went back to 0 at 256."""
-    sae = features_of_one(np.ones((70_000 + 300, 1)), [0, 70_000, 70_300])
-    assert pool(sae, TopN(1)).toarray().ravel().tolist() == [70_000, 300]
-    assert pool(sae, "sum").toarray().ravel().tolist() == [70_000, 300]
-
-
-def test_a_threshold_is_learned_from_the_training_part_alone(features):
-    pooled = pool(features.sae(), "sum")
-    train, test = np.arange(0, 20), np.arange(20, len(features))
-    learned = learn_thresholds(Quantile(0.5), pooled, train)
-    changed = pooled.tolil()
-    changed[test] = 1e6
-    np.testing.assert_array_equal(learn_thresholds(Quantile(0.5), changed.tocsr(), train), learned)
-    dense = pooled.toarray()
-    for feature in range(dense.shape[1]):
-        active = dense[train, feature][dense[train, feature] > 0]
-        want = np.quantile(active, 0.5, method="inverted_cdf") if len(active) else 0
-        assert learned[feature] == pytest.approx(want)
-    np.testing.assert_array_equal(binarised(pooled, learned).toarray(), dense > learned)
-    for how, threshold in (("above-zero", 0), (Threshold(1.5), 1.5)):
-        zeros_and_ones = binarised(pooled, learn_thresholds(how, pooled, train))
-        np.testing.assert_array_equal(zeros_and_ones.toarray(), dense > threshold)
-    assert binarised(pooled, learn_thresholds("none", pooled, train)) is pooled
-
-
-def test_settings_that_do_not_exist_are_refused_not_ignored(features):
-    """Fault 9: options on the command line were read and not used."""
-    for how in ("maximum", "top-3", "top-", "first-x", "", 3, None):
-        with pytest.raises(ProbeError, match="expected 'max'"):
-            pool(features.sae(), how)
-    for how in (Quantile, "quantile-0.5", "threshold", "yes"):
-        with pytest.raises(ProbeError, match="expected 'none'"):
-            learn_thresholds(how, pool(features.sae(), "max"), np.arange(3))
-    for wrong in (
-        lambda: TopN(0),
-        lambda: FirstK(1.5),
-        lambda: Quantile(1.5),
-        lambda: Quantile(0),
-        lambda: Threshold(-1),
-    ):
-        with pytest.raises(ProbeError, match=r"(n of TopN|k of FirstK|q of Quantile|value of Threshold) must be"):
-            wrong()
 
 
 def test_long_texts_are_cut_and_the_result_says_so(model):
