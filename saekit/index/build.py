@@ -6,7 +6,7 @@
 """
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,46 +83,6 @@ def batch_events(
     )
 
 
-class Held:
-    """Events of several batches, end to end in buffers that stay: small pieces of memory, once taken, stay taken.
-
-    Attributes:
-        sequences: Number of sequences in it.
-        excluded: Number of their tokens that are left out, by reason.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, np.ndarray] = {"place": np.zeros(0, np.int64), "length": np.zeros(0, np.int64)}
-        self._buffers |= {"feature": np.zeros(0, np.int32), "value": np.zeros(0, np.float32)}
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._used = dict.fromkeys(self._buffers, 0)
-        self.sequences, self.excluded = 0, {}
-
-    def __len__(self) -> int:
-        return self._used["value"]
-
-    def add(self, batch: BatchEvents) -> None:
-        """Append a batch."""
-        used = {}
-        for name, buffer in self._buffers.items():
-            new, old = getattr(batch, name), self._used[name]
-            used[name] = old + len(new)
-            if used[name] > len(buffer):
-                self._buffers[name] = grown = np.zeros(used[name] * 3 // 2, buffer.dtype)
-                grown[:old] = buffer[:old]
-            self._buffers[name][old : used[name]] = new
-        excluded = {key: self.excluded.get(key, 0) + count for key, count in batch.excluded.items()}
-        # Nothing above counts until this line: an interrupt leaves what was there before.
-        self._used, self.sequences, self.excluded = used, self.sequences + batch.sequences, excluded
-
-    def columns(self) -> list[np.ndarray]:
-        """Return places, lengths, features and values; valid until the next `add` or `clear`."""
-        return [buffer[: self._used[name]] for name, buffer in self._buffers.items()]
-
-
 class Pass:
     """All that a pass has collected so far; what `FeatureIndex` is made of.
 
@@ -194,9 +154,10 @@ class Pass:
         self.counted += other.counted
         self.events += other.events
 
-    def count(self, held: Held, log: Writer | None) -> None:
-        """Count some batches in; ``log`` keeps their events too."""
-        place, length, feature, value = held.columns()
+    def count(self, held: Sequence[BatchEvents], log: Writer | None) -> None:
+        """Count some batches in, at least one; ``log`` keeps their events too."""
+        columns = ("place", "length", "feature", "value")
+        place, length, feature, value = (np.concatenate([getattr(one, name) for one in held]) for name in columns)
         if log is None:
             self.sample.add(place, length, feature)
         else:
@@ -208,8 +169,8 @@ class Pass:
             bins = self.statistics.add(events)
             # A full index has every event to draw its interval examples and co-activations from.
             self.collector.add(events, bins, self.statistics.range_exponent(), sample=log is None)
-        self.sequences += held.sequences
-        self.excluded = {key: count + held.excluded.get(key, 0) for key, count in self.excluded.items()}
+        self.sequences += sum(one.sequences for one in held)
+        self.excluded = {key: n + sum(one.excluded[key] for one in held) for key, n in self.excluded.items()}
         self.counted += len(place)
         self.events += len(value)
 
@@ -238,13 +199,14 @@ def run_pass(
         state = Pass(about["d_sae"], examples=about["examples"], window=about["window"], n_pos=n_pos)
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     encoder, hook_name = sparse_form(sae), sae_hook(sae)
-    held = Held()  # what is not counted yet
+    held: list[BatchEvents] = []  # what is not counted yet
     counting = False
 
     def flush() -> None:
         nonlocal counting
         counting = True
-        state.count(held, log)
+        if held:
+            state.count(held, log)
         held.clear()
         counting = False
 
@@ -258,8 +220,8 @@ def run_pass(
             for start in range(state.sequences, len(tokens), batch_size):
                 batch = tokens[start : start + batch_size]
                 states = hidden_states(model, torch.from_numpy(batch.ids).long(), hook_name)
-                held.add(batch_events(states, encoder, batch, special, n_pos))
-                if len(held) >= _CHUNK:
+                held.append(batch_events(states, encoder, batch, special, n_pos))
+                if sum(len(one.value) for one in held) >= _CHUNK:
                     flush()
                     if out.due:
                         checkpoint()
