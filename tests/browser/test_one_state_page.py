@@ -1,5 +1,6 @@
 """A live view shows its whole state: every word and number of every panel stands in the exported page."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from tests.views.panels import elements
 
 pytestmark = pytest.mark.browser
 
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f]")  # they have no picture of their own, in a page as in a still
 TEXTS = """() => {
   const walk = document.createTreeWalker(document.querySelector("#view"), NodeFilter.SHOW_TEXT);
   const texts = [];
@@ -22,10 +24,10 @@ TEXTS = """() => {
 def words_of(panel):
     """Return the words that a panel shows at first, and those of its pictures' labels."""
     if isinstance(panel, str):
-        return panel.split()
+        return CONTROLS.sub("\ufffd", panel).split()
     if panel[0] == "strip":
         first, end = panel[1].get("near", (0, None))
-        return [word for token in panel[1]["tokens"][first:end] for word in token.split()]
+        return [word for token in panel[1]["tokens"][first:end] for word in words_of(token)]
     if panel[0] == "patches":
         rows, columns = panel[1]["grid"]
         marked = [word for _, words, *_ in panel[1]["marks"] for word in words.split()]

@@ -24,7 +24,7 @@ view.wait(60)
 row = view.setting["features"][0]
 print("read back:", view.setting["prompt"], row["feature"], row["value"], view.setting["max_new_tokens"])
 print("texts:", len(view.texts), view.value == view.texts["steered"], view.value != view.texts["unsteered"])
-print("hooks:", hooks_on(model, view._model), f"kl {view._read['steered']['effects']['kl']:.6f}")
+print("hooks:", hooks_on(model, view._writer.model), f"kl {view.effects['steered'].kl:.6f}")
 """
 FREE = "print('the kernel answers:', view.busy)"
 

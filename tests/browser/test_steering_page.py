@@ -1,10 +1,12 @@
 """The steering view in a bare page: sliders, wishes, shaded tokens, saved settings, hostile texts. No Jupyter."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.views.panels import elements, text
 from tests.views.steering_parts import small_sae, small_view
 
 pytestmark = pytest.mark.browser
@@ -29,8 +31,8 @@ def open_view(page, tmp_path, view):
 
     def opened(*, live=True, **changes):
         file = tmp_path / "view.html"
-        text = view._page(busy=False, _doing="", _has_kernel=live, **changes) if live or changes else view.to_html()
-        file.write_text(text, encoding="utf-8")
+        html = view._page(busy=False, _doing="", _has_kernel=live, **changes) if live or changes else view.to_html()
+        file.write_text(html, encoding="utf-8")
         page.goto(file.as_uri())
         page.wait_for_function("window.saekit?.ready")
         return page
@@ -42,28 +44,33 @@ def open_view(page, tmp_path, view):
     assert page.foreign == []
 
 
+def shown_of(view, key):
+    """Return a text as it is shown, controls as a mark of their own."""
+    (column,) = [one for one in elements(view.state()["texts"], "article") if one[1]["data-text"] == key]
+    return re.sub("[\0-\x08\x0b-\x1f]", "\ufffd", text(elements(column, "strip")[0]))
+
+
 def test_texts_stand_side_by_side_with_what_they_cost(open_view, view):
     page = open_view(live=False)
     assert page.locator(".saekit-text-column").count() == 3
     for key in ("unsteered", "steered"):
         shown = page.locator(f"[data-text={key}]")
         assert shown.locator("[data-effect]").count() == 5
-        said = "".join(view._read[key]["tokens"])
+        said = shown_of(view, key)
         assert shown.locator(".saekit-text").inner_text().split("…")[0].strip() == said.strip()
     strip = page.get_by_role("listbox", name="Steered text, token by token", exact=True)
     first = strip.locator("[role=option]").first
     assert "probability" in first.get_attribute("aria-label")
     first.focus()
     page.keyboard.press("End")
-    read = view._read["steered"]
     words = page.locator("[data-text=steered] .saekit-pointed").inner_text()
     assert "probability" in words
-    assert page.locator(":focus").inner_text() == [token for token in read["tokens"] if token][-1]
+    assert shown_of(view, "steered").endswith(page.locator(":focus").inner_text())
     assert page.get_by_role("button", name="Run").count() == 0
     assert page.get_by_label("Strength of feature 7", exact=True).is_disabled()
     assert page.locator(".saekit-multiples svg").count() == 4
     assert page.locator(".saekit-sweep-table tbody tr").count() == 4
-    marks = 0 if view._sweep["breaks_at"] is None else 4
+    marks = 4 * text(view.state()["sweep"]).count("Fluency falls below")
     assert page.locator(".saekit-chart-mark").count() == marks
 
 

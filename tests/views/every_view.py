@@ -1,9 +1,16 @@
 """Every view in a state in which it shows all that it can: one line a view."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from saekit.models import load_model
 from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
+from tests import tiny
 from tests.planted_images import DEAD, planted_features, planted_images
 from tests.views.fake_index import FakeIndex
+from tests.views.steering_parts import small_sae, small_view
 
 
 def top_activations(monkeypatch):
@@ -31,6 +38,28 @@ def dead_image_activations(monkeypatch):
     return ImageActivations(planted_features(planted_images()), feature=DEAD)
 
 
+def steering(monkeypatch):
+    view = small_view(tiny_model(), small_sae(), {7: 1.0, 9: -0.5}, topic="cats", concept="cat|dog")
+    view.run()
+    view.compare("random direction", "prompt")
+    view.run_sweep((0.5, 2), baselines=("prompt", "random direction", "difference of means"))
+    assert view.wait(90)
+    assert view.error == ""
+    return view
+
+
+def steering_not_run(monkeypatch):
+    return small_view(tiny_model(), small_sae(), (), prompt="")
+
+
+@cache
+def tiny_model():
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(str(tiny.write_model(Path(folder) / "tiny")))
+    model.cfg.model_name = "tiny"
+    return model
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -38,4 +67,6 @@ EVERY_VIEW = {
     "top_activations, dead": dead_top_activations,
     "image_activations": image_activations,
     "image_activations, dead": dead_image_activations,
+    "steering": steering,
+    "steering, not run": steering_not_run,
 }

@@ -30,7 +30,8 @@ class Words(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.labels += [found["aria-label"]] if found.get("role") == "img" else []
-        self.titles += [found["title"]] if "title" in found else []
+        # The tooltip of a token is coarser in a still, which is compared: its figures are in the live view.
+        self.titles += [found["title"]] if "title" in found and tag != "mark" else []
 
     def handle_data(self, data):
         self.text += data

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 import time
 from dataclasses import astuple
@@ -18,10 +19,12 @@ from ipywidgets.embed import dependency_state
 from saekit.errors import SAEError, SteeringError
 from saekit.models import encode_text, load_model, token_bytes
 from saekit.steering import Intervention, generate, side_effects, steering_sweep
+from saekit.views._shared.words import percent, rough
 from saekit.views.steering import Steering
 from saekit.views.steering.state import token_rows
 from tests import tiny
 from tests.views.circuit_parts import fake_index
+from tests.views.panels import elements, text
 from tests.views.steering_parts import PROMPT, Gate, hooks_on, small_sae, small_view
 
 
@@ -38,6 +41,12 @@ def view(model, sae):
 @pytest.fixture
 def gate(monkeypatch):
     return Gate(monkeypatch)
+
+
+def effects_shown(view, key):
+    """Return the side effects beneath a text, as they are shown."""
+    (column,) = [one for one in elements(view.state()["texts"], "article") if one[1]["data-text"] == key]
+    return {one[1]["data-effect"]: text(one) for one in elements(column, "dd")}
 
 
 def wish(view, asked=None, **changes):
@@ -98,8 +107,8 @@ def test_what_only_a_run_can_know_is_told_in_place(model, view, changes, message
     wish(view, {"run": 1}, **changes)
     assert view.wait(30)
     assert message in view.error
-    assert (view.busy, view._columns) == (False, []), "no empty texts are left standing"
-    assert hooks_on(model, view._model) == 0
+    assert (view.busy, view.texts) == (False, {}), "no empty texts are left standing"
+    assert hooks_on(model, view._writer.model) == 0
     wish(view, {"run": 2}, prompt=PROMPT, positions="all", concept="")
     assert view.wait(30)
     assert view.error == ""
@@ -121,7 +130,7 @@ def test_a_wish_that_cannot_be_leaves_the_setting_and_says_why(view):
         wish(view, {"run": 1}, features=[row])
         assert view.error
         assert view.setting == before
-        assert not view._texts, "nothing runs with a setting that was refused"
+        assert not view.texts, "nothing runs with a setting that was refused"
     wish(view, seed=4)
     assert (view.error, view.setting["seed"]) == ("", 4)
 
@@ -140,7 +149,7 @@ def test_both_texts_are_those_of_generate(model, sae, mode):
     assert view.value == view.texts["steered"] == expected.texts[1]
     for got, right in zip(view.effects.values(), side_effects(model, expected, sae=sae, features=[7, 9]), strict=True):
         assert np.hstack(astuple(got)) == pytest.approx(np.hstack(astuple(right)), rel=1e-4, nan_ok=True)
-    assert view._read["steered"]["effects"]["kl"] == pytest.approx(view.effects["steered"].kl)
+    assert effects_shown(view, "steered")["kl"] == rough(view.effects["steered"].kl)
 
 
 def test_sampling_draws_what_the_seed_says(model, sae):
@@ -170,8 +179,8 @@ def test_huge_strengths_may_write_nonsense_but_do_not_fail(model, sae, strength)
     view.run_sweep((1.0, 1e6))
     assert view.wait(60)
     assert view.error == ""
-    assert view._read["steered"]["effects"]["edit_norm"] > 100
-    json.dumps([view.setting, view._read, view._sweep], allow_nan=False)
+    assert view.effects["steered"].edit_norm > 100
+    json.dumps(view.get_state(["setting", "_texts", "_sweep"]), allow_nan=False)
 
 
 def test_maxima_come_from_the_index(model, sae, view):
@@ -186,20 +195,19 @@ def test_an_ended_text_shows_no_end_token(model, sae, monkeypatch):
     view = small_view(model, sae, {7: 0.0})
     view.run()
     assert view.wait(30)
-    assert view._texts["steered"]["end"] == "eos"
-    read = view._read["steered"]
-    assert (
-        len(read["tokens"]) == len(read["logprobs"]) == len(read["plain"]) == len(view.effects["steered"].logprobs) - 1
-    )
+    (shown,) = elements(view.state()["texts"][3], "strip")
+    assert text(view.state()["texts"][3]).count("…") == 0, "it ended by itself"
+    positions = shown[1].get("at", [*range(len(shown[1]["tokens"]) + 1)])[-1]
+    assert positions == len(view.effects["steered"].logprobs) - 1
 
 
 def test_tokens_of_one_character_read_as_one(model):
-    text = "née Müller 戦 😀, she said"
-    ids = tuple(encode_text(model, text)[1:].tolist())
+    said = "née Müller 戦 😀, she said"
+    ids = tuple(encode_text(model, said)[1:].tolist())
     changes = tuple(-float(i) for i in range(len(ids)))
     made = SimpleNamespace(ids=(ids,), ends=("length",))
     row = token_rows(token_bytes(model), made, 0, SimpleNamespace(logprobs=changes, logprobs_plain=changes))
-    assert "".join(row["tokens"]) == text
+    assert "".join(row["tokens"]) == said
     assert "" in row["tokens"]
     assert row["logprobs"] == row["plain"] == list(changes)
 
@@ -215,12 +223,12 @@ def test_baselines_have_an_edit_as_long_as_the_steered_one(model, view):
     assert wanted > 0
     for kind in ("difference of means", "random direction", "random feature"):
         assert view.effects[kind].edit_norm == pytest.approx(wanted, rel=1e-3)
-    assert [column["key"] for column in view._columns][2:] == [
+    assert list(view.texts)[2:] == [
         "difference of means", "random direction", "random feature",
     ]  # fmt: skip
     view.compare("random direction")
     assert view.wait(30)
-    assert len(view._columns) == 5, "a baseline that is written again takes its own place"
+    assert len(view.texts) == 5, "a baseline that is written again takes its own place"
 
 
 def test_the_prompt_baseline_asks_instead_of_steering(model, view):
@@ -238,7 +246,11 @@ def test_the_prompt_baseline_asks_instead_of_steering(model, view):
     plain = logprobs.gather(1, ids[len(before) :, None])[:, 0]
     assert view.effects["prompt"].logprobs_plain == pytest.approx(plain.tolist(), abs=1e-4)
     assert view.effects["prompt"].perplexity == pytest.approx(math.exp(-plain.mean()), rel=1e-4)
-    assert view._read["prompt"]["plain"] == pytest.approx(plain.tolist(), abs=1e-3)
+    (shown,) = elements(view.state()["texts"][4], "strip")
+    starts = shown[1].get("at", range(len(shown[1]["tokens"]) + 1))
+    said = [re.search("probability ([^ ]+) %", mark[1])[1] for mark in shown[1]["marks"]]
+    likely = [100 * math.exp(plain[start]) for start in list(starts)[: len(said)]]
+    assert [float(one) for one in said] == pytest.approx(likely, rel=0.06)
 
 
 def test_baselines_that_cannot_be_are_told(model, sae):
@@ -276,12 +288,16 @@ def test_the_sweep_is_that_of_steering_sweep(model, sae):
     options = {"strengths": (0.5, 1, 4), "concept": "cat|dog", "baselines": ("random direction",)}
     expected = steering_sweep(model, PROMPT, one, sae=sae, max_new_tokens=8, **options)
     assert view.sweep.as_dict() == expected.as_dict()
-    assert view._sweep["breaks_at"] == expected.breaks_at("feature 7")
-    target, baseline = view._sweep["lines"]
-    assert (target["name"], baseline["name"]) == ("steered", "random direction")
-    assert [p["strength"] for p in target["points"]] == [0, 0.5, 1, 4]
-    assert [p["fluency"] for p in target["points"]] == [p.fluency for p in expected.curve("feature 7")]
-    assert view._sweep["value"] == 2.0
+    panel = view.state()["sweep"]
+    at = expected.breaks_at("feature 7")
+    breaks = "stays above one half" if at is None else f"falls below one half at strength {2 * at:.3g}"
+    assert breaks in text(panel)
+    assert [text(one).strip() for one in elements(panel, look="legend")[0][2:]] == ["steered", "random direction"]
+    rows = [[text(cell) for cell in row[2:6]] for row in elements(panel, "tr")[1:]]
+    points = expected.curve("feature 7")
+    assert [row[0] for row in rows] == ["off", "1", "2", "8"]
+    assert [row[1] for row in rows] == [percent(point.fluency) for point in points]
+    assert [row[3] for row in rows] == [point.texts[0] for point in points]
 
 
 def test_a_sweep_of_nothing_is_refused(model, sae, view):
@@ -305,20 +321,20 @@ def test_stop_keeps_the_text_so_far_and_leaves_the_model_clean(model, sae):
     view.set_state({"_stops": 1})
     assert (view.busy, view._doing) == (False, "")
     so_far = view.texts
-    assert {one["end"] for one in view._texts.values()} == {"stopped"}
+    assert text(view.state()["texts"]).count(" … (stopped)") == 2
     assert view.wait(10)
     assert view.texts == so_far, "nothing comes after Stop"
     assert view.effects == {}
-    assert hooks_on(model, view._model) == 0
+    assert hooks_on(model, view._writer.model) == 0
     wish(view, {"run": 1}, max_new_tokens=3)
     assert view.wait(30)
-    assert view._texts["steered"]["end"] == "length"
+    assert text(view.state()["texts"][3]).count(" …") == 1
 
 
 def test_stop_is_heard_inside_a_pass_and_while_side_effects_are_measured(model, sae, monkeypatch):
     view = small_view(model, sae)
     begun = threading.Event()
-    blocks = view._model.blocks
+    blocks = view._writer.model.blocks
 
     def hold(block, args):
         if view._doing == "measuring side effects on neutral text":
@@ -333,17 +349,19 @@ def test_stop_is_heard_inside_a_pass_and_while_side_effects_are_measured(model, 
     handle.remove()
     assert view.error == ""
     assert math.isnan(view.effects["steered"].kl)
-    assert hooks_on(model, view._model) == 0
+    assert hooks_on(model, view._writer.model) == 0
 
 
 def test_a_run_ends_a_sweep_and_keeps_its_points(view):
     view.run_sweep((1.0, 2.0, 4.0))
     while not view.sweep:
         time.sleep(0.002)
+    assert "so far" in text(view.state()["sweep"]) or len(view.sweep.points) < 2
     view.run()
     assert view.wait(60)
-    assert not view._sweep["under_way"]
-    assert view._texts["steered"]["end"] == "length"
+    assert "so far" not in text(view.state()["sweep"])
+    assert "Stopped before its end." in text(view.state()["sweep"]) or view.sweep.complete
+    assert view.value
 
 
 def test_a_second_run_replaces_the_first(view, gate):
@@ -355,7 +373,7 @@ def test_a_second_run_replaces_the_first(view, gate):
     gate.set()
     assert view.wait(30)
     assert view._ran["prompt"] == "A dog, 3 birds"
-    assert view.texts["unsteered"] == generate(view._model, "A dog, 3 birds", max_new_tokens=8).texts[0]
+    assert view.texts["unsteered"] == generate(view._writer.model, "A dog, 3 birds", max_new_tokens=8).texts[0]
 
 
 def test_closing_the_view_ends_its_thread_and_leaves_no_hook(model, view, gate):
@@ -366,7 +384,7 @@ def test_closing_the_view_ends_its_thread_and_leaves_no_hook(model, view, gate):
     view.close()
     thread.join(10)
     assert not thread.is_alive()
-    assert hooks_on(model, view._model) == 0
+    assert hooks_on(model, view._writer.model) == 0
 
 
 def test_a_view_that_was_refused_closes_quietly(model, sae):
@@ -469,12 +487,16 @@ def test_traits_link_and_the_value_is_read_only(view):
 
 
 def test_search_and_cards_say_what_features_are(view):
-    assert view._cards["7"]["known"]
+    context, promotes = view._cards["7"]["words"]
+    assert text(elements(context, "mark")[0])
+    assert text(promotes).startswith('promotes "')
     view.set_state({"_query": {"mode": "text", "text": "river"}})
     assert view._searcher.wait(10)
     assert view._hits["features"] == list(range(4, 12))
     view.set_state({"_peek": 12})
     assert set(view._cards) == {"7", "12"}
+    view.set_state({"_peek": 3})
+    assert view._cards["3"]["words"] == ["dead: it was never active on the texts of the index"]
     view.set_state({"_peek": 4000})
     assert set(view._cards) == {"7"}
     view.set_state({"order": "density"})

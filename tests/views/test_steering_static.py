@@ -3,16 +3,28 @@
 import json
 import math
 import re
+from dataclasses import fields, replace
 from html.parser import HTMLParser
-from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
-from saekit._base.assets import module
+from saekit.steering import SteeringSweep, SweepPoint
+from saekit.views._shared.words import rough
 from saekit.views.steering.setting import amount_words, setting_words
+from saekit.views.steering.state import (
+    EFFECTS,
+    Swept,
+    Written,
+    asked_words,
+    breaks_words,
+    change_words,
+    effect_words,
+    strength_words,
+    text_panels,
+)
+from tests.views.panels import elements
 from tests.views.steering_parts import small_sae, small_view
-
-static = import_module("saekit.views.steering.still")
 
 HOSTILE = "</script><img src=x onerror=\"window.hacked=1\"> & 'quotes' \0"
 
@@ -55,7 +67,8 @@ def test_static_html_is_well_formed_and_says_what_the_view_says(view):
         assert words in found.words
     assert setting_words(view.setting) in found.words
     assert HOSTILE[:-1].strip() in found.words
-    assert f"edit / residual0{static.rough(view.effects['steered'].edit_norm)}" in found.words
+    assert "edit / residual 0" in found.words
+    assert f"edit / residual {rough(view.effects['steered'].edit_norm)}" in found.words
     assert "Asked for in the prompt instead: concept in the text" in found.words
 
 
@@ -96,36 +109,63 @@ def test_the_exported_page_holds_the_texts_and_nothing_runs_away(view):
         ({"feature": 7, "mode": "scale", "value": 2.0}, "norm", "feature 7: scale by 2"),
     ],
 )
-def test_words_are_those_of_the_browser(row, unit, words):
-    """The same sentences stand in tests/widgets/steering.test.mjs."""
+def test_words_say_what_is_done(row, unit, words):
     assert amount_words(row, unit) == words
 
 
-def test_words_and_shade_of_a_token_change_together():
-    for n in range(-60, 61):
-        change = n / 10
-        assert bool(static.change_words(change)) == (static._shade(change) > 0)
-        if abs(change) < 3.9 and (found := re.search(r"about (\d+)", static.change_words(change))):
-            assert abs(math.log(int(found[1])) - abs(change)) < 0.5, "the factor is e to the change, within its step"
+def test_words_and_shade_of_a_token_change_together(model):
+    """The factor is e to the change, within its step."""
+    changes = [n / 10 for n in range(-60, 61)]
+    read = {"tokens": ["x"] * len(changes), "logprobs": changes, "plain": [0.0] * len(changes)}
+    effects = SimpleNamespace(**dict.fromkeys(EFFECTS, 0.0))
+    written = Written({}, ({"key": "k", "title": "K", "note": ""},), {"k": ("x", "eos")}, {"k": read}, {"k": effects})
+    (shown,) = elements(text_panels(written, busy=False), "strip")
+    for change, (_, _, _, shade, told) in zip(changes, shown[1]["marks"], strict=True):
+        assert bool(told) == (shade != 0)
+        assert shade * change >= 0
+        assert abs(shade) == pytest.approx(min(1, abs(change) / 4), abs=0.09)
+        if abs(change) < 3.9 and (found := re.search(r"about (\d+)", told)):
+            assert abs(math.log(int(found[1])) - abs(change)) < 0.5
 
 
-def test_fixed_words_stand_in_both_languages():
-    source = re.sub(r'"\s*\+\s*"', "", module("steering"))  # a long text stands on several lines
-    assert static.FLUENCY_WORDS in source
-    for name in (*static.NAMES.values(), *(title for _, title in static.PANELS)):
-        assert f'"{name}"' in source
+def test_what_steering_did_to_a_probability_is_said():
+    assert change_words(math.log(0.5), math.log(0.004)) == "probability 0.4 % → 50 %"
+    assert change_words(-1, -1) == "probability 37 %, as without steering"
 
 
-def test_where_fluency_breaks_is_said():
-    sweep = {"breaks_at": 2.0, "value": -3.0}
-    assert static.breaks_words(sweep) == "Fluency falls below one half at strength −6."
-    assert static.breaks_words({"breaks_at": None, "value": None}).startswith("Fluency stays above")
-    assert static.strength_words(0.25, {"value": None}) == "0.25 ×"
+def test_side_effects_have_two_digits():
+    shown = [effect_words(name, 0.1234) for name in ("kl", "perplexity", "repetition", "edit_norm")]
+    assert shown == ["0.12", "0.12", "12 %", "0.12"]
+    assert effect_words("kl", None) == "–"
+
+
+def test_where_fluency_breaks_is_said(view):
+    single = {**view.setting, "features": [{"feature": 7, "mode": "add", "value": -3.0}]}
+    points = [sweep_point(strength, fluency) for strength, fluency in ((0, 1.0), (1, 0.9), (2, 0.2))]
+    swept = Swept(SteeringSweep(("x",), tuple(points), {}), single, "feature 7", under_way=False)
+    assert breaks_words(swept) == "Fluency falls below one half at strength −6."
+    whole = replace(swept, sweep=replace(swept.sweep, points=tuple(points[:2])))
+    assert breaks_words(whole) == "Fluency stays above one half at every strength tried."
+    assert breaks_words(replace(whole, under_way=True)).endswith("so far.")
+    assert strength_words(0.25, None) == "0.25 ×"
+
+
+def test_how_the_prompt_baseline_does_is_said():
+    asked = replace(sweep_point(math.nan, 0.456), method="prompt", concept_hit=1.0)
+    said = "Asked for in the prompt instead: concept in the text 100 %, fluency 46 %."
+    assert asked_words(SteeringSweep(("x",), (asked,), {})) == said
+    assert asked_words(SteeringSweep(("x",), (), {})) == ""
+
+
+def sweep_point(strength, fluency):
+    numbers = {one.name: 0.0 for one in fields(SweepPoint)}
+    about = {"method": "feature 7", "matched_to": "", "intervention": None, "texts": ("x",)}
+    return SweepPoint(**{**numbers, **about, "strength": strength, "fluency": fluency})
 
 
 def test_a_stopped_text_is_shown_as_far_as_it_came(model):
     view = small_view(model, small_sae())
-    view._columns = [{"key": "steered", "title": "Steered", "note": ""}]
-    view._texts = {"steered": {"text": "so <b>far", "end": "stopped"}}
+    column = {"key": "steered", "title": "Steered", "note": ""}
+    view._written = Written(view.setting, (column,), {"steered": ("so <b>far", "stopped")})
     assert "so &lt;b&gt;far … (stopped)" in view._repr_html_()
     assert view.value == "so <b>far"

@@ -1,20 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  amountWords,
-  askedWords,
-  breaksWords,
-  changeShade,
-  changeWords,
-  effectWords,
   inUnit,
   isOff,
   sameTexts,
   sliderRange,
   startValue,
-  strengthWords,
-  sweepSeries,
-  sweepWords,
   timesFactor,
   typedNumber,
 } from "../../widgets/steering/state.js";
@@ -41,25 +32,6 @@ test("a feature is off when nothing is added, or scaled by one; clamped to zero 
     false,
     false,
   ]);
-});
-
-test("words say what is done", () => {
-  assert.equal(amountWords(row("add", -1.5), "max"), "feature 7: add −1.5 × its maximum");
-  assert.equal(amountWords(row("clamp", 20), "activation"), "feature 7: clamp to 20 (activation)");
-  assert.equal(amountWords(row("ablate", 1), "norm"), "feature 7: ablate");
-  assert.equal(changeWords(Math.log(0.5), Math.log(0.004)), "probability 0.4 % → 50 %");
-  assert.equal(changeWords(-1, -1), "probability 37 %, as without steering");
-  assert.deepEqual(
-    ["kl", "perplexity", "repetition", "edit_norm"].map((name) => effectWords(name, 0.1234)),
-    ["0.12", "0.12", "12 %", "0.12"],
-  );
-  assert.equal(effectWords("kl", null), "–");
-});
-
-test("the shade of a token follows the change of its log-probability", () => {
-  assert.deepEqual(changeShade(-1, -3), { tone: "likelier", shade: 0.5 });
-  assert.deepEqual(changeShade(-9, -1), { tone: "rarer", shade: 1 });
-  assert.equal(changeShade(-2, -2).shade, 0);
 });
 
 test("every unit has a slider with its zero inside", () => {
@@ -106,28 +78,4 @@ test("a point of the sweep as a setting does what the point did", () => {
       ["scale", 2],
     ],
   );
-});
-
-test("the sweep says where fluency breaks", () => {
-  const points = [
-    { strength: 0, kl: 0 },
-    { strength: 0.5, kl: null },
-    { strength: 2, kl: 1.5 },
-  ];
-  const sweep = { lines: [{ name: "steered", points }], breaks_at: 2, value: -3, under_way: false };
-  assert.deepEqual(
-    [0, 0.5, 2].map((factor) => strengthWords(factor, sweep)),
-    ["off", "−1.5", "−6"],
-  );
-  assert.equal(strengthWords(0.5, { value: null }), "0.5 ×");
-  assert.equal(breaksWords(sweep), "Fluency falls below one half at strength −6.");
-  assert.match(breaksWords({ ...sweep, breaks_at: null }), /stays above one half at every strength tried/);
-  assert.equal(askedWords({ prompt: null }), "");
-  assert.equal(
-    askedWords({ prompt: { concept_hit: 1, fluency: 0.456 } }),
-    "Asked for in the prompt instead: concept in the text 100 %, fluency 46 %.",
-  );
-  const series = sweepSeries(sweep, "kl");
-  assert.deepEqual(series, [{ name: "steered", number: 0, xs: [0, 6], ys: [0, 1.5] }]);
-  assert.equal(sweepWords("KL", "kl", series), "KL by strength: steered 0 at 0, 1.5 at 6");
 });

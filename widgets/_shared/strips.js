@@ -2,6 +2,12 @@
 // What is in a strip is told in `saekit/views/_shared/strips.py`.
 import { hasModifier, stepTo } from "./keys.js";
 
+/** Text as it is shown: controls such as NUL have no picture of their own. */
+export function shownText(text) {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u0008\u000b-\u001f]/g, "\ufffd");
+}
+
 /** What a screen reader should say for a token: names for what is silent. */
 export function spokenAs(token) {
   const text = token.trim();
@@ -30,7 +36,7 @@ export function tokenNode(token, { unit = "", written = false }, option = true) 
   node.className = `saekit-token saekit-tone-${token.shade < 0 ? "minus" : "plus"}`;
   node.classList.toggle("saekit-token-dim", token.out);
   node.classList.toggle("saekit-written", written);
-  node.textContent = token.text;
+  node.textContent = shownText(token.text);
   node.dir = "auto";
   node.title = [`${JSON.stringify(token.raw)}  ${token.exact}${pieces}`, token.told].filter(Boolean).join(", ");
   node.style.setProperty("--saekit-shade", Math.abs(token.shade));

@@ -1,8 +1,9 @@
 // What can be chosen in the steering view: prompt, features with their sliders, positions, sampling.
 import { parseFeature } from "../_shared/lib.js";
-import { h } from "../_shared/dom.js";
+import { make, show } from "../_shared/draw.js";
+import { setterOf } from "../_shared/view.js";
 import { chooser } from "../_shared/chooser.js";
-import { MODES, UNIT_NAMES, amountWords, inUnit, isOff, sliderRange, startValue, typedNumber } from "./state.js";
+import { MODES, UNIT_NAMES, inUnit, isOff, sliderRange, startValue, typedNumber } from "./state.js";
 
 /**
  * Returns {node, draw, drawCards, drawWalk, drawHits, say}. `draft()` is the setting as it is shown, `send(setting)`
@@ -13,7 +14,7 @@ export function steeringControls(model, draft, send, say) {
   const change = (changes) => send({ ...draft(), ...changes });
   const changeRow = (at, changes) =>
     change({ features: draft().features.map((row, i) => (i === at ? { ...row, ...changes } : row)) });
-  const prompt = h("textarea", {
+  const prompt = make("textarea", {
     rows: 2,
     dir: "auto",
     spellcheck: "false",
@@ -22,7 +23,7 @@ export function steeringControls(model, draft, send, say) {
     readonly: !live,
     oninput: () => change({ prompt: prompt.value }),
   });
-  const list = h("div", { class: "saekit-steered", role: "group", "aria-label": "Steered features" });
+  const list = make("div", { class: "steered", role: "group", "aria-label": "Steered features" });
   const add = adder(model, (feature) => {
     if (draft().features.some((row) => row.feature === feature))
       return void say(
@@ -38,9 +39,9 @@ export function steeringControls(model, draft, send, say) {
   });
 
   const number = (label, name, attributes, read = (value) => value) =>
-    h("input", {
+    make("input", {
       type: "number",
-      class: "saekit-short",
+      class: "short",
       "aria-label": label,
       ...attributes,
       onchange: (event) => {
@@ -50,10 +51,10 @@ export function steeringControls(model, draft, send, say) {
       },
     });
   const choice = (label, options, onchange) =>
-    h(
+    make(
       "select",
       { "aria-label": label, onchange: (event) => onchange(event.target.value) },
-      ...options.map(([value, name]) => h("option", { value }, name)),
+      ...options.map(([value, name]) => make("option", { value }, name)),
     );
   const unit = choice("Unit of strength", Object.entries(UNIT_NAMES), (value) => send(inUnit(draft(), value)));
   const positions = choice(
@@ -81,15 +82,15 @@ export function steeringControls(model, draft, send, say) {
   const temperature = number("Temperature", "", { min: 0, step: 0.1 }, (value) => ({ temperature: value }));
   const seed = number("Seed", "", { min: 0, step: 1 }, (value) => ({ seed: value }));
   const length = number("Length in tokens", "", { min: 1, step: 1 }, (value) => ({ max_new_tokens: value }));
-  const chat = h("input", { type: "checkbox", onchange: () => change({ chat: chat.checked }) });
+  const chat = make("input", { type: "checkbox", onchange: () => change({ chat: chat.checked }) });
   const named = (name, ...parts) =>
-    h("label", { class: "saekit-option" }, h("span", { class: "saekit-quiet" }, name), ...parts);
-  const spanBox = h("span", { class: "saekit-option" }, span[0], h("span", { class: "saekit-quiet" }, "to"), span[1]);
+    make("label", { class: "option" }, make("span", { class: "quiet" }, name), ...parts);
+  const spanBox = make("span", { class: "option" }, span[0], make("span", { class: "quiet" }, "to"), span[1]);
   const temperatureBox = named("temperature", temperature);
   const seedBox = named("seed", seed);
-  const options = h(
+  const options = make(
     "div",
-    { class: "saekit-options" },
+    { class: "options" },
     named("strength in", unit),
     named("at", positions),
     spanBox,
@@ -98,13 +99,13 @@ export function steeringControls(model, draft, send, say) {
     seedBox,
     named("length", length),
     model.get("_facts").has_chat
-      ? h("label", { class: "saekit-option" }, chat, h("span", { class: "saekit-quiet" }, "as a chat message"))
+      ? make("label", { class: "option" }, chat, make("span", { class: "quiet" }, "as a chat message"))
       : null,
   );
-  const node = h(
+  const node = make(
     "fieldset",
-    { class: "saekit-setting", disabled: !live },
-    h("legend", { class: "saekit-unseen" }, "Setting"),
+    { class: "setting", disabled: !live },
+    make("legend", { class: "unseen" }, "Setting"),
     prompt,
     list,
     add.node,
@@ -115,14 +116,14 @@ export function steeringControls(model, draft, send, say) {
   /** One feature: slider and number box for one value, and what the feature is. */
   function featureRow(at) {
     const { feature } = draft().features[at];
-    const slider = h("input", {
+    const slider = make("input", {
       type: "range",
       "aria-label": `Strength of feature ${feature}`,
       oninput: () => changeRow(at, { value: Number(slider.value) }),
     });
-    const box = h("input", {
+    const box = make("input", {
       type: "number",
-      class: "saekit-short",
+      class: "short",
       step: "any",
       "aria-label": `Strength of feature ${feature}, as a number`,
       onchange: () => {
@@ -131,7 +132,7 @@ export function steeringControls(model, draft, send, say) {
         else changeRow(at, { value });
       },
     });
-    const mode = h(
+    const mode = make(
       "select",
       {
         "aria-label": `Mode of feature ${feature}`,
@@ -144,25 +145,25 @@ export function steeringControls(model, draft, send, say) {
                 : draft().features[at].value,
           }),
       },
-      ...MODES.map((name) => h("option", { value: name }, name)),
+      ...MODES.map((name) => make("option", { value: name }, name)),
     );
-    const away = h(
+    const away = make(
       "button",
       {
         type: "button",
-        class: "saekit-icon",
+        class: "icon",
         title: `Take feature ${feature} out`,
         "aria-label": `Take feature ${feature} out`,
         onclick: () => change({ features: draft().features.filter((_, i) => i !== at) }),
       },
       "✕",
     );
-    const what = h("span", { class: "saekit-quiet saekit-what" });
-    const units = h("span", { class: "saekit-quiet saekit-units" });
-    const row = h(
+    const what = make("span", { class: "quiet what" });
+    const units = make("span", { class: "quiet units" });
+    const row = make(
       "div",
-      { class: "saekit-steered-row", role: "group", "aria-label": `Feature ${feature}` },
-      h("b", {}, `Feature ${feature}`),
+      { class: "steered-row", role: "group", "aria-label": `Feature ${feature}` },
+      make("b", {}, `Feature ${feature}`),
       mode,
       slider,
       box,
@@ -170,21 +171,21 @@ export function steeringControls(model, draft, send, say) {
       away,
       what,
     );
-    function show() {
+    function drawRow() {
       const data = draft().features[at];
       const { min, max, step } = sliderRange(data, draft().unit);
       const quiet = data.mode === "ablate";
       Object.assign(slider, { min, max, step });
       if (document.activeElement !== slider || Number(slider.value) !== data.value) slider.value = data.value;
       if (document.activeElement !== box) box.value = Number(data.value.toPrecision(6));
-      slider.setAttribute("aria-valuetext", amountWords(data, draft().unit));
       mode.value = data.mode;
       for (const one of [slider, box, units]) one.hidden = quiet;
       units.textContent = data.mode === "scale" ? "× its activation" : UNIT_NAMES[draft().unit];
+      slider.setAttribute("aria-valuetext", `${data.mode} ${box.value} ${units.textContent}`);
       row.classList.toggle("saekit-off", isOff(data));
-      what.replaceChildren(...cardWords(model.get("_cards")[String(feature)]));
+      show(what, model.get("_cards")[String(feature)]?.words ?? []);
     }
-    return { feature, row, show };
+    return { feature, row, drawRow };
   }
 
   function draw() {
@@ -195,10 +196,10 @@ export function steeringControls(model, draft, send, say) {
       const inside = list.contains(document.activeElement);
       rows = features.map((_, at) => featureRow(at));
       list.replaceChildren(...rows.map(({ row }) => row));
-      if (!rows.length) list.append(h("p", { class: "saekit-quiet" }, "No feature is steered yet: add one below."));
+      if (!rows.length) list.append(make("p", { class: "quiet" }, "No feature is steered yet: add one below."));
       if (inside) (list.querySelector("input") ?? prompt).focus({ preventScroll: true });
     }
-    rows.forEach(({ show }) => show());
+    rows.forEach(({ drawRow }) => drawRow());
     const whole = Array.isArray(setting.positions);
     unit.value = setting.unit;
     positions.value = whole ? "span" : setting.positions;
@@ -216,7 +217,7 @@ export function steeringControls(model, draft, send, say) {
   return {
     node,
     draw,
-    drawCards: () => (rows.forEach(({ show }) => show()), add.draw()),
+    drawCards: () => (rows.forEach(({ drawRow }) => drawRow()), add.draw()),
     drawWalk: add.drawWalk,
     drawHits: add.drawHits,
   };
@@ -226,53 +227,27 @@ function fill(box, value) {
   if (document.activeElement !== box) box.value = value;
 }
 
-/** What a feature is, as far as it is known: the tokens that it promotes and its strongest context. */
-function cardWords(card) {
-  if (!card?.known) return [];
-  if (card.dead) return ["dead: it was never active on the texts of the index"];
-  const [, before, peak, after] = card.rows[0] ?? [0, "", "", ""];
-  const tokens = card.promoted
-    .slice(0, 4)
-    .map((token) => JSON.stringify(token.trim() || token))
-    .join(" ");
-  return [
-    h(
-      "span",
-      { class: "saekit-context", dir: "auto", title: `${before}${peak}${after}` },
-      "… ",
-      h("bdi", {}, before.slice(-40)),
-      h("mark", {}, peak),
-      h("bdi", {}, after.slice(0, 30)),
-      " …",
-    ),
-    tokens ? h("span", { class: "saekit-promotes" }, `promotes ${tokens}`) : null,
-  ].filter(Boolean);
-}
-
 /** Where a feature is looked for, seen, and added. */
 function adder(model, onadd) {
   const { d_sae: count, has_index: indexed } = model.get("_facts");
-  const put = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  if (!model.get("_has_kernel")) return { node: h("span"), draw() {}, drawWalk() {}, drawHits() {} };
+  const put = setterOf(model);
+  if (!model.get("_has_kernel")) return { node: make("span"), draw() {}, drawWalk() {}, drawHits() {} };
   if (!indexed) {
-    const field = h("input", {
+    const field = make("input", {
       type: "number",
       min: 0,
       max: count - 1,
       step: 1,
       "aria-label": "Feature number",
-      class: "saekit-short",
+      class: "short",
     });
-    const wrong = h("span", { class: "saekit-wrong", role: "alert" });
-    const form = h(
+    const wrong = make("span", { class: "wrong", role: "alert" });
+    const form = make(
       "form",
-      { class: "saekit-add", novalidate: true },
-      h("span", { class: "saekit-quiet" }, "add feature"),
+      { class: "add", novalidate: true },
+      make("span", { class: "quiet" }, "add feature"),
       field,
-      h("button", { type: "submit" }, "Add"),
+      make("button", { type: "submit" }, "Add"),
       wrong,
     );
     form.addEventListener("submit", (event) => {
@@ -284,8 +259,8 @@ function adder(model, onadd) {
     return { node: form, draw() {}, drawWalk() {}, drawHits() {} };
   }
   let seen = null; // the feature that is looked at
-  const what = h("span", { class: "saekit-what" });
-  const button = h("button", { type: "button", class: "saekit-go", onclick: () => seen !== null && onadd(seen) });
+  const what = make("span", { class: "what" });
+  const button = make("button", { type: "button", class: "go", onclick: () => seen !== null && onadd(seen) });
   const look = (feature) => {
     seen = feature;
     put("_peek", feature);
@@ -299,18 +274,18 @@ function adder(model, onadd) {
     save_changes: () => model.save_changes(),
   };
   const choose = chooser(seenModel, look);
-  const found = h("p", { class: "saekit-found", hidden: true }, button, what);
-  const node = h(
+  const found = make("p", { class: "found", hidden: true }, button, what);
+  const node = make(
     "details",
-    { class: "saekit-add" },
-    h("summary", {}, "Add a feature: by number, along the list, at random, or by searching tokens and contexts"),
+    { class: "add" },
+    make("summary", {}, "Add a feature: by number, along the list, at random, or by searching tokens and contexts"),
     choose.node,
     found,
   );
   function draw() {
     found.hidden = seen === null;
     button.textContent = `Steer with feature ${seen}`;
-    what.replaceChildren(...cardWords(model.get("_cards")[String(seen)]));
+    show(what, model.get("_cards")[String(seen)]?.words ?? []);
   }
   if (walk()) choose.draw();
   return { node, draw, drawWalk: choose.draw, drawHits: choose.drawHits };

@@ -1,8 +1,10 @@
 // The steering view: choose, run, read both texts beside each other and what steering costs.
-import { download, guardKeys, h } from "../_shared/dom.js";
+import { draw, make, show } from "../_shared/draw.js";
+import { keepKeys } from "../_shared/keys.js";
+import { drawStrip } from "../_shared/strips.js";
+import { saveAs, setterOf, wire } from "../_shared/view.js";
 import { sameTexts, timesFactor } from "./state.js";
 import { steeringControls } from "./controls.js";
-import { sweepFigures, textColumn } from "./texts.js";
 
 const BASELINES = [
   ["prompt", "asks for the concept in words instead of steering: “Talk about …”"],
@@ -10,14 +12,18 @@ const BASELINES = [
   ["random direction", "along a direction drawn by lot, with the seed"],
   ["random feature", "along a live feature drawn by lot, with the seed"],
 ];
+const SWEEPS = [
+  ["sweep", "Sweep", "a quarter, a half, one, two and four times the strengths that are set"],
+  ["sweep with baselines", "Sweep with baselines", "and the baselines, their edits as long: about four times the work"],
+];
+const WORDS = [
+  ["topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"],
+  ["concept", "words that count as it", "e.g. sea|ship|wave", "a regular expression; the next run counts such words"],
+];
 
 function render({ model, el }) {
-  const facts = model.get("_facts");
   const live = model.get("_has_kernel");
-  const put = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
+  const put = setterOf(model);
   // What the reader has chosen, until the kernel answers; then what the kernel says.
   let pending = null;
   const draft = () => pending ?? model.get("setting");
@@ -34,151 +40,69 @@ function render({ model, el }) {
   const say = (words) => (alert.textContent = words);
 
   const controls = steeringControls(model, draft, wish, say);
-  const go = h("button", { type: "button", class: "saekit-go", onclick: () => press("run") }, "Run");
-  const halt = h(
+  const go = make("button", { type: "button", class: "go", onclick: () => press("run") }, "Run");
+  const halt = make(
     "button",
-    {
-      type: "button",
-      class: "saekit-stop",
-      onclick: () => model.get("busy") && put("_stops", model.get("_stops") + 1),
-    },
+    { type: "button", class: "stop", onclick: () => model.get("busy") && put("_stops", model.get("_stops") + 1) },
     "Stop",
   );
-  const doing = h("span", { class: "saekit-quiet saekit-doing" });
-  const status = h("p", { class: "saekit-unseen", role: "status" });
-  const alert = h("p", { class: "saekit-error", role: "alert" });
-  const older = h("p", { class: "saekit-quiet saekit-older" });
-  const texts = h("div", { class: "saekit-texts" });
-  const key = h(
-    "p",
-    { class: "saekit-quiet saekit-shade-key" },
-    "shade: how much steering changed a token’s probability, ",
-    h("span", { class: "saekit-written saekit-likelier" }, "more likely"),
-    " ",
-    h("span", { class: "saekit-written saekit-rarer" }, "less likely"),
-    "; choose a token for the figures",
-  );
-  const file = h("input", {
-    type: "file",
-    accept: ".json,application/json",
-    hidden: true,
-    "aria-label": "Setting file",
-    onchange: () => load(file.files[0]),
+  const doing = make("span", { class: "quiet doing" });
+  const status = make("p", { class: "unseen", role: "status" });
+  const alert = make("p", { class: "error", role: "alert" });
+  const older = make("p", { class: "quiet older" });
+  const note = make("div", { class: "ran" });
+  const texts = make("div", { class: "texts" });
+  const key = make("div");
+  const words = WORDS.map(([name, label, placeholder, title]) => {
+    const oninput = (event) => wish({ ...draft(), [name]: event.target.value });
+    const box = ["input", { type: "text", "data-name": name, placeholder, oninput }];
+    return make("label", { class: "option", title }, ["span", { class: "quiet" }, label], box);
   });
-  const exports = h(
-    "span",
-    { class: "saekit-exports" },
-    h(
-      "button",
-      {
-        type: "button",
-        onclick: () => download("steering.json", "application/json", JSON.stringify(draft(), null, 1)),
-      },
-      "Save setting",
-    ),
-    live ? h("button", { type: "button", onclick: () => file.click() }, "Load setting") : null,
-    file,
-  );
-  const word = (name, label, placeholder, title) =>
-    h(
-      "label",
-      { class: "saekit-option", title },
-      h("span", { class: "saekit-quiet" }, label),
-      h("input", {
-        type: "text",
-        "data-name": name,
-        placeholder,
-        oninput: (event) => wish({ ...draft(), [name]: event.target.value }),
-      }),
-    );
-  const words = [
-    word("topic", "concept in words", "e.g. the sea", "for the baseline that asks for it: “Talk about …”"),
-    word(
-      "concept",
-      "words that count as it",
-      "e.g. sea|ship|wave",
-      "a regular expression; the next run counts such words",
-    ),
-  ];
-  const compare = h(
+  const compare = make(
     "div",
-    { class: "saekit-compare", role: "group", "aria-label": "Baselines" },
-    h("span", { class: "saekit-quiet" }, "compare with"),
-    ...BASELINES.map(([name, help]) =>
-      h(
-        "button",
-        { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) },
-        name,
-      ),
-    ),
+    { class: "compare", role: "group", "aria-label": "Baselines", hidden: !live },
+    ["span", { class: "quiet" }, "compare with"],
+    ...BASELINES.map(([name, help]) => [
+      "button",
+      { type: "button", title: `${help}; its edit as long as the steered text's`, onclick: () => press(name) },
+      name,
+    ]),
     ...words,
   );
-  const sweep = h("section", { class: "saekit-sweep", "aria-label": "Strength sweep" });
-  const figures = h("div");
-  sweep.append(
-    h(
-      "div",
-      { class: "saekit-compare" },
-      h("h3", {}, "Strength sweep"),
-      live
-        ? h(
-            "button",
-            {
-              type: "button",
-              title: "a quarter, a half, one, two and four times the strengths that are set",
-              onclick: () => press("sweep"),
-            },
-            "Sweep",
-          )
-        : null,
-      live
-        ? h(
-            "button",
-            {
-              type: "button",
-              title: "and the baselines, their edits as long: about four times the work",
-              onclick: () => press("sweep with baselines"),
-            },
-            "Sweep with baselines",
-          )
-        : null,
-    ),
+  const sweeps = SWEEPS.map(([name, label, title]) => [
+    "button",
+    { type: "button", title, onclick: () => press(name) },
+    label,
+  ]);
+  const figures = make("div");
+  const sweep = make(
+    "section",
+    { class: "sweep", "aria-label": "Strength sweep" },
+    live ? ["div", { class: "compare" }, ["span", { class: "quiet" }, "vary the strength"], ...sweeps] : null,
     figures,
   );
-  if (!live) compare.hidden = true;
-  const root = h(
+  const root = make(
     "section",
-    { class: "saekit-panel saekit-view saekit-steering", "aria-label": "Steering" },
-    h(
-      "div",
-      { class: "saekit-steering-head" },
-      h("h2", {}, "Steering"),
-      h("p", { class: "saekit-quiet" }, `${facts.model} · ${facts.hook}`),
-      exports,
-    ),
+    { class: "panel view steering", "aria-label": "Steering" },
+    ["div", { class: "steering-top" }, model.get("_head"), settingFile(draft, wish, say, live)],
     controls.node,
-    h("div", { class: "saekit-run" }, ...(live ? [go, halt] : []), doing, older),
+    ["div", { class: "run" }, ...(live ? [go, halt] : []), doing, older],
     alert,
     status,
+    note,
     texts,
     key,
     compare,
     sweep,
   );
-  guardKeys(root);
+  keepKeys(root);
+  figures.addEventListener("click", (event) => {
+    const use = event.target.closest("[data-factor]");
+    if (!use) return;
+    const { unit, features } = model.get("_sweep").setting;
+    wish(timesFactor({ ...draft(), unit, features }, Number(use.dataset.factor)));
+  });
   el.append(root);
-
-  let columns = [];
-
-  async function load(chosen) {
-    file.value = "";
-    if (!chosen) return;
-    try {
-      wish(JSON.parse(await chosen.text()));
-    } catch {
-      say("This file is no saved setting: expected the JSON that Save setting writes.");
-    }
-  }
 
   function drawState() {
     const busy = model.get("busy");
@@ -189,33 +113,37 @@ function render({ model, el }) {
     doing.textContent = busy ? `${model.get("_doing") || "at work"} …` : "";
     const ran = model.get("_ran");
     older.textContent = ran.features && !sameTexts(ran, draft()) ? "The texts below are of an earlier setting." : "";
-    words.forEach((label) => {
+    for (const label of words) {
       const box = label.querySelector("input");
       if (document.activeElement !== box) box.value = draft()[box.dataset.name] ?? "";
-    });
+    }
   }
 
+  let shown = []; // of each text what is drawn, as JSON: a text that grows leaves the others alone
+
   function drawTexts() {
-    const wanted = model.get("_columns");
-    if (JSON.stringify(columns.map(({ data }) => data)) !== JSON.stringify(wanted)) {
-      columns = wanted.map((data) => ({ data, ...textColumn(data) }));
-      texts.replaceChildren(...columns.map(({ node }) => node));
-    }
-    const [all, read, busy] = [model.get("_texts"), model.get("_read"), model.get("busy")];
-    for (const column of columns) column.draw(all[column.key] ?? { text: "", end: "" }, read[column.key], busy);
-    key.hidden = !columns.some((column) => read[column.key]);
-    const done = columns.length && columns.every((column) => all[column.key]?.end);
-    const says = done ? `${columns.length} texts are written` : "";
-    if (status.textContent !== says) status.textContent = says;
+    const wanted = model.get("_texts").map(([, panel]) => JSON.stringify(panel));
+    const places = [...texts.children];
+    wanted.forEach((panel, i) => {
+      if (panel === shown[i]) return;
+      const column = textColumn(JSON.parse(panel));
+      if (places[i]) places[i].replaceWith(column);
+      else texts.append(column);
+    });
+    places.slice(wanted.length).forEach((place) => place.remove());
+    shown = wanted;
+    const read = texts.querySelector("[data-effect]") !== null;
+    show(key, read ? [model.get("_key")] : []);
+    show(note, [model.get("_note")]);
+    if (!wanted.length) show(note, [model.get("_note"), ["p", { class: "quiet" }, "not run yet"]]);
+    if (status.textContent !== model.get("_said")) status.textContent = model.get("_said");
   }
 
   function drawSweep() {
-    const shown = model.get("_sweep");
-    const pick = live
-      ? (factor) => wish(timesFactor({ ...draft(), unit: shown.unit, features: shown.features }, factor))
-      : null;
-    figures.replaceChildren(...(shown.lines ? sweepFigures(shown, pick) : []));
-    sweep.hidden = !live && !shown.lines;
+    const { panel } = model.get("_sweep");
+    show(figures, [panel]);
+    for (const cell of figures.querySelectorAll(".saekit-take-over")) cell.hidden = !live;
+    sweep.hidden = !live && !panel;
   }
 
   function drawSetting() {
@@ -224,30 +152,58 @@ function render({ model, el }) {
     drawState();
   }
 
-  function drawError() {
-    say(model.get("error"));
-  }
+  const drawError = () => say(model.get("error"));
+  [drawSetting, drawTexts, drawSweep, drawError].forEach((one) => one());
+  return wire(model, {
+    setting: drawSetting,
+    _heard: [drawSetting, drawError],
+    error: drawError,
+    busy: drawState,
+    _doing: drawState,
+    _ran: drawState,
+    _note: drawTexts,
+    _texts: drawTexts,
+    _said: drawTexts,
+    _sweep: drawSweep,
+    _cards: controls.drawCards,
+    _walk: controls.drawWalk,
+    order: controls.drawWalk,
+    _hits: controls.drawHits,
+  });
+}
 
-  const draws = {
-    "change:setting": [drawSetting],
-    "change:_heard": [drawSetting, drawError],
-    "change:error": [drawError],
-    "change:busy": [drawState, drawTexts],
-    "change:_doing": [drawState],
-    "change:_ran": [drawState],
-    "change:_columns": [drawTexts],
-    "change:_texts": [drawTexts],
-    "change:_read": [drawTexts],
-    "change:_sweep": [drawSweep],
-    "change:_cards": [controls.drawCards],
-    "change:_walk": [controls.drawWalk],
-    "change:order": [controls.drawWalk],
-    "change:_hits": [controls.drawHits],
-  };
-  const wired = Object.entries(draws).flatMap(([event, all]) => all.map((draw) => [event, draw]));
-  wired.forEach(([event, draw]) => model.on(event, draw));
-  [drawSetting, drawTexts, drawSweep, drawError].forEach((draw) => draw());
-  return () => wired.forEach(([event, draw]) => model.off(event, draw));
+/** One text; a token that is chosen tells its figures in the line below. */
+function textColumn(panel) {
+  const column = draw(panel, (strip) => {
+    const say = ({ raw, exact }) =>
+      (column.querySelector(".saekit-pointed").textContent = `${JSON.stringify(raw)} · ${exact}`);
+    return drawStrip(strip, { onselect: say }).node;
+  });
+  return column;
+}
+
+/** Buttons that save the setting to a file and read one. */
+function settingFile(draft, wish, say, live) {
+  async function load(chosen) {
+    file.value = "";
+    if (!chosen) return;
+    try {
+      wish(JSON.parse(await chosen.text()));
+    } catch {
+      say("This file is no saved setting: expected the JSON that Save setting writes.");
+    }
+  }
+  const accept = ".json,application/json";
+  const onchange = () => load(file.files[0]);
+  const file = make("input", { type: "file", accept, hidden: true, "aria-label": "Setting file", onchange });
+  const save = () => saveAs("steering.json", "application/json", JSON.stringify(draft(), null, 1));
+  return make(
+    "span",
+    { class: "exports" },
+    ["button", { type: "button", onclick: save }, "Save setting"],
+    live ? ["button", { type: "button", onclick: () => file.click() }, "Load setting"] : null,
+    file,
+  );
 }
 
 export default { render };

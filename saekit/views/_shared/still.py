@@ -21,7 +21,7 @@ TAGS = {
     "h3": ("div", _SMALL_CAPS),
     "h4": ("div", _SMALL_CAPS),
     "p": ("p", "margin:0"),
-    "dl": ("p", "margin:0"),
+    "dl": ("div", ""),
     "ul": ("div", ""),
     "ol": ("div", ""),
     "li": ("div", ""),
@@ -48,6 +48,8 @@ LOOKS = {
     "shaded": "color:inherit;background:rgba({tone},{shade})",
     "meter": "display:inline-block;height:.7em;width:calc({length}*5em);background:rgba({tone},.75)",
     "under": "border-bottom:2px solid rgb({tone})",
+    "as-written": "white-space:pre-wrap;overflow-wrap:anywhere",
+    "text-column": "flex:1 1 17em;min-width:0",
     "thumbnail": "display:inline-block;width:72px;margin:0 8px 6px 0;vertical-align:top",
     "below": "display:block",
     # Shapes of pictures.
@@ -171,9 +173,10 @@ def _strip(about: Mapping[str, Any]) -> str:
     for number in range(first, last):
         text = about["tokens"][number]
         shown = f"<bdi>{escape(text)}</bdi>" if _right_to_left(text) and not written else escape(text)
-        value = marks[number][2] if number in marks else 0
+        _, _, value, *told = marks.get(number, ("", "", 0))
         if style := round(FULL * abs(value), 1) and _styled("", ("shaded",), {"shade": value, "tone": sign(value)}):
-            shown = f'<mark style="{style}">{shown}</mark>'
+            title = f' title="{escape(told[0])}"' if told else ""
+            shown = f'<mark{title} style="{style}">{shown}</mark>'
         parts.append(shown)
         if not written:
             parts.append("<wbr>")  # whitespace became marks: without this the line could not break

@@ -9,7 +9,8 @@ Most tokens of a text are silent, and a view holds thousands of them, so a strip
 ``at``       positions in the text at which the tokens begin, one more than tokens; left out where each is one position
 ``unit``     what stands before the words of a token when it is spoken: ``"activation "``
 ``rest``     words of every token that ``marks`` leaves out
-``marks``    ``[number of the token, words, exact words, shade from -1 to 1]``; the sign chooses the colour
+``marks``    ``[number of the token, words, exact words, shade from -1 to 1]``; the sign chooses the colour. A fifth
+             entry is what a still says of the token: words so coarse that processors agree on them
 ``out``      numbers of tokens left out of the statistics: they are drawn faint
 ``peak``     number of the token in the middle
 ``near``     ``[first, last + 1]``, the tokens shown until somebody asks for all of them
@@ -23,8 +24,6 @@ from typing import Any
 
 from saekit.views._shared.nodes import Node
 from saekit.views._shared.words import merge_pieces, sig, visible
-
-LOWEST_SHADE = 0.02  # below it a shade is not seen
 
 
 def shaded_strip(

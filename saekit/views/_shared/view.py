@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import anywidget
 import traitlets as t
 
+from saekit import errors
 from saekit._base.assets import module, style
 from saekit.errors import SaekitError
 from saekit.views._shared.nodes import Node
@@ -16,6 +17,7 @@ from saekit.views._shared.palette import rules
 from saekit.views._shared.still import still
 from saekit.views._shared.worker import Stopped, Worker
 
+Changes = Generator[Mapping[str, Any], None, None]  # traits to set, as they come
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +108,7 @@ class View(anywidget.AnyWidget):
     def _on_stop(self, _change: Any) -> None:
         self.stop()
 
-    def _background(self, kind: str, job: Callable[[Stopped], Iterable[Mapping[str, Any]] | None]) -> None:
+    def _background(self, kind: str, job: Callable[[Stopped], Changes | None]) -> None:
         """Run ``job`` in the worker thread; `busy` while it lasts, `error` when it fails.
 
         Args:
@@ -117,9 +119,13 @@ class View(anywidget.AnyWidget):
 
         def guarded(stopped: Stopped) -> None:
             try:
-                for traits in job(stopped) or ():
+                changes = job(stopped)
+                for traits in changes or ():
                     if not self._publish(stopped, **traits):
+                        changes.close()
                         break
+            except errors.Stopped:
+                pass  # nobody wants the result any more
             except Exception as failure:  # whatever it was, the reader of the view is told
                 _log.debug("background work failed", exc_info=True)
                 self._publish(stopped, error=in_words(failure))

@@ -1,10 +1,11 @@
 """The slow work of the top-activations view: reading a prompt, searching. It knows no widget."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from saekit.errors import FeatureIndexError
 from saekit.views._shared.index_side import check_index_pair, search_hits
+from saekit.views._shared.view import Changes
 from saekit.views.top_activations.state import prompt_result
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Reading:
         """Whether there is a model to read with."""
         return self._model is not None
 
-    def prompt(self, prompt: str, feature: int) -> Iterator[dict[str, Any]]:
+    def prompt(self, prompt: str, feature: int) -> Changes:
         """Read a prompt for one feature; yield traits of the view."""
         text = prompt[:LONGEST_CHARACTERS]
         if self._read is None or self._read[0] != text:
@@ -56,6 +57,6 @@ class Reading:
         result = prompt_result(reading, prompt, feature, float(self._index.max[feature]))
         yield {"_result": result, "error": told}
 
-    def search(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    def search(self, query: Mapping[str, str]) -> Changes:
         """Search the index; yield traits of the view."""
         yield {"_hits": search_hits(self._index, query, self._names), "error": ""}
