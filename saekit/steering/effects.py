@@ -265,7 +265,7 @@ def _read_again(
         Log-probabilities of each row's output tokens, and the activation of its strongest target feature on each;
         None where there is none to read.
     """
-    found: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(0), None) for _ in generation.ids]
+    readings: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(0), None) for _ in generation.ids]
     for batch in batches_of_one_length(generation.ids, READ_TOGETHER):
         rows, n = batch.tolist(), len(generation.ids[batch[0]])
         if not n:
@@ -281,9 +281,9 @@ def _read_again(
             active = None
             if sae is not None and features[row]:
                 active = _strongest(sae, states[hooks[0]][number, -n:], features[row])
-            found[row] = (likely, active)
+            readings[row] = (likely, active)
         step(len(rows))
-    return found
+    return readings
 
 
 def _strongest(sae: "SAE[Any]", states: Float[Tensor, "out d_model"], features: list[int]) -> Float[Tensor, " out"]:

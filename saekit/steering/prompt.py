@@ -24,19 +24,24 @@ def prompt_ids(
 ) -> Int[Tensor, " pos"]:
     """Return the tokens of a prompt that leave room for an answer.
 
+    Args:
+        model: The model.
+        prompt: Text, or token ids, which are read as they are.
+        chat: Put the text into the model's chat template, as the user's words; None: if the model has one.
+
     Raises:
         SteeringError: Empty, as long as the context, not tokens of the model, or no chat template.
         ModelError: A text, and the model has no tokenizer.
     """
     if chat and not has_chat(model):
         raise SteeringError(f"{model.cfg.model_name} has no chat template: pass chat=False to let it go on with a text")
-    fits = True
+    cut = False
     if isinstance(prompt, str):
         if not prompt.strip():
             raise SteeringError("the prompt is empty: expected at least one character that is not white space")
         start = encode_start(model, prompt)
-        fits, as_chat = not start.cut, has_chat(model) if chat is None else chat
-        ids = _in_template(model, prompt) if fits and as_chat else start.ids
+        cut, in_template = start.cut, has_chat(model) if chat is None else chat
+        ids = _in_template(model, prompt) if in_template and not cut else start.ids
     else:
         if chat:
             raise SteeringError("chat=True needs the prompt as text, got tokens: they are read as they are")
@@ -53,7 +58,7 @@ def prompt_ids(
             raise SteeringError(
                 f"token ids go from 0 to {model.cfg.d_vocab - 1}, the prompt has {int(ids.min())} to {int(ids.max())}"
             )
-    if not fits or len(ids) >= model.cfg.n_ctx:
+    if cut or len(ids) >= model.cfg.n_ctx:
         raise SteeringError(
             f"the prompt fills the context of {model.cfg.n_ctx} tokens: no room for an answer. Shorten it"
         )
@@ -80,7 +85,7 @@ def end_tokens(model: "SAETransformerBridge") -> frozenset[int]:
 class Decoder:
     """Text of tokens that come one by one. What it has handed out does not change any more."""
 
-    def __init__(self, model: "SAETransformerBridge"):
+    def __init__(self, model: "SAETransformerBridge") -> None:
         self._tokenizer = model.tokenizer
         self._ids: list[int] = []
         self.text = ""
