@@ -56,7 +56,10 @@ def elsewhere() -> dict[str, float]:
 def activations(n: int, d_in: int, n_features: int) -> Tensor:
     """Return sparse sums of random directions around a mean, with a spectrum that falls off, and some noise."""
     generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
     directions = torch.nn.functional.normalize(draw(n_features, d_in), dim=1)
     directions *= torch.linspace(2, 0.5, n_features)[:, None]
     chosen = torch.randint(0, n_features, (n, 40), generator=generator)
