@@ -1,6 +1,11 @@
 """nbval, made to agree with how Jupyter itself runs a cell."""
 
-from nbval.kernel import RunningKernel
+import os
+import tempfile
+from pathlib import Path
+
+import nbval.kernel
+from nbval.kernel import KernelManager, RunningKernel
 
 # Pictures differ between machines: what was said is compared, not how it was drawn. What goes to stderr (a
 # library's warning about this machine) is no part of a notebook: execute.py stores none of it.
@@ -14,6 +19,15 @@ def _execute(self, source, allow_stdin=None):
 
 
 RunningKernel.execute_cell_input = _execute
+
+
+def _kernel_on_sockets(**options):
+    # A kernel's ports are chosen before it takes them: of two that start at once, one may find its port taken.
+    return KernelManager(transport="ipc", ip=str(Path(tempfile.mkdtemp()) / "kernel"), **options)
+
+
+if os.name != "nt":
+    nbval.kernel.KernelManager = _kernel_on_sockets
 
 
 def pytest_collectstart(collector):

@@ -1,8 +1,8 @@
 """Everything that CI runs: `make test`. What the tests need is fetched first; what can run side by side does.
 
-    python -m tests          # JavaScript tests, every notebook cell by cell, then all Python and browser tests
-    python -m tests quick    # the Python tests that need no browser, no model and no more than seconds: `make check`
-    python -m tests 04_reading_features        # one notebook, or several, by name
+    python -m tests             # JavaScript tests, every notebook cell by cell, then all Python and browser tests
+    python -m tests quick       # the Python tests that need no browser, no model and only seconds: `make check`
+    python -m tests 04 07_st    # the notebooks whose names begin like this
 
 Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at
 most): the stored outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow;
@@ -46,10 +46,10 @@ def environment(scratch: str) -> dict[str, str]:
     """Return the environment of a process that runs beside others.
 
     Args:
-        scratch: A folder of its own; two kernels would fight over one IPython history.
+        scratch: A folder of its own for what it leaves behind; two kernels would fight over one IPython history.
     """
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return os.environ | dict.fromkeys(threads, "1") | {"IPYTHONDIR": scratch, "TOKENIZERS_PARALLELISM": "false"}
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    return os.environ | dict.fromkeys(threads, "1") | dict.fromkeys(("IPYTHONDIR", "TMPDIR"), scratch)
 
 
 def javascript() -> list[str] | None:
@@ -90,22 +90,32 @@ def run(name: str, command: list[str]) -> Outcome:
     return Outcome(name, done.returncode == 0, time.perf_counter() - start, done.stdout.decode(errors="replace"))
 
 
-def side_by_side() -> list[Outcome]:
-    """Run the JavaScript tests and all notebooks, and a fixed piece of model work to compare their times with."""
-    commands = {path.stem: notebook(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-    earlier = json.loads(NOTEBOOK_SECONDS.read_text(encoding="utf-8")) if NOTEBOOK_SECONDS.is_file() else {}
-    order = sorted(commands, key=lambda name: -earlier.get(name, float("inf")))  # the longest first
-    order.insert(len(order) // 2, "model work")
-    commands["model work"] = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.notebooks_bench"]
-    if (command := javascript()) is not None:
-        commands["JavaScript"] = command
-        order.append("JavaScript")
+def side_by_side(commands: dict[str, list[str]]) -> list[Outcome]:
+    """Run commands, as many at once as there are cores, and print what each has printed when it has ended."""
     outcomes = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for future in as_completed([pool.submit(run, name, commands[name]) for name in order]):
+        for future in as_completed([pool.submit(run, name, command) for name, command in commands.items()]):
             outcome = future.result()
             say(f"--- {outcome.name}: {outcome.seconds:.0f} s{'' if outcome.passed else ', FAILED'}\n{outcome.output}")
             outcomes.append(outcome)
+    return outcomes
+
+
+def notebooks(prefixes: tuple[str, ...] = ("",)) -> dict[str, list[str]]:
+    """Return the commands for the notebooks whose names begin like one of these; the slowest of last time first."""
+    paths = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem.startswith(prefixes)]
+    earlier = json.loads(NOTEBOOK_SECONDS.read_text(encoding="utf-8")) if NOTEBOOK_SECONDS.is_file() else {}
+    return {path.stem: notebook(path) for path in sorted(paths, key=lambda path: -earlier.get(path.stem, float("inf")))}
+
+
+def all_side_by_side() -> list[Outcome]:
+    """Run all notebooks, the JavaScript tests, and a fixed piece of model work to compare the notebooks' times with."""
+    commands = list(notebooks().items())
+    work = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.notebooks_bench"]
+    commands.insert(len(commands) // 2, ("model work", work))
+    if (command := javascript()) is not None:
+        commands.append(("JavaScript", command))
+    outcomes = side_by_side(dict(commands))
     seconds = {outcome.name: round(outcome.seconds, 1) for outcome in outcomes}
     NOTEBOOK_SECONDS.parent.mkdir(exist_ok=True)
     NOTEBOOK_SECONDS.write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
@@ -130,17 +140,15 @@ def main(arguments: list[str]) -> int:
     if arguments == ["quick"]:
         return 0 if python("-m", "not slow and not browser") else 1
     if arguments:
-        paths = [ROOT / "notebooks" / f"{name.removesuffix('.ipynb')}.ipynb" for name in arguments]
-        outcomes = [run(path.stem, notebook(path)) for path in paths]
-        say("\n".join(f"--- {one.name}: {one.seconds:.0f} s\n{one.output}" for one in outcomes))
-        return 0 if all(one.passed for one in outcomes) else 1
+        outcomes = side_by_side(notebooks(tuple(name.removesuffix(".ipynb") for name in arguments)))
+        return 0 if outcomes and all(outcome.passed for outcome in outcomes) else 1
     say("--- what the tests need")
     start = time.perf_counter()
     if subprocess.run([sys.executable, "-W", "ignore", "-m", "saekit.fetch"], cwd=ROOT, check=False).returncode:
         return 1  # what failed would fail for this one reason
     fetched = Outcome("fetching", True, time.perf_counter() - start, "")
     say(f"\n--- notebooks, {AT_ONCE} side by side")
-    outcomes = [fetched, *side_by_side()]
+    outcomes = [fetched, *all_side_by_side()]
     failed = [outcome.name for outcome in outcomes if not outcome.passed]
     if find_node() is None:
         say("JavaScript tests skipped: no Node 20.19 or newer")
