@@ -31,9 +31,10 @@ COMPUTED = """(styles) => {
 
 def body_of(view):
     """Return elements that many views have, and one for every class that the view's own modules write."""
-    root = re.search(r'class: "(saekit-panel [^"]+)"', _assets.source(f"{view}/index"))[1]
+    root = _prefixed(re.search(r'class: "((?:saekit-)?panel [^"]+)"', _assets.source(f"{view}/index"))[1])
     modules = [_assets.source(file) for file in {*_assets.dependencies(view)} - {"_shared/lib", "_shared/dom"}]
-    made = set(re.findall(r'h\("(\w+)", \{[^{}]*?class: "([^"]+)"', "".join(modules))) - {("section", root)}
+    found = re.findall(r'(?:h\(|\[\s*)"(\w+)",\s*\{[^{}]*?class: "([^"]+)"', "".join(modules))
+    made = {(tag, _prefixed(names)) for tag, names in found} - {("section", root)}
     some = (
         f'<{tag} class="{names}"><h2>x</h2><h4>x</h4><mark>x</mark></{tag}>'
         for tag, names in sorted(made)
@@ -41,6 +42,10 @@ def body_of(view):
     )
     words = (f'<p class="{names}">x</p>' for tag, names in sorted(made) if tag in ("p", "span"))
     return f'<section class="{root}">{TEXT}{CONTROLS}{"".join([*some, *words])}</section>'
+
+
+def _prefixed(names):
+    return " ".join(name if name.startswith("saekit-") else f"saekit-{name}" for name in names.split())
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -2,8 +2,10 @@
 
 from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
+from saekit.views.training import Training
 from tests.planted_images import DEAD, planted_features, planted_images
-from tests.views.fake_index import FakeIndex
+from tests.views.fake_index import NASTY, FakeIndex
+from tests.views.fake_trainer import FakeTrainer
 
 
 def top_activations(monkeypatch):
@@ -31,6 +33,17 @@ def dead_image_activations(monkeypatch):
     return ImageActivations(planted_features(planted_images()), feature=DEAD)
 
 
+def training(monkeypatch):
+    runs = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}, NASTY[0]: {"k": 0}}
+    view = Training(None, runs, train=FakeTrainer(), d_sae=64, autostart=True)
+    assert view.wait(20)
+    return view
+
+
+def untrained_training(monkeypatch):
+    return Training(None, {"TopK": {"k": 8}}, train=FakeTrainer(), d_sae=64)
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -38,4 +51,6 @@ EVERY_VIEW = {
     "top_activations, dead": dead_top_activations,
     "image_activations": image_activations,
     "image_activations, dead": dead_image_activations,
+    "training": training,
+    "training, not begun": untrained_training,
 }

@@ -27,7 +27,7 @@ function plainStrip(strip) {
 }
 
 function dress(element, name, value) {
-  if (value === false || name === "only") return;
+  if (value === false || name === "only" || name === "rough") return;
   if (name === "class") element.classList.add(...value.split(" ").map((look) => `saekit-${look}`));
   else if (name === "tone") element.classList.add(`saekit-tone-${value}`);
   else if (VARIABLES.includes(name)) element.style.setProperty(`--saekit-${name}`, value);

@@ -19,6 +19,15 @@ def sig(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def rough(value: float) -> str:
+    """Round to two digits, on which most processors agree, without an exponent.
+
+    >>> [rough(v) for v in (0.2149, 46, 123.4, 1234.5)]
+    ['0.21', '46', '120', '1,200']
+    """
+    return sig(float(f"{value:.2g}")) if math.isfinite(value) else "–"
+
+
 def aligned(value: float, largest: float) -> str:
     """Write a column of values on one decimal point: as many decimals as three digits of the largest need."""
     decimals = 0 if largest >= 100 else 1 if largest >= 10 else 2 if largest >= 0.1 else 4

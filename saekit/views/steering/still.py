@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from saekit.views._shared.chart_still import Line, line_chart
-from saekit.views._shared.words import escape, merge_pieces, percent, visible
+from saekit.views._shared.words import escape, merge_pieces, percent, rough, visible
 from saekit.views.steering.setting import setting_words
 from saekit.views.steering.state import EFFECTS, STEERED
-from saekit.views.training.still import rough
 
 BLUE, ORANGE = "0,120,186", "213,94,0"
 FULL = 4.0  # a token e^4 = 55 times as likely, or as unlikely, has the full shade
