@@ -1,9 +1,11 @@
 """The training view in a bare page: curves, legend, densities, roles, contrast, hostile names. No Jupyter."""
 
+import re
 from itertools import pairwise
 
 import pytest
 
+from saekit.views import training as views
 from saekit.views.training import Training
 from tests.views.fake_index import NASTY
 from tests.views.fake_trainer import FakeTrainer
@@ -68,8 +70,9 @@ def test_a_curve_is_where_its_numbers_say(open_view):
     panel = page.locator(".saekit-panels svg").nth(3)  # dead share: a straight line from 0.5 % to 20 %
     points = panel.locator("path.saekit-line").get_attribute("d").lstrip("M").split("L")
     heights = [float(point.split()[1]) for point in points]
-    ticks = panel.locator(".saekit-rule").evaluate_all("(all) => all.map((n) => Number(n.getAttribute('y1')))")
-    names = panel.locator("g > text[text-anchor=end]").all_text_contents()
+    rules = panel.locator(".saekit-rule").evaluate_all("(all) => all.map((n) => n.getAttribute('d'))")
+    ticks = [float(rule.split()[1].split("H")[0]) for rule in rules]
+    names = panel.locator("text[text-anchor=end]").all_text_contents()
     zero, twenty = ticks[names.index("0 %")], ticks[names.index("20 %")]
     assert heights[-1] == pytest.approx(twenty, abs=0.1)
     assert heights[0] == pytest.approx(zero + (twenty - zero) / 40, abs=0.1)
@@ -96,7 +99,7 @@ def test_a_legend_button_switches_a_run_off_and_on(open_view):
     page.keyboard.press("Enter")
     assert button.get_attribute("aria-pressed") == "false"
     assert page.evaluate("saekit.state.hidden") == ["L1"]
-    assert page.locator(".saekit-panels path.saekit-line").count() == 8
+    assert page.locator(".saekit-panels path.saekit-line:visible").count() == 8
     assert page.get_by_role("row", name="L1").count() == 1, "its values stay in the table"
     assert button.evaluate("(node) => node === document.activeElement")
     page.keyboard.press(" ")
@@ -118,15 +121,20 @@ def test_start_and_stop_are_one_button_that_says_what_it_does(open_view):
     page = open_view(finish=False, with_kernel=True)
     page.get_by_role("button", name="Start").click()
     assert page.evaluate("saekit.state._starts") == 1
-    change(page, "busy", True)
+    trainer = FakeTrainer(gated=True)
+    view = Training(None, RUNS, train=trainer, d_sae=64, autostart=True)
+    change(page, "_progress", view._progress)
     page.get_by_role("button", name="Stop").click()
     assert (page.evaluate("saekit.state._starts"), page.evaluate("saekit.state._stops")) == (1, 1)
-    change(page, "_stopping", True)
+    view.stop()
+    change(page, "_progress", view._progress)
     stopping = page.get_by_role("button", name="Stopping …")
     assert stopping.get_attribute("aria-disabled") == "true"
     stopping.click(force=True)
     assert (page.evaluate("saekit.state._starts"), page.evaluate("saekit.state._stops")) == (1, 1)
     assert stopping.evaluate("(node) => node === document.activeElement"), "the keys must stay in the view"
+    trainer.allow()
+    assert view.wait(20)
 
 
 def test_a_page_without_a_kernel_has_no_button_that_does_nothing(open_view):
@@ -135,21 +143,19 @@ def test_a_page_without_a_kernel_has_no_button_that_does_nothing(open_view):
     assert page.get_by_text("3 runs to train").is_visible()
 
 
-def test_curves_grow_with_the_news_of_the_run_under_way(open_view, shots):
+def test_curves_grow_with_the_news_of_the_run_under_way(open_view, shots, monkeypatch):
     page = open_view(with_kernel=True)
-    page.evaluate("""() => {
-      const { state, model } = saekit;
-      const run = { ...state._runs[2], state: "training" };
-      const rows = new Float32Array(state._runs[2].points.buffer.slice(0));
-      const half = Float32Array.from([0, 1, 2, 3, 4].flatMap((row) => [...rows.subarray(row * 40, row * 40 + 20)]));
-      const last = { ...run.last, samples: 5120, step: 20 };
-      const begun = { ...run, points: null, last: null, density: null };
-      model.set("_runs", state._runs.map((other, i) => (i === 2 ? begun : other)));
-      model.set("busy", true);
-      model.set("_live", { ...run, points: new DataView(half.buffer), last, rate: 25123, seconds_left: 3.2 });
-    }""")
-    words = "run 3 of 3: Matryoshka BatchTopK · 5,120 of 10,240 samples · 25,000 samples/s · 4 s left"
-    assert page.get_by_text(words).is_visible()
+    monkeypatch.setattr(views, "EVERY_SECONDS", 0)
+    view = Training(None, RUNS, train=FakeTrainer(), d_sae=64)
+    sent = []
+    view.observe(lambda _: sent.append(view.get_state(["_panels", "_progress", "_densities", "busy"])), "_progress")
+    view.start()
+    assert view.wait(20)
+    words = "run 3 of 3: Matryoshka BatchTopK · 5,120 of 10,240 samples · "
+    half = next(state for state in sent if state["_progress"]["words"].startswith(words))
+    for name, value in half.items():
+        change(page, name, value)
+    assert re.fullmatch(r".* · [\d,]+ samples/s · \d s left", page.get_by_text(words).inner_text())
     paths = page.locator(".saekit-panels svg").first.locator("path.saekit-line")
     assert [d.count("L") for d in paths.evaluate_all("(all) => all.map((n) => n.getAttribute('d'))")] == [39, 39, 19]
     assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "83"
@@ -190,7 +196,7 @@ def test_line_colours_stand_out_from_the_ground(open_view, page, scheme):
       const linear = (c) => (c <= 0.03928 * 255 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
       const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
       const ground = light(parse(getComputedStyle(document.documentElement).backgroundColor));
-      return [...document.querySelectorAll(".saekit-legend line")].map((n) => light(parse(getComputedStyle(n).stroke)))
+      return [...document.querySelectorAll(".saekit-legend path")].map((n) => light(parse(getComputedStyle(n).stroke)))
         .map((l) => (Math.max(l, ground) + 0.05) / (Math.min(l, ground) + 0.05));
     }""")
     assert len(ratios) == 6
@@ -223,7 +229,8 @@ def test_reads_well_aloud(open_view):
         '- combobox "Run whose densities are shown":',
         '- table "Last values":',
         '- columnheader "Dead features"',
-        '- rowheader "L1 architecture standard, sparsity_coefficient 2.0"',
+        '- rowheader "L1"',
+        '- cell "architecture standard, sparsity_coefficient 2.0"',
         '- cell "0.124"',
     ]:
         assert line in snapshot, f"{line}\n\nnot in\n\n{snapshot}"

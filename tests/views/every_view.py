@@ -7,9 +7,11 @@ from pathlib import Path
 from saekit.models import load_model
 from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
+from saekit.views.training import Training
 from tests import tiny
 from tests.planted_images import DEAD, planted_features, planted_images
-from tests.views.fake_index import FakeIndex
+from tests.views.fake_index import NASTY, FakeIndex
+from tests.views.fake_trainer import FakeTrainer
 from tests.views.steering_parts import small_sae, small_view
 
 
@@ -60,6 +62,17 @@ def tiny_model():
     return model
 
 
+def training(monkeypatch):
+    runs = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}, NASTY[0]: {"k": 0}}
+    view = Training(None, runs, train=FakeTrainer(), d_sae=64, autostart=True)
+    assert view.wait(20)
+    return view
+
+
+def untrained_training(monkeypatch):
+    return Training(None, {"TopK": {"k": 8}}, train=FakeTrainer(), d_sae=64)
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -69,4 +82,6 @@ EVERY_VIEW = {
     "image_activations, dead": dead_image_activations,
     "steering": steering,
     "steering, not run": steering_not_run,
+    "training": training,
+    "training, not begun": untrained_training,
 }

@@ -127,3 +127,13 @@ def test_histogram_bars_grow_with_the_logarithm_and_one_activation_still_has_a_b
 def test_a_histogram_in_words():
     words = histogram_words({"edges": [0, 1, 2], "counts": [1200, 3]}, 1203)
     assert words == "1,203 activations in 2 bins from 0 to 2; most (1,200) between 0 and 1, 3 in the highest bin"
+
+
+def test_a_curve_of_numbers_that_are_none_is_left_out():
+    none = Line("a", 0, np.array([1.0, 2.0]), np.array([np.nan, np.nan]))
+    half = Line("b", 1, np.array([1.0, 2.0]), np.array([np.nan, 3.0]))
+    alone = Line("c", 2, np.array([10.0]), np.array([3.0]))
+    for lines, drawn in [([none], 0), ([half, none], 1), ([alone], 1)]:
+        made = line_chart(lines, "words")
+        assert "nan" not in repr(made)
+        assert len(elements(made, "path", "line")) == len(elements(made, "circle")) == drawn

@@ -1,8 +1,10 @@
 """The training view in Python: traits, what it refuses, Start and Stop, what is sent, the real trainer. No browser."""
 
 import json
+import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ import traitlets
 
 from saekit.errors import SAEError
 from saekit.views import training as views
+from saekit.views._shared.chart import LINES
 from saekit.views.training import Training
-from saekit.views.training.state import BINS, MOST_POINTS, Run, histogram, in_short, thinned
+from saekit.views.training.runs import BINS, MOST_POINTS, histogram, in_short, thinned
+from saekit.views.training.state import duration
 from tests.views.fake_trainer import FakeTrainer, record
+from tests.views.panels import elements, text
 
 RUNS = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}}
 
@@ -28,6 +33,22 @@ def until(condition):
             return
         time.sleep(0.005)
     pytest.fail("waited 10 s in vain")
+
+
+def table_of(view):
+    """Return the rows of the last values, each cell as text."""
+    rows = elements(elements(view.state()["values"], "tbody")[0], "tr")
+    return [[text(cell) for cell in row[2:]] for row in rows]
+
+
+def states(view):
+    """Return the state of every run, as the view shows it."""
+    return [row[2] for row in table_of(view) if len(row) > 1]
+
+
+def says(view):
+    """Return what the button says, and what the line beside it."""
+    return view._progress["action"], view._progress["words"]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -133,20 +154,20 @@ def test_stop_keeps_the_result_and_start_goes_on_with_the_rest():
     trainer.allow()
     assert view.wait(None)
     assert (view.busy, view._stopping) == (False, False)
-    assert [run["state"] for run in view._runs] == ["stopped", "waiting"]
+    assert states(view) == ["stopped", "not trained"]
     assert view.saes == {"TopK": "topk after 6 steps"}
     assert len(view.history["TopK"]) == 6, "the record at which it stopped belongs to the result"
 
     trainer.allow(40)
     view.start()
     view.wait(None)
-    assert [run["state"] for run in view._runs] == ["stopped", "done"]
+    assert states(view) == ["stopped", "done"]
     assert view.saes["TopK"] == "topk after 6 steps"
 
     trainer.allow(40)
     view.start()
     view.wait(None)
-    assert [run["state"] for run in view._runs] == ["done", "done"]
+    assert states(view) == ["done", "done"]
     assert len(view.history["TopK"]) == 40, "trained again means from the beginning"
     view.start()
     assert not view.busy, "nothing is left to train"
@@ -171,21 +192,21 @@ def test_a_second_start_and_an_early_stop_do_nothing():
 
 def test_stop_in_the_last_report_is_too_late_for_that_run():
     view = training(steps=3)
-    view.observe(lambda change: view.stop() if len(view.history["TopK"]) == 3 else None, names="_live")
+    view.observe(lambda change: view.stop() if len(view.history["TopK"]) == 3 else None, names="_panels")
     views_every, views.EVERY_SECONDS = views.EVERY_SECONDS, 0
     try:
         view.start()
         view.wait(None)
     finally:
         views.EVERY_SECONDS = views_every
-    assert [run["state"] for run in view._runs] == ["done", "waiting"]
+    assert states(view) == ["done", "not trained"]
 
 
 def test_a_run_that_fails_says_why_and_the_others_go_on():
     view = training({"bad": {"k": 0}, **RUNS}, autostart=True)
     view.wait(None)
     assert view.error == "bad: k must be between 1 and 63, not 0"
-    assert [run["state"] for run in view._runs] == ["failed", "done", "done"]
+    assert states(view) == ["failed", "done", "done"]
     assert list(view.saes) == ["TopK", "L1"]
     view.start()
     view.wait(None)
@@ -202,7 +223,7 @@ def test_a_trainer_that_is_interrupted_without_a_result_leaves_its_curves():
     until(lambda: len(view.history["mine"]) > 2)
     view.stop()
     view.wait(None)
-    assert view._runs[0]["state"] == "stopped"
+    assert states(view)[0] == "stopped"
     assert view.saes == {}
     assert view.error == ""
 
@@ -254,39 +275,154 @@ def test_messages_are_few_and_small_however_fast_the_steps(monkeypatch):
     view.start()
     view.wait(None)
     seconds = time.perf_counter() - start
-    live = [data["state"]["_live"] for _, data, _ in sent if "_live" in data.get("state", {})]
-    assert len(live) <= seconds / views.EVERY_SECONDS + 3
-    assert max(sum(len(buffer) for buffer in buffers) for *_, buffers in sent) <= 5 * 4 * MOST_POINTS
-    assert max(len(json.dumps(data, allow_nan=False)) for _, data, _ in sent) < 4_000
+    live = [data["state"]["_panels"] for _, data, _ in sent if "_panels" in data.get("state", {})]
+    assert len(live) <= seconds / views.EVERY_SECONDS + 6, "each start, end and Stop is told besides"
+    for panels in live:
+        for curve in elements(panels["curves"], "path", "line"):
+            assert curve[1]["d"].count("L") < MOST_POINTS
+    assert not any(buffers for *_, buffers in sent)
+    assert max(len(json.dumps(data, allow_nan=False, ensure_ascii=False)) for _, data, _ in sent) < 20_000
 
 
 def test_the_last_message_holds_the_end_and_nothing_under_way():
     view = training(autostart=True)
     view.wait(None)
-    assert view._live == {}
-    for run, name in zip(view._runs, RUNS, strict=True):
+    assert says(view) == ("Done", "")
+    assert view._progress["share"] == 1
+    rows = {row[0].strip(): row for row in table_of(view)}
+    for name in RUNS:
         last = view.history[name][-1]
-        curves = np.frombuffer(run["points"], "<f4").reshape(5, -1)
-        np.testing.assert_allclose(
-            curves[:, -1], [last.samples, last.loss, last.fvu, last.l0, last.dead_share], rtol=1e-6
-        )
-        assert run["last"]["all_samples"] == run["last"]["samples"] == 40 * 256
-        json.dumps({key: value for key, value in run.items() if key != "points"}, allow_nan=False)
+        assert rows[name][3] == f"{last.samples:,}" == f"{40 * 256:,}"
+        shown = [float(words.replace(" %", "e-2")) for words in rows[name][4:]]
+        np.testing.assert_allclose(shown, [last.loss, last.fvu, last.l0, last.dead_share], rtol=5e-3)
+    json.dumps(view.state(), allow_nan=False)
 
 
-def test_the_run_under_way_tells_its_speed_and_the_time_left(monkeypatch):
+def test_a_curve_ends_where_its_last_value_is():
+    view = training({"TopK": {"k": 8}}, autostart=True)
+    view.wait(None)
+    dead = elements(view.state()["curves"], "figure")[3]  # a straight line from 0.5 % to 20 %
+    points = [tuple(map(float, at.split())) for at in elements(dead, "path", "line")[0][1]["d"][1:].split("L")]
+    assert len(points) == 40
+    rules = [float(rule[1]["d"].split()[1].split("H")[0]) for rule in elements(dead, "path", "rule")]
+    names = [text(label) for label in elements(dead, "text") if label[1].get("text-anchor") == "end"]
+    zero, twenty = rules[names.index("0 %")], rules[names.index("20 %")]
+    assert points[-1] == pytest.approx((LINES.x(1), twenty), abs=0.1)
+    assert points[0] == pytest.approx((LINES.x(1 / 40), zero + (twenty - zero) / 40), abs=0.1)
+
+
+def test_the_run_under_way_tells_its_place_its_speed_and_the_time_left(monkeypatch):
     monkeypatch.setattr(views, "EVERY_SECONDS", 0)
-    view = training({"a": {"k": 8}}, train=FakeTrainer(seconds=0.01), steps=20)
+    view = training({"a": {"k": 8}, "b": {"k": 9}}, train=FakeTrainer(seconds=0.01), steps=20)
     seen = []
-    view.observe(lambda change: seen.append(change.new), names="_live")
+    view.observe(lambda change: seen.append(change.new["words"]), names="_progress")
     view.start()
     view.wait(None)
-    told = [live for live in seen if live.get("rate")]
+    assert "run 2 of 2: b · preparing" in seen
+    pattern = r"run 1 of 2: a · ([\d,]+) of 5,120 samples · ([\d,]+) samples/s · (\d+) s left"
+    told = [
+        [int(n.replace(",", "")) for n in match.groups()] for words in seen if (match := re.fullmatch(pattern, words))
+    ]
     assert len(told) >= 15
-    assert all(0 < live["rate"] <= 256 / 0.01 * 1.01 for live in told)
-    for live in told:
-        left = live["last"]["all_samples"] - live["last"]["samples"]
-        assert live["seconds_left"] == pytest.approx(left / live["rate"])
+    for samples, rate, left in told:
+        assert 0 < rate <= 256 / 0.01 * 1.06, "rounded to two digits"
+        assert left == pytest.approx((5120 - samples) / rate, abs=1.1)
+
+
+def test_hidden_curves_give_the_others_an_axis_of_their_own():
+    view = training({"small": {"k": 2}, "large": {"k": 900}}, d_sae=1000, autostart=True)
+    view.wait(None)
+    before = view.state()
+    view.hidden = ["large"]
+    l0 = elements(view.state()["curves"], "figure")[2]
+    assert len(elements(l0, "path", "line")) == 1
+    assert "large" not in elements(l0, "svg")[0][1]["aria-label"]
+    assert elements(l0, "path", "line")[0] != elements(elements(before, "figure")[2], "path", "line")[0]
+    assert len(table_of(view)) == 2, "its values stay in the table"
+    view.hidden = []
+    assert view.state() == before
+
+
+# --- what is said ------------------------------------------------------------------------------------------------
+
+
+def test_the_button_and_the_words_beside_it_follow_the_states_of_the_runs():
+    trainer = FakeTrainer(gated=True)
+    view = training({**RUNS, "BatchTopK": {"k": 9}}, train=trainer)
+    assert says(view) == ("Start", "3 runs to train")
+    view.start()
+    assert view._progress["action"] == "Stop"
+    trainer.allow(2)
+    until(lambda: len(view.history["TopK"]) == 2)
+    view.stop()
+    assert says(view)[0] == "Stopping …"
+    assert view._progress["press"] == ""
+    trainer.allow()
+    view.wait(None)
+    assert says(view) == ("Start the other 2 runs", "1 stopped, its result kept · 2 not trained")
+    assert text(view.state()["head"]).startswith("Training1 stopped, 2 not trained of 3")
+    trainer.allow(40)
+    view.start("L1")
+    view.wait(None)
+    assert says(view) == ("Start the other run", "1 done · 1 stopped, its result kept · 1 not trained")
+    trainer.allow(40)
+    view.start()
+    view.wait(None)
+    assert says(view)[0] == "Train again: TopK"
+    trainer.allow(40)
+    view.start()
+    view.wait(None)
+    assert says(view) == ("Done", "")
+
+
+def test_runs_that_stopped_or_failed_are_trained_again_together():
+    view = training({"bad": {"k": 0}, "worse": {"k": 0}}, autostart=True)
+    view.wait(None)
+    assert says(view) == ("Train again", "2 failed")
+    view = training({"bad": {"k": 0}}, autostart=True)
+    view.wait(None)
+    assert says(view) == ("Train again", "1 failed")
+    assert says(training({"a": {"k": 8}})) == ("Start", "1 run to train")
+
+
+def test_times_are_said_as_people_say_them():
+    assert [duration(s) for s in (0.2, 59, 61, 3599, 3700, 7262)] == [
+        "1 s", "59 s", "1 min 1 s", "59 min 59 s", "1 h 2 min", "2 h 1 min",
+    ]  # fmt: skip
+    assert [duration(s) for s in (119.7, 7199)] == ["2 min 0 s", "2 h 0 min"], "rounding carries over"
+
+
+def test_charts_are_said_in_sentences():
+    view = training()
+    labels = [picture[1]["aria-label"] for picture in elements(view.state()["curves"], "svg")]
+    assert labels[1] == "FVU: nothing yet"
+    assert text(view.state()["density"]) == "how often each feature fires: nothing yet"
+    view.start("TopK")
+    view.wait(None)
+    labels = [picture[1]["aria-label"] for picture in elements(view.state()["curves"], "svg")]
+    assert labels[1] == "FVU: TopK 0.112 after 10,240 samples"
+    assert labels[3] == "Dead features: TopK 20 % after 10,240 samples"
+
+
+@pytest.mark.parametrize(
+    ("density", "words"),
+    [
+        (
+            [0.0] * 3 + [10**-1.99] * 40,
+            "a: 3 of 43 features fired on none of the last tokens; "
+            "most often, 40 of them, on 1 % to 1.6 % of the tokens",
+        ),
+        ([0.0] * 43, "a: 43 of 43 features fired on none of the last tokens"),
+    ],
+)
+def test_densities_are_said_in_a_sentence(density, words):
+    def trainer(activations, *, on_step):
+        on_step(replace(record(1, 1), density=torch.tensor(density)))
+
+    view = Training(None, {"a": {}}, train=trainer, autostart=True)
+    view.wait(None)
+    (picture,) = elements(view.state()["density"], "svg")
+    assert picture[1]["aria-label"] == words
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 399, 400, 401, 402, 799, 800, 5000, 100_001])
@@ -315,12 +451,15 @@ def test_the_histogram_counts_every_feature_once():
 
 
 def test_numbers_that_are_none_do_not_break_the_message():
-    run = Run("a", {}, {})
-    run.record(views_record := record(1, 2))
-    object.__setattr__(views_record, "fvu", float("nan"))
-    payload = run.payload()
-    assert payload["last"]["fvu"] is None
-    json.dumps({key: value for key, value in payload.items() if key != "points"}, allow_nan=False)
+    def trainer(activations, *, on_step):
+        on_step(replace(record(1, 2), fvu=float("nan")))
+        return "an SAE"
+
+    view = Training(None, {"a": {}}, train=trainer, autostart=True)
+    view.wait(None)
+    assert view.error == ""
+    assert table_of(view)[0][5] == "–"
+    json.dumps(view.get_state(["_panels", "_progress", "_densities"]), allow_nan=False)
 
 
 def test_options_are_shown_without_addresses():
@@ -362,5 +501,5 @@ def test_a_real_training_stops_at_its_next_report():
     until(lambda: len(view.history["TopK"]) > 3)
     view.stop()
     assert view.wait(20)
-    assert view._runs[0]["state"] == "stopped"
+    assert states(view)[0] == "stopped"
     assert view.saes["TopK"].encode(x).shape == (512, 16)

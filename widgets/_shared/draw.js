@@ -35,7 +35,7 @@ function plainStrip(strip) {
 }
 
 function dress(element, name, value) {
-  if (value === false || value === null || value === undefined || name === "only") return;
+  if (value === false || value === null || value === undefined || name === "only" || name === "rough") return;
   if (typeof value === "function") return element.addEventListener(name.slice(2), value);
   if (name === "class") element.classList.add(...value.split(" ").map((look) => `saekit-${look}`));
   else if (name === "tone") element.classList.add(`saekit-tone-${value}`);

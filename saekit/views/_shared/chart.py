@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -193,7 +194,7 @@ def line_chart(
     """Return lines over a common axis from 0, the name of each at its end.
 
     Args:
-        lines: The lines; those without points are left out.
+        lines: The lines; those without points, and those without numbers, are left out.
         words: The chart in a sentence, for those who do not see it.
         linear: True to keep the axis upwards linear whatever the values; else see `axis`.
         ticks_as: Writes the values of that axis.
@@ -201,7 +202,7 @@ def line_chart(
         x_high: Least value at which the axis across ends.
         mark: Value across at which a dotted line stands.
     """
-    box, drawn = LINES, [one for one in lines if len(one.xs)]
+    box, drawn = LINES, [one for one in lines if np.isfinite(one.ys).any()]
     across = tight_axis(max([x_high, *(float(one.xs[-1]) for one in drawn)]))
     up = axis([float(y) for one in drawn for y in one.ys], linear=linear)
     paths = [[(box.x(across.at(float(x))), _up(box, up, float(y))) for x, y in _pairs(one)] for one in drawn]
@@ -328,7 +329,7 @@ def _line(one: Line, path: Sequence[tuple[float, float]], end: tuple[float, floa
     tone = {"tone": hue(one.number)}
     return el(
         "g",
-        {},
+        {"data-line": one.name},
         el("path", {**_stroke(one.number), "d": line_path(path)}),
         el("circle", {"class": "dot", **tone, "cx": x, "cy": y, "r": 2.6}),
         el("path", {"class": "leader", **tone, "d": f"M{x + 3:g} {y:g}L{x + 8:g} {round(place, 1):g}"}),

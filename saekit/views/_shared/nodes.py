@@ -10,6 +10,7 @@ and geometry are in it already: whoever draws it computes nothing. Tags are thos
 ``shade``  how much of it, 0 to 1; likewise ``length``, ``start`` and ``zero``, shares of a width that looks use
 ``set``    ``[trait, value]``: pressing the node sets the trait; a still cannot be pressed
 ``key``    the node's name among its siblings: a focus inside a panel that is drawn anew returns to it
+``rough``  the node's number with the digits on which processors agree: a still, which is compared, writes it instead
 ``only``   ``"live"``: what is no use in a still, such as buttons and the rows behind "more"
 =========  ===========================================================================================================
 

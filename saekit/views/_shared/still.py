@@ -72,7 +72,7 @@ _DROPPED = {"input", "select", "textarea", "option"}
 _KEPT = {"title", "dir", "scope", "colspan", "rowspan"}
 _SHARES = ("length", "start", "zero")
 # Attributes of our own, and what only somebody who can press and choose has a use for.
-_NEVER = re.compile(r"(class|tone|shade|set|key|only|tabindex|style|role|length|start|zero|aria-.*|data-.*)$")
+_NEVER = re.compile(r"(class|tone|shade|set|key|only|rough|tabindex|style|role|length|start|zero|aria-.*|data-.*)$")
 _VOID = {"wbr", "br"}
 
 
@@ -104,6 +104,7 @@ def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
     if isinstance(node, str):
         return escape(node)
     tag, attributes, *children = node
+    children = [attributes["rough"]] if "rough" in attributes else children
     if attributes.get("only") == "live" or tag in _DROPPED:
         return ""
     if tag == "strip":

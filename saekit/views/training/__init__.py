@@ -1,19 +1,23 @@
 """The training view: one or several SAEs learn in a worker thread, and their curves grow in the notebook."""
 
+import json
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import traitlets as t
 
 from saekit.errors import SAEError
-from saekit.views._shared.view import View, in_words
+from saekit.views._shared.nodes import Node, el
+from saekit.views._shared.view import View
+from saekit.views._shared.words import rough
 from saekit.views._shared.worker import Stopped
-from saekit.views.training.state import Run, Trainer, checked_runs, in_short
-from saekit.views.training.still import rough, training_html
+from saekit.views.training.runs import Run, Trainer, checked_runs, in_short
+from saekit.views.training.state import density, legend, panels, progress
+from saekit.views.training.work import Course
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
     from saekit.training import Activations, ActivationStream, TrainingStep
 
 EVERY_SECONDS = 0.3  # between two messages to the browser, which has to draw them on the same processor
-RATE_SECONDS = 5  # over which samples a second are measured
+
+RESCALED = 4  # runs up to which an exported page holds the curves of every choice of them on axes of their own
 
 
 class Training(View):
@@ -54,9 +59,10 @@ class Training(View):
     value = t.Unicode().tag(sync=True)
     hidden = t.List(t.Unicode()).tag(sync=True)
 
-    _runs = t.List(t.Dict(), help="what there is of each run, but for the one under way").tag(sync=True)
-    _live = t.Dict(help="the run under way, its speed and the time it has left").tag(sync=True)
-    _common = t.Unicode("", help="options of all runs").tag(sync=True)
+    _about = t.Dict(help="names of the runs, and what does not change: the legend").tag(sync=True)
+    _panels = t.Dict(help="what is shown, panel by panel").tag(sync=True)
+    _densities = t.Dict(help="the feature densities of every run, by its name").tag(sync=True)
+    _progress = t.Dict(help="how training is getting on, in words").tag(sync=True)
     _starts = t.Int(0, help="counts presses of Start").tag(sync=True)
     _stopping = t.Bool(False).tag(sync=True)
     _has_kernel = t.Bool(True).tag(sync=True)
@@ -85,15 +91,11 @@ class Training(View):
         """
         if train is None:
             from saekit.training import train_sae as train
-        self._train, self._activations = train, activations
-        self._plan = checked_runs(runs, options, train)
-        self._speed: deque[tuple[float, int]] = deque()
-        self._sent_at = 0.0
-        super().__init__(
-            value=self._plan[0].name,
-            _runs=[run.payload() for run in self._plan],
-            _common=in_short(options),
-        )
+        self._work = Course(checked_runs(runs, options, train), train, activations)
+        self._common, self._sent_at = in_short(options), 0.0
+        names = [run.name for run in self._work.runs]
+        super().__init__(value=names[0], _about={"names": names, "legend": legend(self._work.runs)})
+        self._show_all()
         if autostart:
             self.start()
 
@@ -102,12 +104,12 @@ class Training(View):
     @property
     def saes(self) -> dict[str, "SAE"]:
         """The trained SAEs by run; after Stop, what the stopped run had learnt."""
-        return {run.name: run.sae for run in self._plan if run.sae is not None}
+        return {run.name: run.sae for run in self._work.runs if run.sae is not None}
 
     @property
     def history(self) -> dict[str, tuple["TrainingStep", ...]]:
         """All records of each run; only its last one holds the densities, the others an empty tensor."""
-        return {run.name: tuple(run.history) for run in self._plan}
+        return {run.name: tuple(run.history) for run in self._work.runs}
 
     # --- traits -----------------------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Training(View):
         return [self._known(name) for name in dict.fromkeys(proposal["value"])]
 
     def _known(self, name: str) -> str:
-        names = [run.name for run in self._plan]
+        names = [run.name for run in self._work.runs]
         if name not in names:
             raise t.TraitError(f"there is no run {name!r}: the runs are {', '.join(map(repr, names))}")
         return name
@@ -138,11 +140,12 @@ class Training(View):
             SAEError: There is no run of that name.
         """
         with self._guard:
-            known = {run.name: run for run in self._plan}
-            if unknown := [name for name in names if name not in known]:
-                raise SAEError(f"there is no run {unknown[0]!r}: the runs are {', '.join(map(repr, known))}")
-            waiting = [run for run in self._plan if run.state == "waiting"]
-            again = [run for run in self._plan if run.state in ("stopped", "failed")]
+            known = {run.name: run for run in self._work.runs}
+            for name in names:
+                if name not in known:
+                    raise SAEError(f"there is no run {name!r}: the runs are {', '.join(map(repr, known))}")
+            waiting = [run for run in known.values() if run.state == "waiting"]
+            again = [run for run in known.values() if run.state in ("stopped", "failed")]
             queue = [known[name] for name in dict.fromkeys(names)] if names else waiting or again
             if self.busy or not queue:
                 return
@@ -151,8 +154,7 @@ class Training(View):
                     run.state, run.error = "waiting", ""
             with self.hold_sync():
                 self._stopping, self.error = False, ""
-                self._background("train", lambda stopped: self._train_all(queue, stopped))
-                self._runs = [run.payload() for run in self._plan]
+                self._background("train", lambda stopped: self._train(queue, stopped))
 
     def stop(self) -> None:
         """End the run under way at its next report, keeping what it has learnt; begin no other."""
@@ -170,54 +172,39 @@ class Training(View):
     def _on_start(self, _change: Any) -> None:
         self.start()
 
-    def _train_all(self, queue: list[Run], stopped: Stopped) -> None:
-        for run in queue:
-            if self._stopping:
-                break
-            self._train_one(run, stopped)
+    def _train(self, queue: list[Run], stopped: Stopped) -> None:
+        def tell(changed: bool) -> None:
+            """Show a change of state at once, what grows unless it was shown a moment ago."""
+            now = time.perf_counter()
+            if changed or now - self._sent_at >= EVERY_SECONDS:
+                self._sent_at = 0.0 if changed else now
+                self._work.measure()
+                with self._guard, self.hold_sync():
+                    if not stopped():
+                        self._show_all()
+
+        self._work.train(queue, stopping=lambda: self._stopping, tell=tell)
         self._publish(stopped, _stopping=False)
 
-    def _train_one(self, run: Run, stopped: Stopped) -> None:
-        self._speed.clear()
-        self._sent_at = 0.0
+    # --- what is shown ----------------------------------------------------------------------------------------
+
+    def _show_all(self) -> None:
+        runs = self._work.runs
+        with self.hold_sync():
+            self._show()
+            self._densities = {run.name: density(run, number) for number, run in enumerate(runs)}
+            self.error = "\n".join(f"{run.name}: {run.error}" for run in runs if run.state == "failed")
+
+    @t.observe("hidden", "busy", "_stopping")
+    def _show(self, _change: Any = None) -> None:
+        with self._guard, self.hold_sync():
+            self._panels = panels(self._work.runs, self._common, self.hidden, busy=self.busy)
+            self._progress = progress(self._work.runs, self._work.rate, busy=self.busy, stopping=self._stopping)
+
+    def state(self) -> dict[str, Node]:
+        """Return what the view shows as plain data, panel by panel; see `saekit.views._shared.nodes`."""
         with self._guard:
-            run.begin()
-            self._publish(stopped, _runs=[r.payload() for r in self._plan], _live={"name": run.name})
-        ended: dict[str, Any] = {"state": "done"}
-
-        def on_step(progress: "TrainingStep") -> None:
-            run.record(progress)
-            if self._stopping and progress.step < progress.steps:
-                ended["state"] = "stopped"
-                raise KeyboardInterrupt  # trainers end on it and return what they have
-            self._show(run, stopped)
-
-        try:
-            ended["sae"] = self._train(self._activations, **run.options, on_step=on_step)
-        except KeyboardInterrupt:
-            ended["state"] = "stopped"  # a trainer of another kind: nothing but the curves is left
-        except Exception as failure:
-            ended |= {"state": "failed", "error": in_words(failure)}
-        with self._guard:
-            vars(run).update(ended)
-            told = [f"{r.name}: {r.error}" for r in self._plan if r.state == "failed"]
-            self._publish(stopped, _runs=[r.payload() for r in self._plan], _live={}, error="\n".join(told))
-
-    def _show(self, run: Run, stopped: Stopped) -> None:
-        """Send the run under way to the browser, unless it was sent a moment ago."""
-        now = time.perf_counter()
-        if now - self._sent_at < EVERY_SECONDS:
-            return
-        self._sent_at = now
-        sent = run.payload()
-        speed = self._speed
-        speed.append((now, sent["last"]["samples"]))
-        while len(speed) > 2 and now - speed[0][0] > RATE_SECONDS:
-            speed.popleft()
-        seconds, samples = speed[-1][0] - speed[0][0], speed[-1][1] - speed[0][1]
-        rate = samples / seconds if seconds > 0 else 0.0
-        left = (sent["last"]["all_samples"] - sent["last"]["samples"]) / rate if rate else None
-        self._publish(stopped, _live={**sent, "rate": rate, "seconds_left": left})
+            return {**self._panels, "density": el("div", {"only": "live"}, self._densities[self.value])}
 
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
@@ -227,21 +214,28 @@ class Training(View):
     def __repr__(self) -> str:
         with self._guard:
             if self.busy:  # no figures: they would be others at the next execution
-                return f"Training({', '.join(run.name for run in self._plan)}: training)"
-            return f"Training({'; '.join(map(_in_short, self._plan))})"
+                return f"Training({', '.join(run.name for run in self._work.runs)}: training)"
+            return f"Training({'; '.join(map(_in_short, self._work.runs))})"
 
     def _title(self) -> str:
-        return f"Training · {', '.join(run.name for run in self._plan)}"
-
-    def _static(self) -> str:
-        with self._guard:
-            return training_html(self._plan, self._common, busy=self.busy)
+        return f"Training · {', '.join(run.name for run in self._work.runs)}"
 
     def to_html(self) -> str:
         """Return a self-contained page with the curves as they are now, which needs no kernel and no network."""
+        runs = self._work.runs
+        names = [run.name for run in runs] if len(runs) <= RESCALED else []
         with self._guard:
-            runs = [run.payload() for run in self._plan]
-        return self._page(_runs=runs, _live={}, busy=False, _stopping=False, _has_kernel=False)
+            told = progress(runs, 0.0, busy=False, stopping=False)
+            shown = panels(runs, self._common, self.hidden, busy=False)
+            replies = {
+                json.dumps(hidden, ensure_ascii=False, separators=(",", ":")): {
+                    "_panels": panels(runs, self._common, hidden, busy=False)
+                }
+                for count in range(len(names) + 1)
+                for hidden in map(list, combinations(names, count))
+            }
+        state = {"_panels": shown, "_progress": told, "busy": False, "_stopping": False, "_has_kernel": False}
+        return self._page(replies={"hidden": replies} if names else {}, **state)
 
 
 def _in_short(run: Run) -> str:

@@ -1,163 +1,235 @@
-"""One run of the training view: its state, its records, and what of them goes to the browser."""
+"""What the training view shows of its runs, panel by panel, and what it says of the one under way."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from saekit.views._shared.chart import Line, bar_chart, line_chart, power_of_ten, sample, short
+from saekit.views._shared.nodes import Node, el, figure, line
+from saekit.views._shared.words import percent, rough, sig
+from saekit.views.training.runs import CURVES, LOWEST, Run, histogram, in_short
 
-from saekit.errors import SAEError
-from saekit.views._shared.rows import number, pack
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
-
-    from saekit.training import TrainingStep
-
-CURVES = ("loss", "fvu", "l0", "dead_share")
-MOST_POINTS = 250  # of a curve: more than a panel has pixels
-BINS, LOWEST = 30, -6  # of the density histogram: log10 density from LOWEST to 0
-Trainer = Callable[..., "SAE"]
+TITLES = {"loss": "Loss", "fvu": "FVU", "l0": "L0", "dead_share": "Dead features"}
+ABOUT = {
+    "loss": "squared error a token",
+    "fvu": "variance left unexplained",
+    "l0": "active features a token",
+    "dead_share": "share of all",
+}
+_ENDS = {"done": "done", "stopped": "stopped, its result kept", "failed": "failed", "waiting": "not trained"}
 
 
-@dataclass
-class Run:
-    """A run: ``state`` is waiting, training, done, stopped or failed."""
+def panels(runs: Sequence[Run], common: str, hidden: Collection[str], *, busy: bool) -> dict[str, Node]:
+    """Return the panels of the view.
 
-    name: str
-    options: dict[str, Any]
-    own: dict[str, Any]  # those of the options that this run does not share with all
-    state: str = "waiting"
-    error: str = ""
-    sae: "SAE | None" = None
-    history: list["TrainingStep"] = field(default_factory=list)
-    points: tuple[list[float], ...] = field(default_factory=lambda: tuple([] for _ in ("samples", *CURVES)))
+    While training is under way, figures are for the live view alone: a still would hold others at every execution.
 
-    def begin(self) -> None:
-        """Forget what an earlier training left, and be in training."""
-        fresh = Run(self.name, self.options, self.own, state="training")
-        vars(self).update(vars(fresh))
-
-    def record(self, progress: "TrainingStep") -> None:
-        """Keep one record; of the densities only the newest, which is all that is drawn."""
-        if self.history:
-            self.history[-1] = replace(self.history[-1], density=torch.empty(0))
-        self.history.append(progress)
-        for curve, value in zip(self.points, (progress.samples, *(getattr(progress, c) for c in CURVES)), strict=True):
-            curve.append(value)
-
-    @property
-    def last(self) -> "TrainingStep | None":
-        """The newest record."""
-        return self.history[-1] if self.history else None
-
-    def curves(self, most: int = MOST_POINTS) -> Float[np.ndarray, "curve point"]:
-        """Return samples, loss, FVU, L0 and dead share, one a row, at most ``most`` points of each."""
-        kept = thinned(len(self.points[-1]), most).tolist()
-        return np.array([[curve[i] for i in kept] for curve in self.points], dtype=np.float32)
-
-    def payload(self) -> dict[str, Any]:
-        """Return what the browser draws of this run."""
-        last = self.last
-        sent: dict[str, Any] = {
-            "name": self.name,
-            "state": self.state,
-            "settings": in_short(self.own),
-            "error": self.error,
-            "points": pack(self.curves().ravel()),
-            "last": None,
-            "density": None,
-        }
-        if last is not None:
-            # The whole run has as many samples a step as its beginning.
-            sent["last"] = {
-                "step": last.step, "steps": last.steps, "samples": last.samples,
-                "all_samples": round(last.samples / last.step * last.steps) if last.step else 0,
-                **{curve: number(getattr(last, curve)) for curve in CURVES},
-            }  # fmt: skip
-            sent["density"] = histogram(last.density)
-        return sent
-
-
-def thinned(count: int, most: int) -> Int[np.ndarray, " kept"]:
-    """Return which of ``count`` points to draw: at most ``most``, the first and the last always among them.
-
-    Every n-th point, n a power of two: as points come in, those drawn stay drawn, and the curve does not shimmer.
+    Args:
+        runs: The runs.
+        common: Options of all runs, in short.
+        hidden: Names of the runs whose curves are switched off.
+        busy: Training is under way.
     """
-    apart = 1
-    while math.ceil(count / apart) > most - 1:
-        apart *= 2
-    kept = np.arange(0, count, apart)
-    return kept if not count or kept[-1] == count - 1 else np.append(kept, count - 1)
+    shown = [(number, run) for number, run in enumerate(runs) if run.name not in hidden]
+    drawn = not busy and any(run.last is not None for run in runs)
+    curves = (_curve(curve, row, shown) for row, curve in enumerate(CURVES, start=1))
+    title = el(
+        "div", {"class": "title"}, el("h2", {}, "Training"), el("span", {"class": "stands"}, *_state(runs, busy))
+    )
+    about = line(f"all runs: {common}", look="faint") if common else None
+    return {
+        "head": el("div", {}, title, about),
+        "curves": el("div", {"class": "panels beside", "only": None if drawn else "live"}, *curves),
+        "values": _table(runs, busy),
+    }
 
 
-def histogram(density: Float[Tensor, " d_sae"]) -> dict[str, Any]:
-    """Return how many features there are at each log10 density, those that never fired by themselves."""
-    values = np.asarray(density.detach().float().cpu())
-    fired = values[values > 0]
-    exponents = np.clip(np.log10(fired), LOWEST, -1e-6)
-    counts, _ = np.histogram(exponents, bins=BINS, range=(LOWEST, 0))
-    return {"counts": counts.tolist(), "never": len(values) - len(fired), "features": len(values)}
+def _state(runs: Sequence[Run], busy: bool) -> list[Node]:
+    if busy:
+        wait = el("code", {}, "view.wait(None)")
+        return ["under way; ", wait, ", then show the view again for the finished curves"]
+    if all(run.state == "waiting" for run in runs):
+        return ["not started: press Start in the live view, or call ", el("code", {}, "view.start()")]
+    counts = {state: sum(run.state == state for run in runs) for state in _ENDS}
+    words = ", ".join(f"{n} {_named(state)}" for state, n in counts.items() if n)
+    return [f"{words} of {len(runs)}"]
 
 
-def in_short(options: Mapping[str, Any]) -> str:
-    """Return options as a short text that is the same in every session: no object shows its address."""
-    return ", ".join(f"{name} {_shown(value)}" for name, value in options.items())
+def _named(state: str) -> str:
+    return _ENDS["waiting"] if state == "waiting" else state
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(_shown, value))
-    text = str(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-    return text if len(text) <= 40 else f"{text[:39]}…"
+def _curve(curve: str, row: int, shown: Sequence[tuple[int, Run]]) -> Node:
+    lines = [Line(run.name, number, points[0], points[row]) for number, run in shown for points in [run.curves()]]
+    said = "; ".join(
+        f"{run.name} {_value(curve, getattr(run.last, curve))} after {run.last.samples:,} samples"
+        for _, run in shown
+        if run.last is not None
+    )
+    share = curve == "dead_share"
+    chart = line_chart(
+        lines,
+        f"{TITLES[curve]}: {said or 'nothing yet'}",
+        linear=share,
+        ticks_as=percent if share else short,
+        x_high=max((run.all_samples for _, run in shown if run.state == "training"), default=0),
+    )
+    about = el("span", {"class": "faint", "only": "live"}, f" {ABOUT[curve]}")
+    return figure(el("span", {}, TITLES[curve], about), chart)
 
 
-def checked_runs(
-    runs: Mapping[str, Mapping[str, Any]] | Iterable[tuple[str, Mapping[str, Any]]],
-    common: Mapping[str, Any],
-    train: Trainer,
-) -> list[Run]:
-    """Return the runs, each with its options.
+def _value(curve: str, value: float) -> str:
+    return percent(value) if curve == "dead_share" else sig(value)
 
-    Raises:
-        SAEError: No run; a blank or repeated name; an option that the trainer does not know, or one that it lacks.
+
+def _table(runs: Sequence[Run], busy: bool) -> Node:
+    """Return the last values: of those whose last digit depends on the processor, a still has two digits."""
+    live = {"only": "live" if busy else None}
+    titles = (
+        *(el("th", {"scope": "col", "class": "quiet as-text"}, title) for title in ("run", "settings")),
+        el("th", {"scope": "col", "class": "quiet as-text", **live}, "state"),
+        *(el("th", {"scope": "col", "class": "quiet", **live}, title) for title in ("samples", *TITLES.values())),
+    )
+    rows = []
+    for number, run in enumerate(runs):
+        name = el("b", {}, el("bdi", {}, run.name))
+        rows.append(
+            el(
+                "tr",
+                {},
+                el("th", {"scope": "row", "class": "nowrap as-text"}, sample(number), " ", name),
+                el("td", {"class": "as-text"}, in_short(run.own) or "–"),
+                el("td", {"class": "as-text", **live}, _named(run.state)),
+                el("td", live, f"{run.last.samples:,}" if run.last else "–"),
+                *(_cell(curve, run, live) for curve in CURVES),
+            )
+        )
+        if run.error:
+            rows.append(el("tr", live, el("td", {"class": "as-text", "colspan": len(titles)}, run.error)))
+    caption = el("caption", {"only": "live"}, "Last values")
+    return el("table", {"class": "values"}, caption, el("thead", {}, el("tr", {}, *titles)), el("tbody", {}, *rows))
+
+
+def _cell(curve: str, run: Run, live: dict[str, Any]) -> Node:
+    if run.last is None:
+        return el("td", live, "–")
+    value = getattr(run.last, curve)
+    return el("td", {"rough": None if curve == "dead_share" else rough(value), **live}, _value(curve, value))
+
+
+def legend(runs: Sequence[Run]) -> list[Node]:
+    """Return one button for each run, which switches its curves."""
+    return [
+        el(
+            "button",
+            {"type": "button", "data-run": run.name, "title": ": ".join(filter(None, (run.name, in_short(run.own))))},
+            sample(number),
+            el("span", {}, el("bdi", {}, run.name)),
+        )
+        for number, run in enumerate(runs)
+    ]
+
+
+def density(run: Run, number: int) -> Node:
+    """Return how often the features of a run fire, as bars."""
+    if run.last is None:
+        return line("how often each feature fires: nothing yet", look="faint")
+    found = histogram(run.last.density)
+    ticks = [(i / -LOWEST, power_of_ten(LOWEST + i) if LOWEST + i else "1") for i in (0, 2, 4, 6)]
+    return bar_chart(
+        found["counts"],
+        _density_words(run.name, found),
+        apart=(found["never"], "never"),
+        number=number,
+        ticks=ticks,
+        x_label="share of tokens on which a feature fired",
+    )
+
+
+def _density_words(name: str, found: dict[str, Any]) -> str:
+    counts = found["counts"]
+    said = f"{name}: {found['never']:,} of {found['features']:,} features fired on none of the last tokens"
+    if not (most := max(counts)):
+        return said
+    at = counts.index(most)
+    low, high = (f"{sig(100 * 10 ** (LOWEST * (1 - i / len(counts))), 2)} %" for i in (at, at + 1))
+    return f"{said}; most often, {most:,} of them, on {low} to {high} of the tokens"
+
+
+def progress(runs: Sequence[Run], rate: float, *, busy: bool, stopping: bool) -> dict[str, Any]:
+    """Return how training is getting on.
+
+    Args:
+        runs: The runs.
+        rate: Samples a second of the run under way; 0 where it is not known.
+        busy: Training is under way.
+        stopping: It is to end at the next report.
+
+    Returns:
+        ``action`` and ``press``, what the button says and which trait it counts up; ``share`` of all training that is
+        done; ``words``; ``states`` of all runs, and their figures as they are ``spoken`` to a screen reader.
     """
-    pairs = list(runs.items() if isinstance(runs, Mapping) else runs)
-    if not pairs:
-        raise SAEError('got no run to train: give at least one, for example {"TopK": dict(d_sae=1152, k=46)}')
-    made: list[Run] = []
-    for name, own in pairs:
-        if not isinstance(name, str) or not name.strip():
-            raise SAEError(f"the name of a run must be a text that is not blank, not {name!r}")
-        if not isinstance(own, Mapping):
-            raise SAEError(f"run {name!r} needs its options as a dict, for example dict(k=46), not {own!r}")
-        name = name.strip()
-        if name in [run.name for run in made]:
-            raise SAEError(f"two runs are called {name!r}: give each a name of its own")
-        options = {**common, **own}
-        _check_options(name, options, train)
-        made.append(Run(name, options, dict(own)))
-    return made
+    action, press = _next_action(runs, busy, stopping)
+    parts = (run.last.samples / run.all_samples for run in runs if run.state == "training" and run.last is not None)
+    spoken = (
+        f"{run.name} {run.state}, FVU {rough(run.last.fvu)}, L0 {rough(run.last.l0)}"
+        for run in runs
+        if run.last is not None and run.state != "waiting"
+    )
+    return {
+        "action": action,
+        "press": press,
+        "share": round((sum(run.state == "done" for run in runs) + sum(parts)) / len(runs), 3),
+        "words": _pace(runs, rate) if busy else _summary(runs),
+        "states": ",".join(run.state for run in runs),
+        "spoken": "; ".join(spoken),
+    }
 
 
-def _check_options(run: str, options: Mapping[str, Any], train: Trainer) -> None:
-    parameters = list(inspect.signature(train).parameters.values())[1:]  # the first is the activations
-    if "on_step" in options:
-        raise SAEError(f"run {run!r} has the option 'on_step', with which the view itself listens: leave it out")
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters if p.name != "on_step"]
-    for option in options:
-        if option not in known:
-            near = get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise SAEError(f"run {run!r} has the option {option!r}, which the trainer does not take: {hint}")
-    lacking = [p.name for p in parameters if p.default is p.empty and p.name not in options and p.name != "on_step"]
-    if lacking:
-        raise SAEError(f"run {run!r} lacks {', '.join(lacking)}: give it in the run's options, or as a keyword to all")
+def _next_action(runs: Sequence[Run], busy: bool, stopping: bool) -> tuple[str, str]:
+    if busy:
+        return ("Stopping …", "") if stopping else ("Stop", "_stops")
+    if waiting := sum(run.state == "waiting" for run in runs):
+        rest = "run" if waiting == 1 else f"{waiting} runs"
+        return "Start" if waiting == len(runs) else f"Start the other {rest}", "_starts"
+    again = [run.name for run in runs if run.state in ("stopped", "failed")]
+    if not again:
+        return "Done", ""
+    return f"Train again: {again[0]}" if len(again) == 1 < len(runs) else "Train again", "_starts"
+
+
+def _pace(runs: Sequence[Run], rate: float) -> str:
+    at = next((i for i, run in enumerate(runs) if run.state == "training"), None)
+    if at is None:
+        return ""
+    run = runs[at]
+    words = [f"run {at + 1} of {len(runs)}: {run.name}" if len(runs) > 1 else run.name]
+    words.append("preparing" if run.last is None else f"{run.last.samples:,} of {run.all_samples:,} samples")
+    if rate and run.last is not None:
+        words.append(f"{rough(rate)} samples/s")
+        words.append(f"{duration((run.all_samples - run.last.samples) / rate)} left")
+    return " · ".join(words)
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    if all(run.state == "waiting" for run in runs):
+        return f"{len(runs)} run{'s' if len(runs) > 1 else ''} to train"
+    if all(run.state == "done" for run in runs):
+        return ""  # the head says it
+    counts = {words: sum(run.state == state for run in runs) for state, words in _ENDS.items()}
+    return " · ".join(f"{count} {words}" for words, count in counts.items() if count)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> [duration(s) for s in (0.2, 61, 119.7, 7262)]
+    ['1 s', '1 min 1 s', '2 min 0 s', '2 h 1 min']
+    """
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = math.floor(whole / 60 + 0.5)
+    return f"{minutes // 60} h {minutes % 60} min"
