@@ -91,7 +91,8 @@ class Linear(Classifier):
         """Fit on columns of a common scale; the weights are given in units of the inputs."""
         present, chosen = np.unique(labels), self._columns(inputs, labels)
         scaled, shift, scale = _scaled(inputs)
-        scaled, shift, scale = scaled[:, chosen], shift[chosen], scale[chosen]
+        if len(chosen) < inputs.shape[1]:
+            scaled, shift, scale = scaled[:, chosen], shift[chosen], scale[chosen]
         estimator = self._estimator("balanced" if balanced else None, seed)
         for strength in among:
             estimator.set_params(**{self._parameter: strength})
