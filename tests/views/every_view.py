@@ -1,9 +1,25 @@
 """Every view in a state in which it shows all that it can: one line a view."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from saekit.models import load_model
+from saekit.views.circuit import Circuit
 from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
+from tests import tiny
 from tests.planted_images import DEAD, planted_features, planted_images
+from tests.views.circuit_parts import HIGH, fake_index, random_saes, small_task
 from tests.views.fake_index import FakeIndex
+
+
+@cache
+def tiny_model():
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(str(tiny.write_model(Path(folder) / "tiny")))
+    model.cfg.model_name = "tiny"
+    return model
 
 
 def top_activations(monkeypatch):
@@ -31,6 +47,15 @@ def dead_image_activations(monkeypatch):
     return ImageActivations(planted_features(planted_images()), feature=DEAD)
 
 
+def circuit(monkeypatch):
+    saes = random_saes()
+    view = Circuit(tiny_model(), saes, small_task(tiny_model()), index=fake_index(saes[1]), k=10)
+    view.measure_curve((0, 3, 10))
+    assert view.wait(60)
+    view.value = (HIGH, "end", 7)
+    return view
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -38,4 +63,5 @@ EVERY_VIEW = {
     "top_activations, dead": dead_top_activations,
     "image_activations": image_activations,
     "image_activations, dead": dead_image_activations,
+    "circuit": circuit,
 }

@@ -40,7 +40,9 @@ def both(node):
     """Return a panel without what only the live view has, as the still leaves it out."""
     if isinstance(node, str):
         return node
-    return [*node[:2], *(both(child) for child in node[2:] if isinstance(child, str) or not child[1].get("only"))]
+    if node[1].get("only"):
+        return ""
+    return [*node[:2], *filter(None, map(both, node[2:]))]
 
 
 def plain(text):
