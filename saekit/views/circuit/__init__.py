@@ -2,14 +2,14 @@
 
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
 from saekit.views._shared.nodes import Node, el, line
 from saekit.views._shared.still import html_of
-from saekit.views._shared.view import View
+from saekit.views._shared.view import Changes, View
 from saekit.views._shared.worker import Stopped
 from saekit.views.circuit import state
 from saekit.views.circuit.graph import ERROR, Graph, graph_of, record_of, whole_record
@@ -216,7 +216,7 @@ class Circuit(View):
             super().stop()
             self._finding, self._waiting, self._doing = False, [], ""
 
-    def _find(self, stopped: Stopped) -> Iterator[dict[str, Any]]:
+    def _find(self, stopped: Stopped) -> Changes:
         """Find what is missing, then measure: a measurement that was asked for before had nothing to measure."""
         try:
             yield from self._found(stopped)
@@ -227,7 +227,7 @@ class Circuit(View):
             if not stopped() and (self._waiting or (self.errors, self.size) not in self._points):
                 self._background("measure", self._measure)
 
-    def _found(self, stopped: Stopped) -> Iterator[dict[str, Any]]:
+    def _found(self, stopped: Stopped) -> Changes:
         if self.circuit is None:
             yield {"_doing": "finding the circuit"}
             yield self._shown(self._work.circuit(stopped))
@@ -241,7 +241,7 @@ class Circuit(View):
             yield self._shown(self.circuit, _contexts=self._work.contexts(self._graph, stopped))
         yield {"_doing": ""}
 
-    def _measure(self, stopped: Stopped) -> Iterator[dict[str, Any]]:
+    def _measure(self, stopped: Stopped) -> Changes:
         """Measure the size that is shown, whatever it becomes meanwhile, then those that wait."""
         if self.circuit is None or self._graph is None:
             return  # the end of `_find` takes it up
