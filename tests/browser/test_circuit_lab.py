@@ -12,7 +12,7 @@ import pathlib, tempfile
 from saekit.models import load_model
 from saekit.views.circuit import Circuit
 from tests import tiny
-from tests.views.circuit_parts import fake_index, random_saes, small_task
+from tests.views.circuit_parts import fake_index, random_saes, shown_nodes, small_task
 model = load_model(str(tiny.write_model(pathlib.Path(tempfile.mkdtemp()) / "tiny")))
 model.cfg.model_name = "tiny"
 saes = random_saes()
@@ -21,7 +21,7 @@ view
 """
 ASK = """
 view.wait()
-strongest = ("blocks.1.hook_resid_post", "end", view._nodes[0]["feature"])
+strongest = tuple(shown_nodes(view)[0]["node"])
 print("read back:", view.size, view.faithfulness is not None, view.value == strongest)
 print(f"measured: {view.faithfulness:.2f}".replace("-", "−"))
 """
@@ -36,7 +36,7 @@ def test_threshold_and_selection_are_read_back(lab, page, shots):
     view.get_by_label("Features kept").fill("4")
     page.wait_for_function(
         "document.querySelector('.saekit-shares dd').textContent !== '…'"
-        " && document.querySelectorAll('.saekit-node:not(.saekit-node-error)').length === 4",
+        " && document.querySelectorAll('.saekit-node:not(:has(.saekit-missed))').length === 4",
         timeout=30_000,
     )
     shown = view.locator(".saekit-shares dd").first.inner_text()

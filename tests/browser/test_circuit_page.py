@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saekit.views.circuit import Circuit
-from tests.views.circuit_parts import HIGH, fake_index, random_saes, small_task
+from tests.views.circuit_parts import HIGH, fake_index, random_saes, shown_nodes, small_task
 
 pytestmark = pytest.mark.browser
 
@@ -48,12 +48,13 @@ def test_keys_reach_every_layer_and_show_contexts_as_text(open_view, view):
     page.keyboard.press("End")
     page.locator(".saekit-node[data-node='0']").focus()
     card = page.get_by_role("region", name="Node", exact=True)
-    first = view._nodes[0]
-    assert f"Feature {first['feature']}" in card.inner_text()
+    first = shown_nodes(view)[0]["node"]
+    assert f"Feature {first[2]}" in card.inner_text()
     page.keyboard.press("Enter")
-    assert page.evaluate("saekit.state.value") == [HIGH, "end", first["feature"]]
+    assert page.evaluate("saekit.state.value") == first
     assert page.locator("[aria-selected=true]").get_attribute("data-node") == "0"
-    indexed = [i for i, row in enumerate(view._nodes[:10]) if row["layer"] == 1 and row["feature"] not in (3, -1)]
+    nodes = [row["node"] for row in shown_nodes(view)[:10]]
+    indexed = [i for i, (hook, _, feature) in enumerate(nodes) if hook == HIGH and feature not in (3, -1)]
     page.locator(f".saekit-node[data-node='{indexed[0]}']").hover()
     assert card.locator(".saekit-contexts li").count() == 4
     assert page.locator("img").count() == 0

@@ -1,5 +1,7 @@
 """What the tests of the circuit view are made of: the tiny model, two random SAEs, three pairs of prompts."""
 
+import json
+
 from saekit.circuits import task_from_pairs
 from saekit.saes import sae_fingerprint
 from tests import tiny
@@ -22,3 +24,8 @@ def fake_index(sae, hook=HIGH):
     index = FakeIndex(d_sae=WIDTH)
     index.hook_name, index.sae_hash = hook, sae_fingerprint(sae)
     return index
+
+
+def shown_nodes(view):
+    """Return the nodes that a view keeps, in the order of their ranks: ``{"node": [hook, position, feature], …}``."""
+    return json.loads(view.to_json())["nodes"]

@@ -5,11 +5,13 @@ from functools import cache
 from pathlib import Path
 
 from saekit.models import load_model
+from saekit.views.circuit import Circuit
 from saekit.views.image_activations import ImageActivations
 from saekit.views.top_activations import TopActivations, work as top_work
 from saekit.views.training import Training
 from tests import tiny
 from tests.planted_images import DEAD, planted_features, planted_images
+from tests.views.circuit_parts import HIGH, fake_index, random_saes, small_task
 from tests.views.fake_index import NASTY, FakeIndex
 from tests.views.fake_trainer import FakeTrainer
 from tests.views.steering_parts import small_sae, small_view
@@ -73,6 +75,15 @@ def untrained_training(monkeypatch):
     return Training(None, {"TopK": {"k": 8}}, train=FakeTrainer(), d_sae=64)
 
 
+def circuit(monkeypatch):
+    saes = random_saes()
+    view = Circuit(tiny_model(), saes, small_task(tiny_model()), index=fake_index(saes[1]), k=10)
+    view.measure_curve((0, 3, 10))
+    assert view.wait(60)
+    view.value = (HIGH, "end", 7)
+    return view
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -84,4 +95,5 @@ EVERY_VIEW = {
     "steering, not run": steering_not_run,
     "training": training,
     "training, not begun": untrained_training,
+    "circuit": circuit,
 }

@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,12 +13,10 @@ import traitlets
 from saekit import circuits
 from saekit.circuits import Ablation, Node, Task, circuit_edges, faithfulness, feature_circuit
 from saekit.errors import FeatureIndexError, SAEError, Stopped
-from saekit.views._shared.contexts import context_rows
 from saekit.views.circuit import Circuit
 from tests import tiny
-from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes, small_task
-
-data = import_module("saekit.views.circuit.state")
+from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes, shown_nodes, small_task
+from tests.views.panels import elements, text
 
 SIZES = (0, 1, 5, 20)
 
@@ -121,7 +118,8 @@ def test_faithfulness_is_that_of_the_analysis(model, saes, task, found, view, er
         assert view.wait(30)
         assert view.faithfulness == pytest.approx(expected.faithfulness[i], abs=1e-5)
         assert view.completeness == pytest.approx(expected.completeness[i], abs=1e-5)
-    assert view._levels == pytest.approx({"model": expected.model, "nothing": expected.nothing}, abs=1e-5)
+    levels = f"logit difference {expected.model:+.2f} of the model, {expected.nothing:+.2f} with nothing"
+    assert text(view.state()["about"]).endswith(levels.replace("-", "−"))
 
 
 def test_nothing_given_everything_is_found(model, saes, task, found):
@@ -134,44 +132,68 @@ def test_nothing_given_everything_is_found(model, saes, task, found):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert [(e.source, e.target) for e in view.edges[:20]] == [(e.source, e.target) for e in edges[:20]]
     assert view.faithfulness is not None
-    assert view._facts["same_prompts"]
-    assert not Circuit(model, saes, task, test=task[:2])._facts["same_prompts"]
+    same = "faithfulness on 3 prompts, those by which the circuit was found"
+    assert same in text(view.state()["about"])
+    other = Circuit(model, saes, task, test=task[:2])
+    assert other.wait(30)
+    assert "faithfulness on 2 prompts" in text(other.state()["about"])
+    assert "by which the circuit was found" not in text(other.state()["about"])
 
 
 def test_one_dictionary_has_no_edges_and_needs_no_list(model, saes, task):
     view = Circuit(model, saes[0], task, k=3)
     assert view.wait(30)
     assert view.edges == ()
-    assert view._facts["hooks"] == [LOW]
+    assert json.loads(view.to_json())["hook_names"] == [LOW]
     assert view.faithfulness is not None
 
 
 def test_nodes_are_the_strongest_features_and_all_errors(view, found):
     circuit, edges = found
-    rows = [Node(row["layer"], row["position"], row["feature"]) for row in view._nodes]
+    view.size = 100
+    view.wait(30)
+    record = json.loads(view.to_json())
+    rows = [
+        Node(circuit.hook_names.index(hook), circuit.positions.index(position), feature)
+        for hook, position, feature in (row["node"] for row in record["nodes"])
+    ]
     features, errors = rows[: -2 * 2], rows[-2 * 2 :]
     assert features == [node for node in circuit.top(100) if circuit.effect(node)]
     assert set(errors) == {Node(layer, place, -1) for layer in (0, 1) for place in (0, 1)}
-    assert all(row["effect"] == circuit.effect(node) for row, node in zip(view._nodes, rows, strict=True))
-    known = {(rows[s], rows[t]): weight for s, t, weight in view._edges}
+    effects = [row["effect"] for row in record["nodes"]]
+    assert effects == [circuit.effect(node) for node in rows]
+    at = {tuple(row["node"]): node for row, node in zip(record["nodes"], rows, strict=True)}
+    known = {(at[tuple(e["source"])], at[tuple(e["target"])]): e["weight"] for e in record["edges"]}
     expected = {(e.source, e.target): e.weight for e in edges if e.source in rows and e.target in rows}
     assert known == expected
-    json.dumps([view._nodes, view._edges, view._facts, view._contexts, view._measured], allow_nan=False)
+    json.dumps(view.state(), allow_nan=False)
+    json.dumps(view.get_state(), allow_nan=False, default=str)
 
 
 def test_contexts_are_those_of_the_index_around_their_peaks(view, saes):
     index = fake_index(saes[1])
-    shown = {int(key.split("/")[1]) for key in view._contexts}
-    assert all(key.startswith("1/") for key in view._contexts), "layer 0 has no index"
-    assert shown == {row["feature"] for row in view._nodes if row["layer"] == 1 and row["feature"] >= 0}
-    feature = min(shown - {3, 7})
-    example = index.top(feature, 1)[0]
-    value, before, peak, after = view._contexts[f"1/{feature}"]["rows"][0]
-    assert value == pytest.approx(example.value)
-    assert peak == example.tokens[example.peak]
-    assert "".join(example.tokens[: example.peak]).endswith(before)
-    assert "".join(example.tokens[example.peak + 1 :]).startswith(after)
-    assert context_rows(index, 3) == {"dead": True, "max": 0.0, "rows": []}
+    view.size = 100
+    rows = [row[1]["data-node"] for row in elements(view.state()["table"], "tr") if "data-node" in row[1]]
+    nodes = shown_nodes(view)
+    by_number = dict(zip([mark[1]["data-node"] for mark in elements(view.state(), "g", "node")], nodes, strict=True))
+    for number, row in zip(rows, elements(elements(view.state()["table"], "tbody")[0], "tr"), strict=True):
+        hook, _, feature = by_number[number]["node"]
+        last = text(row[-1])
+        if hook == LOW or feature == -1:
+            assert last == "–", "layer 0 has no index, an error no contexts"
+        elif feature == 3:
+            assert last == "dead on the index's corpus"
+        elif feature != 7:  # which holds what only marks can show
+            example = index.top(feature, 1)[0]
+            before, peak, after = (text(part) for part in elements(row[-1], "bdi")[0][2:])
+            tokens = [token.translate(str.maketrans({"\n": "↵", "\t": "⇥"})) for token in example.tokens]
+            assert peak == tokens[example.peak].replace(" ", "·")
+            assert "".join(tokens[: example.peak]).endswith(before)
+            assert "".join(tokens[example.peak + 1 :]).startswith(after)
+    dead = next((row["node"] for row in nodes if row["node"][2] == 3 and row["node"][0] == HIGH), None)
+    if dead is not None:
+        view.value = tuple(dead)
+        assert "Never active on the corpus of the index" in text(view.state()["card"])
 
 
 def test_each_size_is_measured_once(view, slow):
@@ -263,7 +285,8 @@ def test_stop_while_the_circuit_is_found_leaves_none(model, saes, task, monkeypa
     view.stop()
     gate.set()
     assert view.wait(20)
-    assert (view.circuit, view._nodes, view.error) == (None, [], "")
+    assert (view.circuit, view.error) == (None, "")
+    assert text(view.state()["nothing"]).startswith("not found yet")
     assert repr(view) == "Circuit(own: not found yet)"
     view.size = 4
     assert not view.busy, "nothing is measured of no circuit"
@@ -308,7 +331,7 @@ def test_a_task_on_which_nothing_is_ablated_says_so_and_shows_no_number(model, s
     alone = Circuit(model, saes, task[:1])
     assert alone.wait(30)
     assert "has one pair" in alone.error
-    assert len(alone._nodes) > 0, "the circuit itself needs no means"
+    assert len(json.loads(alone.to_json())["nodes"]) > 0, "the circuit itself needs no means"
     assert alone.faithfulness is None
 
 

@@ -1,20 +1,12 @@
-"""The circuit view without a kernel: static HTML, repr, mime bundle, exported page, one layout in both."""
+"""The circuit view without a kernel: static HTML, repr, mime bundle, exported page, how large it is."""
 
 import html.parser
-import json
 import re
-import shutil
-import subprocess
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 from saekit.views.circuit import Circuit
-from saekit.views.circuit.state import kept_numbers
 from tests.views.circuit_parts import HIGH, LOW, fake_index, random_saes, small_task
-
-drawn = import_module("saekit.views.circuit.still")
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +42,3 @@ def test_static_html_is_small_safe_and_without_script(view):
     assert "<img" not in page
     assert page.count("<script") == 1
     assert view.to_svg().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-
-
-def test_live_and_static_pictures_have_the_same_layout(view, tmp_path):
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("needs Node")
-    module = (Path(__file__).parents[2] / "widgets/circuit/picture.js").as_uri()
-    numbers = kept_numbers(view._nodes, 30, "kept")
-    kept = [view._nodes[i] for i in numbers]
-    script = tmp_path / "layout.mjs"
-    script.write_text(
-        f'import {{ keptNumbers, layoutCircuit }} from "{module}";\n'
-        f"const nodes = {json.dumps(view._nodes)}, kept = keptNumbers(nodes, 30, 'kept');\n"
-        "console.log(JSON.stringify([kept, layoutCircuit(kept.map((i) => nodes[i]), 2, 2)]));",
-        encoding="utf-8",
-    )
-    out = subprocess.run([node, "--no-warnings", script], capture_output=True, text=True, check=True).stdout
-    theirs, layout = json.loads(out)
-    assert theirs == numbers
-    assert layout == json.loads(json.dumps(drawn.layout(kept, 2, 2)))

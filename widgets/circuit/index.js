@@ -1,275 +1,225 @@
 // The circuit view: the picture with its slider, the card of a node, faithfulness, exports.
-import { grouped } from "../_shared/lib.js";
-import {
-  accountedWords,
-  circuitRecord,
-  curvePoints,
-  keptEdges,
-  keptNumbers,
-  measuredWords,
-  nextNode,
-  nodeOfValue,
-  pointOf,
-  shareText,
-  valueOfNode,
-} from "./picture.js";
-import { download, guardKeys, h } from "../_shared/dom.js";
-import { circuitCurve, circuitPicture, curveTable, nodeCard, nodeTable, standalonePicture } from "./draw.js";
+import { draw, show } from "../_shared/draw.js";
+import { hasModifier, keepKeys } from "../_shared/keys.js";
+import { saveAs, setterOf, wire } from "../_shared/view.js";
+import { drawPictureOf, nextNode, placeOf, standalonePicture, wholePicture } from "./picture.js";
+
+const button = (words, name, more = {}) => ["button", { type: "button", class: name, ...more }, words];
+const share = (name) => ["div", {}, ["dt", {}, name], ["dd", {}]];
+const POINT =
+  "Point at a node, or walk over them with the arrow keys, to read what it is; click or press Enter to select it.";
+
+function frameOfView(facts) {
+  return draw([
+    "section",
+    { class: "panel circuit", "aria-label": "Circuit" },
+    [
+      "div",
+      { class: "circuit-head" },
+      facts.head,
+      button("", "go"),
+      button("Measure the curve", "more-sizes", {
+        title: "Measure circuits of 0, 1, 3, 10, 30, 100, 300 and 1000 features",
+      }),
+      ["span", { class: "exports" }, button("Save SVG", "save-svg"), button("Save JSON", "save-json")],
+    ],
+    [
+      "div",
+      { class: "circuit-controls" },
+      [
+        "label",
+        { class: "threshold" },
+        ["span", {}, "features kept"],
+        ["input", { type: "range", min: 0, max: facts.most, step: 1, "aria-label": "Features kept" }],
+        ["output", {}],
+      ],
+      [
+        "label",
+        {},
+        "reconstruction errors ",
+        ["select", {}, ["option", { value: "kept" }, "kept"], ["option", { value: "ablated" }, "ablated"]],
+      ],
+      ["dl", { class: "shares" }, share("faithfulness"), share("completeness")],
+    ],
+    ["p", { class: "faint doing" }],
+    ["p", { class: "alert", role: "alert" }],
+    ["p", { class: "silent", role: "status" }],
+    [
+      "div",
+      { class: "circuit-body" },
+      ["div", { class: "picture-frame" }],
+      [
+        "div",
+        { class: "circuit-side" },
+        ["div", { class: "card", role: "region", "aria-label": "Node" }],
+        ["div", { class: "curve-side" }],
+      ],
+    ],
+    [
+      "details",
+      { class: "all-nodes" },
+      ["summary", {}, "Nodes as a table"],
+      ["div", { class: "table-frame", tabindex: 0, role: "region", "aria-label": "Nodes" }],
+    ],
+    ["div", { class: "notes" }],
+  ]);
+}
 
 function render({ model, el }) {
-  const put = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const press = (counter) => put(counter, model.get(counter) + 1);
-  const slider = h("input", {
-    type: "range",
-    min: 0,
-    step: 1,
-    "aria-label": "Features kept",
-    oninput: () => put("size", Number(slider.value)),
-  });
-  const count = h("output", {});
-  const errors = h(
-    "select",
-    { onchange: () => put("errors", errors.value) },
-    h("option", { value: "kept" }, "kept"),
-    h("option", { value: "ablated" }, "ablated"),
-  );
-  const go = h("button", {
-    type: "button",
-    class: "saekit-go",
-    onclick: () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"),
-  });
-  const more = h(
-    "button",
-    {
-      type: "button",
-      title: "Measure circuits of 0, 1, 3, 10, 30, 100, 300 and 1000 features",
-      onclick: () => !model.get("busy") && press("_curves"),
-    },
-    "Measure the curve",
-  );
-  const shares = ["faithfulness", "completeness"].map((name) => ({ name, value: h("dd", {}) }));
-  const doing = h("p", { class: "saekit-faint saekit-doing" });
-  const alert = h("p", { class: "saekit-alert", role: "alert" });
-  const status = h("p", { class: "saekit-silent", role: "status" });
-  const frame = h("div", { class: "saekit-picture-frame" });
-  const card = h("div", { class: "saekit-card", role: "region", "aria-label": "Node" });
-  const curve = h("div", { class: "saekit-curve-side" });
-  const table = h(
-    "details",
-    {},
-    h("summary", {}, "Nodes as a table"),
-    h("div", { class: "saekit-table-frame", tabindex: 0, role: "region", "aria-label": "Nodes" }),
-  );
-  const note = h("p", { class: "saekit-faint" });
-  const root = h(
-    "section",
-    { class: "saekit-panel saekit-circuit", "aria-label": "Circuit" },
-    h(
-      "div",
-      { class: "saekit-circuit-head" },
-      h("h2", {}, "Circuit"),
-      h("p", { class: "saekit-faint" }, model.get("_facts").task),
-      go,
-      more,
-      h(
-        "span",
-        { class: "saekit-exports" },
-        h(
-          "button",
-          {
-            type: "button",
-            onclick: () => picture && download("circuit.svg", "image/svg+xml", standalonePicture(picture.node)),
-          },
-          "Save SVG",
-        ),
-        h(
-          "button",
-          {
-            type: "button",
-            onclick: () =>
-              download("circuit.json", "application/json", JSON.stringify(circuitRecord(state()), null, 1)),
-          },
-          "Save JSON",
-        ),
-      ),
-    ),
-    h(
-      "div",
-      { class: "saekit-circuit-controls" },
-      h("label", { class: "saekit-threshold" }, h("span", {}, "features kept"), slider, count),
-      h("label", {}, "reconstruction errors ", errors),
-      h("dl", { class: "saekit-shares" }, ...shares.map(({ name, value }) => h("div", {}, h("dt", {}, name), value))),
-    ),
-    doing,
-    alert,
-    status,
-    h("div", { class: "saekit-circuit-body" }, frame, h("div", { class: "saekit-circuit-side" }, card, curve)),
-    table,
-    note,
-  );
-  guardKeys(root);
+  const set = setterOf(model);
+  const press = (counter) => set(counter, model.get(counter) + 1);
+  const root = frameOfView(model.get("_facts"));
+  const part = (name) => root.querySelector(name);
+  const [slider, count, errors] = [part("input"), part("output"), part("select")];
+  const [go, more, frame] = [part(".saekit-go"), part(".saekit-more-sizes"), part(".saekit-picture-frame")];
+  const [card, curve, table] = [part(".saekit-card"), part(".saekit-curve-side"), part(".saekit-table-frame")];
+  keepKeys(root);
   el.append(root);
 
-  let picture = null; // what is drawn: {node, options, places}
+  let picture = { node: null, options: [] }; // what is drawn
   let hovered = null; // numbers of nodes: of this display only, never state
   let focused = null;
-  let spoken = "";
 
-  const state = () => ({
-    facts: model.get("_facts"),
-    nodes: model.get("_nodes"),
-    edges: model.get("_edges"),
-    measured: model.get("_measured"),
-    size: model.get("size"),
-    errors: model.get("errors"),
-  });
-  const numbers = () => keptNumbers(model.get("_nodes"), model.get("size"), model.get("errors"));
-  const chosen = () => nodeOfValue(model.get("value"), model.get("_nodes"), model.get("_facts"));
-  const select = (number) => put("value", valueOfNode(model.get("_nodes")[number], model.get("_facts")));
+  const numberOf = (option) => Number(option.dataset.node);
+  const numbers = () => picture.options.map(numberOf);
+  const point = () => model.get("_measured")[`${model.get("errors")}/${model.get("size")}`];
+  const named = (number) => model.get("_record").nodes[number].node;
+  const select = (number) => set("value", named(number));
+
+  /** The number of the selected node; null where none is, or one that is not in the picture. */
+  function chosen() {
+    const value = JSON.stringify(model.get("value"));
+    const at = (model.get("_record").nodes ?? []).findIndex(({ node }) => JSON.stringify(node) === value);
+    return at < 0 ? null : at;
+  }
 
   function drawControls() {
-    const { facts, nodes, measured, size, errors: mode } = state();
+    const { counts } = model.get("_facts");
+    const size = model.get("size");
     const busy = model.get("busy");
-    const point = pointOf(measured, size, mode);
-    slider.max = facts.most;
+    const live = model.get("_has_kernel");
+    const known = Boolean(model.get("_drawing").kept);
+    const measured = point();
     slider.value = size;
-    slider.setAttribute("aria-valuetext", `${size} of ${facts.most}`);
-    count.textContent = `${grouped(size)} of ${grouped(facts.features ?? facts.most)}`;
-    errors.value = mode;
-    for (const { name, value } of shares) value.textContent = point ? shareText(point[name]) : "…";
+    slider.setAttribute("aria-valuetext", counts[size]);
+    count.textContent = counts[size];
+    errors.value = model.get("errors");
+    root.querySelectorAll(".saekit-shares dd").forEach((value, i) => (value.textContent = measured?.shares[i] ?? "…"));
     root.setAttribute("aria-busy", String(busy));
-    const kind = busy ? "stop" : point && nodes.length ? "" : "start";
+    const kind = busy ? "stop" : measured && known ? "" : "start";
     go.textContent = { stop: "Stop", start: "Compute", "": "Up to date" }[kind];
     go.dataset.kind = kind;
     // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
     go.setAttribute("aria-disabled", String(!kind));
-    more.setAttribute("aria-disabled", String(busy || !nodes.length));
-    go.hidden = more.hidden = !model.get("_has_kernel");
-    const missing =
-      !point && !model.get("_has_kernel")
-        ? "This size was not measured: open the view in a notebook to measure it."
-        : "";
-    doing.textContent = busy ? `${model.get("_doing") || "at work"} …` : missing;
-    alert.textContent = model.get("error");
-    const says = point
-      ? `${size} features, errors ${mode}: faithfulness ${shareText(point.faithfulness)}, ` +
-        `completeness ${shareText(point.completeness)}`
-      : "";
-    if (says && says !== spoken) status.textContent = says;
-    spoken = says;
-    note.textContent = `${measuredWords(facts, model.get("_levels"))} ${accountedWords(facts)}`;
+    more.setAttribute("aria-disabled", String(busy || !known));
+    go.hidden = more.hidden = !live;
+    const missing = measured || live ? "" : "This size was not measured: open the view in a notebook to measure it.";
+    part(".saekit-doing").textContent = busy ? `${model.get("_doing") || "at work"} …` : missing;
+    part(".saekit-alert").textContent = model.get("error");
+    const status = part("[role=status]");
+    if (measured && measured.told !== status.textContent) status.textContent = measured.told;
   }
 
+  const drawNotes = () => show(part(".saekit-notes"), model.get("_about"));
+
   function drawCurve() {
-    const { measured, size, errors: mode } = state();
-    const points = curvePoints(measured, mode);
-    if (points.length < 2) return curve.replaceChildren();
     const open = curve.querySelector("details")?.open ?? false;
-    curve.replaceChildren(
-      h("h3", {}, `Measured so far, errors ${mode}`),
-      h(
-        "p",
-        { class: "saekit-curve-keys" },
-        h("span", { class: "saekit-key saekit-key-faithfulness" }),
-        "faithfulness ",
-        h("span", { class: "saekit-key saekit-key-completeness" }),
-        "completeness",
-      ),
-      circuitCurve(points, size, mode),
-      h("details", { open }, h("summary", {}, "Values"), curveTable(points, size)),
-    );
+    show(curve, [model.get("_curve")[model.get("errors")]]);
+    if (open) curve.querySelector("details")?.setAttribute("open", "");
+    const size = String(model.get("size"));
+    for (const node of curve.querySelectorAll("[data-size]"))
+      node.classList.toggle("saekit-now", node.dataset.size === size);
+  }
+
+  function drawTable() {
+    if (model.get("_table").length) show(table, [model.get("_table")]);
+    const kept = new Set(numbers());
+    for (const row of table.querySelectorAll("[data-node]")) row.hidden = !kept.has(numberOf(row));
   }
 
   function drawPicture() {
-    const { facts, nodes, edges } = state();
-    const kept = numbers();
+    const { parts, frames } = model.get("_drawing")[model.get("errors")] ?? {};
     const held = frame.contains(document.activeElement);
-    if (!nodes.length) {
-      picture = null;
-      frame.replaceChildren(h("p", { class: "saekit-nothing" }, "No circuit yet."));
-    } else {
-      const places = `${facts.positions.length} positions across, ${facts.hooks.length} layers upwards`;
-      const words = `Circuit: ${kept.length} nodes, ${places}`;
-      picture = circuitPicture({
-        nodes,
-        edges: keptEdges(edges, nodes, kept, facts.hooks.length),
-        numbers: kept,
-        facts,
-        words,
-      });
-      frame.replaceChildren(kept.length ? picture.node : h("p", { class: "saekit-nothing" }, "Nothing is kept."));
-    }
-    table.querySelector("div").replaceChildren(nodeTable(nodes, kept, facts));
-    if (hovered !== null && !kept.includes(hovered)) hovered = null;
-    if (focused !== null && !kept.includes(focused)) focused = null;
+    const panel = frames?.[Math.min(model.get("size"), frames.length - 1)] ?? [
+      "p",
+      { class: "nothing" },
+      "No circuit yet.",
+    ];
+    picture = drawPictureOf(wholePicture(panel, parts));
+    frame.replaceChildren(picture.node);
+    const kept = numbers();
+    if (!kept.includes(hovered)) hovered = null;
+    if (!kept.includes(focused)) focused = null;
+    drawTable();
     drawSelection();
-    if (held) picture?.options[kept.indexOf(stop())]?.focus({ preventScroll: true });
+    if (held) picture.options[kept.indexOf(stop())]?.focus({ preventScroll: true });
   }
 
   /** The node that Tab reaches: the one focused last, else the selected one, else the strongest. */
   function stop() {
     const kept = numbers();
-    return [focused, chosen(), kept[0]].find((number) => number !== null && kept.includes(number));
+    return [focused, chosen(), kept[0]].find((number) => kept.includes(number));
   }
 
   function drawSelection() {
     const at = chosen();
     const tabbed = stop();
-    for (const option of picture?.options ?? []) {
-      option.setAttribute("aria-selected", String(option.saekitNumber === at));
-      option.setAttribute("tabindex", option.saekitNumber === tabbed ? 0 : -1);
+    for (const option of picture.options) {
+      option.setAttribute("aria-selected", String(numberOf(option) === at));
+      option.setAttribute("tabindex", numberOf(option) === tabbed ? 0 : -1);
     }
     drawCard();
   }
 
   function drawCard() {
-    const { facts, nodes, edges } = state();
-    const number = [hovered, focused, chosen()].find((found) => found !== null && found >= 0);
-    for (const edge of picture?.node.querySelectorAll(".saekit-edge") ?? [])
-      edge.classList.toggle(
-        "saekit-edge-near",
-        number !== undefined && [edge.dataset.source, edge.dataset.target].includes(String(number)),
-      );
-    if (number === undefined || !nodes[number]) {
-      const value = model.get("value");
-      const outside =
-        value && nodes.length
-          ? `Feature ${value[2]} of ${value[0]} at ${value[1]} is not among the nodes of this picture.`
-          : "";
-      return card.replaceChildren(
-        h(
-          "p",
-          { class: "saekit-faint" },
-          outside ||
-            "Point at a node, or walk over them with the arrow keys, to read what it is; " +
-              "click or press Enter to select it.",
-        ),
-      );
-    }
-    const shown = keptEdges(edges, nodes, [...nodes.keys()], facts.hooks.length);
-    card.replaceChildren(
-      ...nodeCard({
-        node: nodes[number],
-        number,
-        nodes,
-        edges: shown,
-        facts,
-        contexts: model.get("_contexts"),
-        kept: numbers().includes(number),
-      }),
-    );
+    const number = hovered ?? focused ?? chosen();
+    for (const edge of root.querySelectorAll("[data-ends]"))
+      edge.classList.toggle("saekit-edge-near", edge.dataset.ends.split(" ").includes(String(number)));
+    const panel = model.get("_cards")[number];
+    const value = model.get("value");
+    const outside = value && model.get("_cards").length;
+    const hint = outside
+      ? `Feature ${value[2]} of ${value[0]} at ${value[1]} is not among the nodes of this picture.`
+      : POINT;
+    show(card, [panel ?? ["p", { class: "faint" }, hint]]);
+    const left = card.querySelector(".saekit-outside");
+    if (left) left.hidden = numbers().includes(number);
   }
 
-  const numberAt = (event) => event.target.closest?.("[role=option]")?.saekitNumber ?? null;
+  function saveRecord() {
+    const { nodes = [], edges = [], ...about } = model.get("_record");
+    const kept = numbers();
+    const { faithfulness = null, completeness = null } = point() ?? {};
+    const record = {
+      ...about,
+      size: model.get("size"),
+      errors: model.get("errors"),
+      faithfulness,
+      completeness,
+      nodes: kept.map((number) => nodes[number]),
+      edges: edges
+        .filter(([source, target]) => kept.includes(source) && kept.includes(target))
+        .map(([source, target, weight]) => ({ source: named(source), target: named(target), weight })),
+    };
+    saveAs("circuit.json", "application/json", JSON.stringify(record, null, 1));
+  }
+
+  slider.addEventListener("input", () => set("size", Number(slider.value)));
+  errors.addEventListener("change", () => set("errors", errors.value));
+  go.addEventListener("click", () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"));
+  more.addEventListener("click", () => model.get("busy") || press("_curves"));
+  part(".saekit-save-json").addEventListener("click", saveRecord);
+  part(".saekit-save-svg").addEventListener("click", () => {
+    if (picture.options.length) saveAs("circuit.svg", "image/svg+xml", standalonePicture(picture.node));
+  });
+
+  const optionAt = (event) => event.target.closest?.("[role=option]") ?? null;
+  const numberAt = (event) => (optionAt(event) ? numberOf(optionAt(event)) : null);
   frame.addEventListener("pointerover", (event) => {
     const over = numberAt(event);
-    if (over !== hovered) {
-      hovered = over;
-      drawCard();
-    }
+    if (over === hovered) return;
+    hovered = over;
+    drawCard();
   });
   frame.addEventListener("pointerleave", () => {
     hovered = null;
@@ -288,47 +238,37 @@ function render({ model, el }) {
     drawCard();
   });
   frame.addEventListener("click", (event) => {
-    const on = numberAt(event);
-    if (on === null) return;
-    select(on);
-    event.target.closest("[role=option]").focus({ preventScroll: true });
+    if (!optionAt(event)) return;
+    select(numberAt(event));
+    optionAt(event).focus({ preventScroll: true });
   });
   frame.addEventListener("keydown", (event) => {
-    const at = numberAt(event);
-    if (at === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    const kept = numbers();
-    if (event.key === "Enter" || event.key === " ") select(at);
+    if (!optionAt(event) || hasModifier(event)) return;
+    if (event.key === "Enter" || event.key === " ") select(numberAt(event));
     else {
-      const next = nextNode(
-        event.key,
-        kept.indexOf(at),
-        kept.map((i) => model.get("_nodes")[i]),
-        picture.places,
-      );
+      const next = nextNode(event.key, picture.options.indexOf(optionAt(event)), picture.options.map(placeOf));
       if (next === null) return;
       picture.options[next].focus();
     }
     event.preventDefault();
   });
 
-  const draws = {
-    "change:_facts": [drawControls],
-    "change:_nodes": [drawControls, drawPicture],
-    "change:_edges": [drawPicture],
-    "change:_contexts": [drawCard],
-    "change:_measured": [drawControls, drawCurve],
-    "change:_levels": [drawControls],
-    "change:_doing": [drawControls],
-    "change:busy": [drawControls],
-    "change:error": [drawControls],
-    "change:size": [drawControls, drawPicture, drawCurve],
-    "change:errors": [drawControls, drawPicture, drawCurve],
-    "change:value": [drawSelection],
-  };
-  const wired = Object.entries(draws).flatMap(([event, all]) => all.map((draw) => [event, draw]));
-  wired.forEach(([event, draw]) => model.on(event, draw));
-  [drawControls, drawPicture, drawCurve].forEach((draw) => draw());
-  return () => wired.forEach(([event, draw]) => model.off(event, draw));
+  [drawControls, drawPicture, drawCurve, drawNotes].forEach((one) => one());
+  return wire(model, {
+    _about: drawNotes,
+    _drawing: [drawControls, drawPicture],
+    _record: drawSelection,
+    _table: drawTable,
+    _cards: drawCard,
+    _measured: drawControls,
+    _curve: drawCurve,
+    _doing: drawControls,
+    busy: drawControls,
+    error: drawControls,
+    size: [drawControls, drawPicture, drawCurve],
+    errors: [drawControls, drawPicture, drawCurve],
+    value: drawSelection,
+  });
 }
 
 export default { render };

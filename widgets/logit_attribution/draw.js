@@ -1,8 +1,7 @@
 // What the logit attribution view draws: predictions, sorted bars, the picture, the card of one item.
 import { percent, sig, signed, spoken, visible } from "../_shared/lib.js";
 import { h } from "../_shared/dom.js";
-import { effectWords } from "../circuit/picture.js";
-import { contextList } from "../_shared/contexts.js";
+import { contextList, effectWords } from "../_shared/contexts.js";
 import { ablationWords, barHelp, barName, barScale, cellShade, predictionWords } from "./data.js";
 
 /** A box that ablates a feature; `tick(feature)` hears of it; without one (an exported page) nothing can be ticked. */

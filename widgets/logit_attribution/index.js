@@ -1,7 +1,7 @@
 // The logit attribution view: the question on top, then what the model says, the bars, the item in focus, the picture.
 import { float32, signed, visible } from "../_shared/lib.js";
 import { download, guardKeys, h } from "../_shared/dom.js";
-import { shortHook } from "../circuit/picture.js";
+import { shortHook } from "../_shared/contexts.js";
 import {
   METHOD_WORDS,
   SLOW_METHODS,

@@ -64,6 +64,10 @@ LOOKS = {
     "dot": "fill:rgb({tone})",
     "filled": "fill:rgba({tone},{shade})",
     "faint": "opacity:.75",
+    "band": "fill-opacity:.06",
+    "edge": "fill:none;stroke:rgb({tone})",
+    "mark": "fill:rgba({tone},.4);stroke:rgb({tone});stroke-width:1.5",
+    "missed": "fill:rgba({tone},.12);stroke:rgb({tone});stroke-width:1.5;stroke-dasharray:3 2",
 }
 _BETWEEN = {"title": " · ", "facts": " · ", "features": " · "}  # looks whose children stand in one line in a still
 _IN_LINE = {"h2": "font-weight:600", "b": "font-weight:600"}

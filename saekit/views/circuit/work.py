@@ -1,191 +1,94 @@
-"""The slow part of the circuit view: finding the circuit and measuring it, in the view's worker thread."""
+"""The slow work of the circuit view: finding a circuit, weighing its edges, measuring it. It knows no widget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import traitlets as t
-
-from saekit.views._shared.contexts import context_rows
+from saekit._base.checks import whole
+from saekit.errors import SAEError, Stopped
+from saekit.views._shared.contexts import context_rows, indexes_by_hook
 from saekit.views._shared.rows import number
-from saekit.views._shared.view import View
-from saekit.views._shared.worker import Stopped
-from saekit.views.circuit.state import ERROR, circuit_facts, circuit_nodes, edge_rows, node_rows
+from saekit.views.circuit.graph import ERROR, Graph
+from saekit.views.circuit.state import key_of
 
 if TYPE_CHECKING:
-    from sae_lens import SAETransformerBridge
+    from collections.abc import Callable
+
+    from sae_lens import SAE, SAETransformerBridge
 
     from saekit.circuits import Ablation, Edge, FeatureCircuit, Task
     from saekit.index import FeatureIndex
-    from saekit.saes import Dictionary
+    from saekit.saes import Directions
 
 EDGES_AMONG = 12  # nodes of each layer between which edges are weighed
-CURVE = (0, 1, 3, 10, 30, 100, 300, 1000)  # sizes of the curve
 
 
-class CircuitWork(View):
-    """What `saekit.views.circuit.Circuit` computes, and the traits in which the results travel."""
+class Work:
+    """Finds and measures circuits of one model, its SAEs and a task, on hook points of its own."""
 
-    size = t.Int(0).tag(sync=True)
-    errors = t.Enum(("kept", "ablated"), "kept").tag(sync=True)
+    def __init__(
+        self,
+        model: "SAETransformerBridge",
+        saes: "Sequence[SAE[Any] | Directions] | SAE[Any] | Directions",
+        task: "Task",
+        circuit: "FeatureCircuit | None",
+        index: "FeatureIndex | Sequence[FeatureIndex] | None",
+        *,
+        test: "Task | None",
+        steps: int,
+        batch_size: int,
+    ) -> None:
+        """Check that the parts fit each other; see `saekit.views.circuit.Circuit`."""
+        from saekit.circuits import checked_circuit
+        from saekit.models import twin
 
-    _facts = t.Dict().tag(sync=True)
-    _nodes = t.List(help="features in the order of their effects, then the errors").tag(sync=True)
-    _edges = t.List(help="[source, target, weight], numbers of nodes").tag(sync=True)
-    _contexts = t.Dict(help='{"layer/feature": {dead, max, rows}}').tag(sync=True)
-    _measured = t.List(help="{errors, size, faithfulness, completeness}").tag(sync=True)
-    _levels = t.Dict(help="logit difference of the model and with nothing kept").tag(sync=True)
-    _doing = t.Unicode("").tag(sync=True)
-    _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
-    _curves = t.Int(0, help="counts presses of Curve").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
+        self.task, self.test = task, test or task
+        self._layers = checked_circuit(model, saes, task, circuit)
+        checked_circuit(model, self._layers, self.test, circuit)
+        self.widths = {layer.hook_name: len(layer.rows) for layer in self._layers}
+        self.indexes = indexes_by_hook(model, [(layer.hook_name, layer.of) for layer in self._layers], index)
+        self._steps, self._batch_size = whole("steps", steps, at_least=1, error=SAEError), batch_size
+        self._model = twin(model)
+        self._ablation: Ablation | None = None  # once something of the circuit was measured
 
-    circuit: "FeatureCircuit | None"
-    edges: "tuple[Edge, ...] | None"
-    _model: "SAETransformerBridge"
-    _dictionaries: "list[Dictionary]"
-    _task: "Task"
-    _test: "Task"
-    _indexes: "dict[int, FeatureIndex]"
-    _widths: dict[str, int]
-    _batch_size: int
-    _most: int
-    _steps: int
-    _ablation: "Ablation | None"  # once there is a circuit
-    _finding: bool = False
-    _waiting: Sequence[tuple[Any, int]] = ()  # (errors, size) that the curve still lacks
+    def circuit(self, stop: "Callable[[], bool]") -> "FeatureCircuit":
+        """Return the circuit of the task."""
+        from saekit.circuits import feature_circuit
 
-    @property
-    def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
-        """Everything measured so far: ``{(errors, size): (faithfulness, completeness)}``."""
-        return {(p["errors"], p["size"]): (p["faithfulness"], p["completeness"]) for p in self._measured}
+        parts = self._model, self._layers, self.task
+        return feature_circuit(*parts, steps=self._steps, batch_size=self._batch_size, stop=stop)
 
-    def _point(self) -> dict | None:
-        """Return what was measured of the circuit that is shown."""
-        here = (self.errors, self.size)
-        return next((p for p in self._measured if (p["errors"], p["size"]) == here), None)
+    def edges(self, circuit: "FeatureCircuit", stop: "Callable[[], bool]") -> "tuple[Edge, ...]":
+        """Return the edges between the strongest nodes of neighbouring layers."""
+        from saekit.circuits import circuit_edges
 
-    def compute(self) -> None:
-        """Find what is missing of the circuit and measure the size shown, in the background; see `wait`."""
-        with self._guard:
-            self.error = ""
-            if self._missing() and not self._finding:
-                self._finding = True
-                self._background("find", self._find)
-            if self._point() is None:
-                self._background("measure", self._measure_sizes)
+        parts = self._model, self._layers, self.task, circuit
+        k = min(EDGES_AMONG, *self.widths.values())
+        return circuit_edges(*parts, k=k, batch_size=self._batch_size, stop=stop)
 
-    def measure_curve(self, sizes: Sequence[int] = CURVE) -> None:
-        """Measure circuits of these sizes too, in the background; sizes beyond all features count as all of them."""
-        with self._guard:
-            self._waiting = [(self.errors, size) for size in sizes]
-            self.compute()
-            self._background("measure", self._measure_sizes)
-
-    def stop(self) -> None:
-        """End what is under way after the batch of prompts at hand, without a result. The Stop button calls this."""
-        with self._guard:
-            super().stop()
-            self._finding, self._waiting = False, []
-            self._doing = ""
-
-    @t.observe("_starts")
-    def _on_start(self, _change: Any) -> None:
-        self.compute()
-
-    @t.observe("_curves")
-    def _on_curve(self, _change: Any) -> None:
-        self.measure_curve()
-
-    @t.observe("size", "errors")
-    def _on_size(self, _change: Any) -> None:
-        with self._guard:
-            if self._nodes and self._point() is None:
-                self._background("measure", self._measure_sizes)
-
-    def _missing(self) -> bool:
-        return self.circuit is None or self.edges is None or bool(self._indexes and not self._contexts)
-
-    def _find(self, stopped: Stopped) -> None:
-        """Find what is missing, then measure: a measurement that was asked for before had nothing to measure."""
-        try:
-            self._find_missing(stopped)
-        finally:
-            with self._guard:
-                if not stopped():
-                    self._finding = False
-        with self._guard:
-            if not stopped() and self.circuit is not None and (self._waiting or self._point() is None):
-                self._background("measure", self._measure_sizes)
-
-    def _find_missing(self, stopped: Stopped) -> None:
-        """Find the circuit, weigh its edges and read contexts, as far as there are none yet."""
-        from saekit.circuits import circuit_edges, feature_circuit
-
-        parts = self._model, self._dictionaries, self._task
-        if self.circuit is None:
-            self._publish(stopped, _doing="finding the circuit")
-            found = feature_circuit(*parts, steps=self._steps, batch_size=self._batch_size, stop=stopped)
-            with self._guard:
-                if stopped():
-                    return
-                self.circuit = found
-                self._show_circuit()
-        if self.edges is None:
-            self._publish(stopped, _doing="weighing edges")
-            k = min(EDGES_AMONG, *(width for width in self._widths.values()))
-            edges = circuit_edges(*parts, self.circuit, k=k, batch_size=self._batch_size, stop=stopped)
-            with self._guard:
-                if stopped():
-                    return
-                self.edges = edges
-                self._show_circuit()
-        self._publish(stopped, _doing="reading contexts" if self._indexes else "")
-        self._read_contexts(stopped)
-
-    def _read_contexts(self, stopped: Stopped) -> None:
+    def contexts(self, graph: Graph, stop: "Callable[[], bool]") -> dict[str, dict]:
+        """Return the contexts of all features that are shown and have an index, by `key_of`."""
         found: dict[str, dict] = {}
-        for node in self._nodes:
-            key = f"{node['layer']}/{node['feature']}"
-            if node["feature"] == ERROR or key in found or node["layer"] not in self._indexes:
-                continue
-            if stopped():
-                return
-            found[key] = context_rows(self._indexes[node["layer"]], node["feature"])
-        self._publish(stopped, _contexts=found, _doing="")
+        for i, node in enumerate(graph.nodes):
+            if stop():
+                raise Stopped
+            if node.feature != ERROR and node.layer in self.indexes and key_of(graph, i) not in found:
+                found[key_of(graph, i)] = context_rows(self.indexes[node.layer], node.feature)
+        return found
 
-    def _show_circuit(self) -> None:
-        """Send nodes, and edges as far as they are known."""
-        assert self.circuit is not None
-        nodes = circuit_nodes(self.circuit, self._most)
-        with self.hold_sync():
-            self._facts = {**self._facts, **circuit_facts(self.circuit)}
-            self._nodes = node_rows(self.circuit, nodes)
-            self._edges = edge_rows(nodes, self.edges or ())
-
-    def _measure_sizes(self, stopped: Stopped) -> None:
-        """Measure the size that is shown, whatever it becomes meanwhile, then those that wait."""
+    def measure(
+        self, circuit: "FeatureCircuit", size: int, errors: Any, stop: "Callable[[], bool]"
+    ) -> tuple[float | None, float | None]:
+        """Return faithfulness and completeness of the ``size`` strongest features; what all sizes share is kept."""
         from saekit.circuits import ablation_of
 
-        if self.circuit is None:
-            return  # the end of `_find` takes it up
-        while not stopped() and (wanted := self._next_size()):
-            kind, size = wanted
-            self._publish(stopped, _doing=f"measuring {size:,} features, errors {kind}")
-            if self._ablation is None:
-                parts = self._model, self._dictionaries, self._test, self.circuit
-                self._ablation = ablation_of(*parts, batch_size=self._batch_size, stop=stopped)
-            kept, left = self._ablation.measure(size, kind, stop=stopped)
-            row = {"errors": kind, "size": size, "faithfulness": number(kept), "completeness": number(left)}
-            levels = {"model": self._ablation.whole, "nothing": self._ablation.nothing}
-            self._publish(stopped, _measured=[*self._measured, row], _levels=levels, error="")
-        self._publish(stopped, _doing="")
+        if self._ablation is None:
+            parts = self._model, self._layers, self.test, circuit
+            self._ablation = ablation_of(*parts, batch_size=self._batch_size, stop=stop)
+        kept, left = self._ablation.measure(size, errors, stop=stop)
+        return number(kept), number(left)
 
-    def _next_size(self) -> tuple[Any, int] | None:
-        """Return what to measure next: what is shown, else the first that waits; None when all is measured."""
-        with self._guard:
-            if self._point() is None:
-                return self.errors, self.size
-            features = self._facts["features"]
-            sizes = [(errors, min(size, features)) for errors, size in self._waiting]
-            self._waiting = [wanted for wanted in dict.fromkeys(sizes) if wanted not in self.measured]
-            return self._waiting[0] if self._waiting else None
+    @property
+    def levels(self) -> Mapping[str, float]:
+        """Logit difference of the model and with nothing kept; empty before anything is measured."""
+        done = self._ablation
+        return {} if done is None else {"model": done.whole, "nothing": done.nothing}

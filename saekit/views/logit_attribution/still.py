@@ -11,8 +11,8 @@ import numpy as np
 
 from saekit.views._shared.contexts import short_hook, spaced
 from saekit.views._shared.words import escape, percent, signed, visible
-from saekit.views.circuit.still import BLUE, ORANGE
 
+BLUE, ORANGE = "0,120,186", "213,94,0"
 _QUIET = "opacity:.75"
 _CELL = "padding:.05em .9em .05em 0;text-align:left;font-weight:400"
 _CODE = "font-family:ui-monospace,monospace"

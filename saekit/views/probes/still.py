@@ -11,9 +11,9 @@ import numpy as np
 
 from saekit.views._shared.contexts import spaced
 from saekit.views._shared.words import escape, merge_pieces, percent, signed, visible
-from saekit.views.circuit.still import BLUE, ORANGE
 from saekit.views.probes.state import interval_words, two
 
+BLUE, ORANGE = "0,120,186", "213,94,0"
 MOST_CLASSES = 12  # in a confusion matrix; beyond, the largest confusions are listed
 _WIDE, _TALL, _LEFT, _LINE = 96, 34, 196, 150
 _LONGEST = 44  # letters of a baseline, whose name may hold a hook point or the settings of a control
