@@ -23,8 +23,10 @@ view
 TOP = "top"
 ASK = """
 view.wait()
-strongest = next(row for row in view._shown["bars"] if row["kind"] == "feature")
-feature, last = strongest["feature"], len(view._shown["tokens"]) - 1
+import json
+numbers = json.loads(view.to_json())
+strongest = next(row for row in numbers["bars"] if row["kind"] == "feature")
+feature, last = strongest["feature"], len(numbers["tokens"]) - 1
 print("read back:", view.prompt, view.value == ("blocks.1.hook_resid_post", last, feature), top.value == feature)
 patched = view.predictions.n_patched, view.control.n_patched
 print("ablated:", view.ablated == [feature], *patched, view.attribution.complete)

@@ -31,13 +31,14 @@ def shown_number(value):
 def test_every_bar_has_its_number_and_the_last_total_is_the_models(open_view, view):
     page = open_view
     rows = page.locator(".saekit-bars tbody tr")
-    bars = view._shown["bars"]
+    numbers = json.loads(view.to_json())
+    bars = numbers["bars"]
     assert rows.count() == len(bars)
     assert rows.locator("td:nth-child(4)").all_inner_texts() == [shown_number(row["effect"]) for row in bars]
-    assert rows.last.locator(".saekit-running").inner_text() == shown_number(view._shown["reading"])
+    assert rows.last.locator(".saekit-running").inner_text() == shown_number(numbers["reading"])
     for kind in ("error", "bias", "rest"):
         assert page.locator(f".saekit-bars tr[data-kind={kind}]").count() == 1
-    assert page.locator(".saekit-says tbody tr").count() == len(view._outcome["rows"])
+    assert page.locator(".saekit-says tbody tr").count() == len(numbers["predictions"])
     assert page.get_by_text("1 feature ablated at every token").is_visible()
     assert page.evaluate("window.hacked") is None
     assert page.locator("img").count() == 0
@@ -60,7 +61,7 @@ def test_keys_walk_over_bars_and_picture_and_select(open_view, view):
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
-    last = len(view._shown["tokens"]) - 1
+    last = len(json.loads(view.to_json())["tokens"]) - 1
     assert page.evaluate("saekit.state.value")[1] == last - 1
     assert page.locator("[role=gridcell][aria-selected=true]").count() == 1
     assert page.locator(":focus").get_attribute("aria-selected") == "true"

@@ -9,5 +9,5 @@ PROMPT, OTHER = "The cat sat on the mat", "The dog sat on the mat"
 def small_view(model, **options):
     """A view that explains ``c`` against ``d``, which are single tokens of the tiny tokenizer."""
     saes = random_saes()
-    asked = {"answer": "c", "foil": "d", "hook": HIGH, "index": fake_index(saes[1]), "k": 8}
-    return LogitAttribution(model, saes, PROMPT, **asked | options)
+    asked = {"answer": "c", "foil": "d", "hook": HIGH, "index": fake_index(saes[1]), "k": 8, "prompt": PROMPT}
+    return LogitAttribution(model, saes, **asked | options)

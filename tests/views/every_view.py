@@ -11,6 +11,7 @@ from saekit.views.top_activations import TopActivations, work as top_work
 from saekit.views.training import Training
 from tests import tiny
 from tests.planted_images import DEAD, planted_features, planted_images
+from tests.views.attribution_parts import OTHER, small_view as small_attribution
 from tests.views.circuit_parts import HIGH, fake_index, random_saes, small_task
 from tests.views.fake_index import NASTY, FakeIndex
 from tests.views.fake_trainer import FakeTrainer
@@ -64,6 +65,15 @@ def steering_not_run(monkeypatch):
     return small_view(tiny_model(), small_sae(), (), prompt="")
 
 
+def logit_attribution(monkeypatch):
+    view = small_attribution(tiny_model(), ablated=[7, 21], corrupted=OTHER, baseline="zero")
+    assert view.wait(30)
+    view.method = "patching"
+    assert view.wait(30)
+    assert view.error == ""
+    return view
+
+
 def training(monkeypatch):
     runs = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}, NASTY[0]: {"k": 0}}
     view = Training(None, runs, train=FakeTrainer(), d_sae=64, autostart=True)
@@ -91,6 +101,7 @@ EVERY_VIEW = {
     "top_activations, dead": dead_top_activations,
     "image_activations": image_activations,
     "image_activations, dead": dead_image_activations,
+    "logit_attribution": logit_attribution,
     "steering": steering,
     "steering, not run": steering_not_run,
     "training": training,

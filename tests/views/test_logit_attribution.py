@@ -1,6 +1,7 @@
 """The logit attribution view in Python: what it refuses, computes and when, Stop, ablation, links. No browser."""
 
 import json
+import re
 import threading
 
 import numpy as np
@@ -12,12 +13,14 @@ from saekit import attribution
 from saekit.attribution import activation_patching, attribution_patching, direct_logit_attribution
 from saekit.errors import FeatureIndexError, ModelError, SAEError
 from saekit.models import encode_text
+from saekit.views._shared.words import percent
 from saekit.views.logit_attribution import LogitAttribution
 from saekit.views.logit_attribution.ask import swapped
 from saekit.views.logit_attribution.work import EXACT, EXACT_ERRORS
 from saekit.views.top_activations import TopActivations
 from tests.views.attribution_parts import OTHER, PROMPT, small_view
 from tests.views.circuit_parts import HIGH, LOW, WIDTH, fake_index, random_saes
+from tests.views.panels import elements, text
 
 READ = {"answer": "c", "foil": "d"}
 
@@ -53,6 +56,17 @@ def gate(monkeypatch):
 def settled(view):
     assert view.wait(30)
     return view
+
+
+def shown(view):
+    """Return what is shown as numbers, as it is saved."""
+    return json.loads(view.to_json())
+
+
+def compared_with(view):
+    """Return the methods with which the one that is shown is said to agree."""
+    (said,) = elements(view.state(), look="agreement") or [""]
+    return re.findall(r"(?:with|;) ([a-z ]+): ", text(said))
 
 
 def ids_of_prompt(model, text=PROMPT):
@@ -124,10 +138,10 @@ def test_bars_run_up_to_the_logit_difference_that_the_model_gives(model, view):
     logits = model(ids_of_prompt(model))[0, -1].double()
     answer, foil = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in "cd")
     expected = (logits[answer] - logits[foil]).item()
-    bars = view._shown["bars"]
+    bars = shown(view)["bars"]
     assert bars[-1]["running"] == pytest.approx(expected, abs=1e-5)
-    assert view._shown["reading"] == pytest.approx(expected, abs=1e-5)
-    assert view._shown["exact"]
+    assert shown(view)["reading"] == pytest.approx(expected, abs=1e-5)
+    assert shown(view)["exact"]
     np.testing.assert_allclose(np.cumsum([row["effect"] for row in bars]), [row["running"] for row in bars])
     sizes = [abs(row["effect"]) for row in bars]
     assert sizes == sorted(sizes, reverse=True)
@@ -137,33 +151,35 @@ def test_bars_run_up_to_the_logit_difference_that_the_model_gives(model, view):
 
 def test_few_bars_leave_the_others_in_one(model):
     whole, few = settled(small_view(model, k=50)), settled(small_view(model, k=2))
-    rows = {row["kind"]: row for row in few._shown["bars"]}
-    rest = sum(row["effect"] for row in whole._shown["bars"] if row["kind"] == "feature") - sum(
-        row["effect"] for row in few._shown["bars"] if row["kind"] == "feature"
+    rows = {row["kind"]: row for row in shown(few)["bars"]}
+    rest = sum(row["effect"] for row in shown(whole)["bars"] if row["kind"] == "feature") - sum(
+        row["effect"] for row in shown(few)["bars"] if row["kind"] == "feature"
     )
     assert rows["others"]["effect"] == pytest.approx(rest)
     assert rows["others"]["items"] == 8 - 2, "a TopK SAE has eight features"
-    assert few._shown["features"] == whole._shown["features"][:2]
+    assert shown(few)["features"] == shown(whole)["features"][:2]
 
 
 def test_the_logit_alone_is_explained_without_a_foil(model):
     view = settled(small_view(model, foil=None))
     logit = model(ids_of_prompt(model))[0, -1, model.tokenizer.encode("c", add_special_tokens=False)[0]].item()
-    assert view._shown["bars"][-1]["running"] == pytest.approx(logit, abs=1e-5)
+    assert shown(view)["bars"][-1]["running"] == pytest.approx(logit, abs=1e-5)
     assert view.foil == ""
-    assert "the logit that the model gives" in view._shown["check"]
+    assert "the logit that the model gives" in shown(view)["check"]
 
 
 def test_every_column_of_the_direct_picture_is_that_positions_own_reading(model, view):
-    sae, tokens = random_saes()[1], view._shown["tokens"]
-    picture = np.frombuffer(view._shown["picture"], "<f4").reshape(-1, len(tokens))
-    assert picture.shape == (len(view._shown["features"]) + 1, len(tokens))
+    sae, tokens = random_saes()[1], shown(view)["tokens"]
+    picture = np.array(shown(view)["picture"])
+    assert picture.shape == (len(shown(view)["features"]) + 1, len(tokens))
     for position in range(len(tokens)):
         alone = direct_logit_attribution(model, sae, PROMPT, position=position, **READ)
         effects = {item.feature: item.effect for item in alone.top(99, kinds=("feature", "error"))}
-        expected = [effects.get(feature, 0.0) for feature in [*view._shown["features"], -1]]
+        expected = [effects.get(feature, 0.0) for feature in [*shown(view)["features"], -1]]
         np.testing.assert_allclose(picture[:, position], expected, atol=1e-5)
-    assert view._shown["left"] == [0], "BOS is not shaded"
+    shades = {one[1]["data-position"]: one[1]["shade"] for one in elements(view.state()["picture"], look="cell")}
+    assert shades[0] == 0, "BOS is not shaded"
+    assert any(shades.values())
 
 
 @pytest.mark.parametrize("against", [{"baseline": "zero"}, {"baseline": "mean"}, {"corrupted": OTHER}])
@@ -180,40 +196,42 @@ def test_the_methods_are_those_of_the_analysis(model, method, against):
     assert view.attribution.method == method
     assert len(view.attribution) == len(expected)
     assert view.attribution.agreement(expected).largest_difference < 1e-4
-    assert view._shown["bars"][-1]["running"] == pytest.approx(expected.sums[0, 0], abs=1e-4)
-    assert view._shown["total"] == pytest.approx(expected.total[0, 0], abs=1e-4)
+    assert shown(view)["bars"][-1]["running"] == pytest.approx(expected.sums[0, 0], abs=1e-4)
+    assert shown(view)["total"] == pytest.approx(expected.total[0, 0], abs=1e-4)
 
 
 def test_agreement_is_told_of_all_methods_computed_for_this_question(model, view):
-    assert view._agreement == []
+    assert compared_with(view) == []
     view.method = "patching"
     settled(view)
     sae = random_saes()[1]
     expected = attribution_patching(model, sae, PROMPT, **READ).agreement(
         direct_logit_attribution(model, sae, PROMPT, **READ)
     )
-    (row,) = view._agreement
-    assert (row["method"], row["items"]) == ("direct", expected.n)
-    assert row["correlation"] == pytest.approx(expected.correlation, abs=1e-4)
+    assert compared_with(view) == ["direct"]
+    r = f"{expected.correlation:.2f}".replace("-", "−")
+    assert f"Agreement of patching with direct: r = {r}, {percent(expected.same_sign)} of" in text(view.state()["bars"])
     view.method = "exact"
-    assert [row["method"] for row in settled(view)._agreement] == ["direct", "patching"]
+    assert compared_with(settled(view)) == ["direct", "patching"]
     view.corrupted, view.baseline = OTHER, "corrupted"
     view.method = "patching"
-    assert [row["method"] for row in settled(view)._agreement] == ["direct"], "which compares with nothing"
+    assert compared_with(settled(view)) == ["direct"], "which compares with nothing"
     view.prompt = OTHER
     view.method = "direct"
-    assert settled(view)._agreement == []
-    json.dumps([view._agreement, view._outcome, view._facts, view._contexts], allow_nan=False)
+    assert compared_with(settled(view)) == []
+    json.dumps(view.get_state(["_shown", "_says", "_facts", "_head"]), allow_nan=False)
 
 
 def test_slow_methods_wait_until_they_are_asked_for(view):
     view.method = "exact"
-    assert settled(view)._shown["method"] == "exact"
+    assert shown(settled(view))["method"] == "exact"
     view.prompt = OTHER
     settled(view)
-    assert (view._shown["asked"]["prompt"], view._outcome["asked"][0]) == (PROMPT, OTHER), "the last picture stays"
+    assert shown(view)["asked"]["prompt"] == PROMPT, "the last picture stays"
+    fresh = settled(small_view(view._answerer.model, prompt=OTHER))
+    assert view.state()["says"] == fresh.state()["says"], "what the model says is of the new prompt"
     view.set_state({"_starts": 1})
-    assert settled(view)._shown["asked"]["prompt"] == OTHER
+    assert shown(settled(view))["asked"]["prompt"] == OTHER
     assert view.attribution.method == "exact"
 
 
@@ -222,30 +240,32 @@ def test_another_layer_is_another_account(view):
     settled(view)
     view.hook = LOW
     settled(view)
-    assert view._shown["asked"]["hook"] == LOW
+    assert shown(view)["asked"]["hook"] == LOW
     assert view.attribution.hook_names == (LOW,)
-    assert (view.ablated, view._outcome["ablated"]) == ([], []), "features of another SAE are not ticked"
-    assert view._contexts == {}, "this layer has no index"
+    assert (view.ablated, shown(view)["ablated"]) == ([], []), "features of another SAE are not ticked"
+    assert "contexts" not in view.state(), "this layer has no index"
     view.hook = HIGH
-    assert settled(view)._contexts.keys() >= {f"{HIGH}/{feature}" for feature in view._shown["features"]}
+    assert settled(view)._shown["items"]["contexts"].keys() == {str(feature) for feature in shown(view)["features"]}
+    listed = [int(text(one)) for one in elements(view.state()["contexts"], "b")]
+    assert set(listed) <= set(shown(view)["features"])
 
 
 # --- edits -------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_wrong_is_told_at_its_field_and_the_last_good_picture_stays(view):
-    good = view._shown
-    for field, text, message in [
+    good = shown(view)
+    for field, typed, message in [
         ("answer", "cat", "is 2 tokens"),
         ("foil", "c", "answer and foil are the same token"),
         ("prompt", "", "the prompt is empty"),
     ]:
         before = getattr(view, field)
-        setattr(view, field, text)
+        setattr(view, field, typed)
         settled(view)
         assert view._wrong == field
         assert message in view.error
-        assert view._shown == good
+        assert shown(view)["bars"] == good["bars"]
         setattr(view, field, before)
         settled(view)
         assert (view.error, view._wrong) == ("", "")
@@ -287,7 +307,7 @@ def test_a_text_that_is_still_typed_leaves_no_queue_behind(view, gate):
     assert gate.begun.wait(20)
     gate.set()
     settled(view)
-    assert view._shown["asked"]["prompt"] == typed
+    assert shown(view)["asked"]["prompt"] == typed
     assert len(gate.asked) <= 2, "what was begun, and the last"
     assert gate.asked[-1] == typed
 
@@ -309,10 +329,10 @@ def test_stop_drops_the_work_and_compute_takes_it_up_again(view, gate):
     assert (view.busy, view._doing) == (False, "")
     gate.set()
     settled(view)
-    assert view._shown["method"] == "direct"
+    assert shown(view)["method"] == "direct"
     assert len(gate.asked) <= 2, "the patches after Stop are not run"
     view.compute()
-    assert settled(view)._shown["method"] == "exact"
+    assert shown(settled(view))["method"] == "exact"
 
 
 def test_what_goes_wrong_in_the_worker_is_told(view, monkeypatch):
@@ -332,7 +352,7 @@ def test_the_readers_model_has_no_hooks_and_runs_meanwhile(model, view):
     while view.busy:
         assert torch.equal(model(ids), plain)
         assert not any(point._forward_hooks for point in model.hook_dict.values())
-    assert not any(point._forward_hooks for point in view._model.hook_dict.values())
+    assert not any(point._forward_hooks for point in view._answerer.model.hook_dict.values())
 
 
 # --- ablation ----------------------------------------------------------------------------------------------------
@@ -352,14 +372,17 @@ def test_ticked_features_are_ablated_at_every_token_but_bos(model, view):
     view.ablated = chosen
     settled(view)
     probabilities = logits.softmax(-1)
-    for row in view._outcome["rows"]:
+    for row in shown(view)["predictions"]:
         assert row["ablated"] == pytest.approx(probabilities[row["token"]].item(), abs=1e-5)
     clean = model(ids)[0, -1].softmax(-1)
-    assert view._outcome["kl"] == pytest.approx((clean * (clean / probabilities).log()).sum().item(), abs=1e-4)
-    assert [row["role"] for row in view._outcome["rows"]].count("answer") == 1
+    kl = (clean * (clean / probabilities).log()).sum().item()
+    assert view.predictions.kl == pytest.approx(kl, abs=1e-4)
+    said = f"3 features ablated at every token, error kept ({', '.join(map(str, sorted(chosen)))}): KL {kl:.2f} nats"
+    assert said in text(view.state()["says"])
+    assert [row["role"] for row in shown(view)["predictions"]].count("answer") == 1
     assert view.predictions.n_patched == 3
     view.ablated = []
-    assert settled(view)._outcome["rows"][0]["ablated"] is None
+    assert shown(settled(view))["predictions"][0]["ablated"] is None
     assert (view.predictions.n_patched, view.control) == (0, None)
 
 
@@ -371,16 +394,16 @@ def test_the_control_ablates_as_many_other_active_features(model, view):
     ticked = sorted(active)[:4]
     view.ablated = ticked
     settled(view)
-    control = view._outcome["control"]
+    control = shown(view)["control"]
     assert len(control) == 4
     at_last = set(features[0, -1].nonzero().flatten().tolist())
     assert set(control) <= active & at_last - set(ticked), "those of the last token first: others would do little"
     assert view.control.n_patched == 4
     expected = attribution.predictions(model, PROMPT, sae=random_saes()[1], nodes=control, also=view.predictions.ids)
     by_token = dict(zip(expected.ids.tolist(), expected.probability_patched, strict=True))
-    assert all(row["control"] == pytest.approx(by_token[row["token"]], abs=1e-6) for row in view._outcome["rows"])
+    assert all(row["control"] == pytest.approx(by_token[row["token"]], abs=1e-6) for row in shown(view)["predictions"])
     view.ablated = sorted(active)
-    assert settled(view)._outcome["control"] == [], "no other feature is left to draw"
+    assert shown(settled(view))["control"] == [], "no other feature is left to draw"
 
 
 # --- links -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The logit attribution view on the packaged model: the account adds up, and one feature of layer 24 has the name."""
 
+import json
+
 import pytest
 
 from saekit.views.logit_attribution import LogitAttribution
@@ -21,10 +23,10 @@ def test_one_feature_of_layer_24_speaks_for_mary_and_its_ablation_costs_the_answ
     assert view.attribution.towards == ("' Mary' - ' John'",)
     strongest = view.attribution.top(1)[0]
     assert (strongest.token, strongest.effect > 1) == (" to", True)
-    assert view._outcome["rows"][0]["text"] == " Mary"
+    assert json.loads(view.to_json())["predictions"][0]["text"] == " Mary"
     view.ablated = [strongest.feature]
     assert view.wait(120)
-    says = view._outcome["rows"][0]
+    says = json.loads(view.to_json())["predictions"][0]
     assert says["ablated"] < says["probability"] / 3
     assert says["control"] > says["probability"] * 0.8, "a random active feature does not matter"
     view.hook = MIDDLE

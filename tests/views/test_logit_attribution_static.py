@@ -5,15 +5,15 @@ import html.parser
 import io
 import json
 import re
-import shutil
-import subprocess
-from base64 import b64encode
-from pathlib import Path
 
 import pytest
 
-from saekit.views.logit_attribution.still import agreement_words, bar_name
+from saekit.views._shared.words import percent
+from saekit.views.logit_attribution.ask import Asked
+from saekit.views.logit_attribution.numbers import table_csv
+from saekit.views.logit_attribution.state import bar_name, baseline_words, picture_words
 from tests.views.attribution_parts import PROMPT, small_view
+from tests.views.panels import elements, text
 
 HOSTILE = 'The cat <img src=x onerror="window.hacked=1"> </script> sat\n&amp; "on", the mat'
 
@@ -38,9 +38,10 @@ def tags(text):
 
 
 def test_the_repr_and_the_bundle_say_what_is_shown(view):
-    strongest = next(row for row in view._shown["bars"] if row["kind"] == "feature")
+    numbers = json.loads(view.to_json())
+    strongest = next(row for row in numbers["bars"] if row["kind"] == "feature")
     assert repr(view) == (
-        f"LogitAttribution('c' - 'd' = {view._shown['reading']:+.2f}, direct at blocks.1.hook_resid_post, "
+        f"LogitAttribution('c' - 'd' = {numbers['reading']:+.2f}, direct at blocks.1.hook_resid_post, "
         f"strongest feature {strongest['feature']} at ·mat: {strongest['effect']:+.2f})"
     )
     bundle, _ = view._repr_mimebundle_()
@@ -55,12 +56,12 @@ def test_static_html_shows_every_bar_and_the_predictions(view):
     assert not re.search(r"https?:|#[0-9a-f]{3,6}\b", shown)
     assert len(shown.encode()) < 60_000
     assert shown.count('data-saekit="picture"') == 2, "bars and picture"
-    for row in view._shown["bars"]:
+    for row in json.loads(view.to_json())["bars"]:
         assert bar_name(row) in shown
     assert "2 ablated" in shown
     assert "2 random ablated" in shown
-    assert "exact" in view._shown["check"]
-    assert view._shown["check"] in shown
+    assert "exact" in json.loads(view.to_json())["check"]
+    assert json.loads(view.to_json())["check"] in shown
 
 
 def test_hostile_text_stays_text(model):
@@ -79,41 +80,83 @@ def test_the_page_holds_the_methods_computed_and_refuses_others(view):
     replies = json.loads(re.search(r"replies = (\{.*?\}), heard", page)[1])
     assert replies["method"].keys() == {'"direct"', '"patching"', ""}
     assert replies["method"]['"patching"']["_shown"]["method"] == "patching"
-    assert replies["method"]['"direct"']["_agreement"][0]["method"] == "patching"
+    bars = replies["method"]['"direct"']["_shown"]["panels"]["bars"]
+    assert text(elements(bars, look="agreement")[0]).startswith("Agreement of direct with patching")
 
 
 def test_csv_and_json_are_the_bars_that_are_shown(view):
     rows = list(csv.DictReader(io.StringIO(view.to_csv())))
-    assert [float(row["effect"]) for row in rows] == pytest.approx([b["effect"] for b in view._shown["bars"]], abs=1e-6)
-    assert [row["kind"] for row in rows] == [bar["kind"] for bar in view._shown["bars"]]
+    assert [float(row["effect"]) for row in rows] == pytest.approx(
+        [b["effect"] for b in json.loads(view.to_json())["bars"]], abs=1e-6
+    )
+    assert [row["kind"] for row in rows] == [bar["kind"] for bar in json.loads(view.to_json())["bars"]]
     record = json.loads(view.to_json())
     assert record["asked"]["prompt"] == PROMPT
-    assert record["bars"] == view._shown["bars"]
+    assert record["features"] == list(dict.fromkeys(row["feature"] for row in record["bars"] if row["feature"] >= 0))
     assert record["ablated"] == [7, 21]
     assert len(record["picture"]) == len(record["features"]) + 1
     assert record["bars"][-1]["running"] == pytest.approx(record["sum"])
 
 
-def test_live_and_static_view_write_the_same(view, tmp_path):
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("needs Node")
-    module = (Path(__file__).parents[2] / "widgets/logit_attribution/data.js").as_uri()
-    shown = {name: value for name, value in view._shown.items() if name != "picture"}
-    picture = b64encode(view._shown["picture"]).decode()
-    script = tmp_path / "same.mjs"
-    script.write_text(
-        f'import {{ agreementWords, attributionRecord, barName, barsCsv }} from "{module}";\n'
-        f"const shown = {json.dumps(shown)}, outcome = {json.dumps(view._outcome)};\n"
-        f'const bytes = Uint8Array.from(atob("{picture}"), (c) => c.charCodeAt(0));\n'
-        "const record = attributionRecord(shown, new Float32Array(bytes.buffer), outcome);\n"
-        f"const words = agreementWords('direct', {json.dumps(view._agreement)});\n"
-        "console.log(JSON.stringify([barsCsv(shown), record, shown.bars.map(barName), words]));",
-        encoding="utf-8",
-    )
-    out = subprocess.run([node, "--no-warnings", script], capture_output=True, text=True, check=True).stdout
-    table, record, names, words = json.loads(out)
-    assert table == view.to_csv()
-    assert record == json.loads(view.to_json())
-    assert names == [bar_name(row) for row in view._shown["bars"]]
-    assert words == agreement_words("direct", view._agreement)
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def bar(kind, **more):
+    about = {"feature": -1, "position": -1, "token": "", "items": 1, "activation": None, "effect": 1.5, "running": 1.5}
+    return {"kind": kind, **about, **more}
+
+
+def test_bars_have_names_that_show_whitespace():
+    assert bar_name(bar("feature", feature=7, token=" to")) == "feature 7 at ·to"
+    assert bar_name(bar("error", items=15)) == "reconstruction error, 15 tokens"
+    assert bar_name(bar("error", token="\n")) == "reconstruction error at ↵"
+    names = [bar_name(bar(kind, items=1234)) for kind in ("others", "bias", "rest", "output_bias")]
+    assert names == ["1,234 other features", "bias of the SAE", "rest of the model", "output bias"]
+
+
+def test_bars_lie_on_both_sides_of_a_zero_that_they_share(view):
+    rows = json.loads(view.to_json())["bars"]
+    drawn = [one[1] for one in elements(view.state()["bars"], look="span-bar")]
+    span = max(0, *(row["effect"] for row in rows)) - min(0, *(row["effect"] for row in rows))
+    zero = elements(view.state()["bars"], "table")[0][1]["zero"]
+    for row, one in zip(rows, drawn, strict=True):
+        assert one["length"] == pytest.approx(abs(row["effect"]) / span, abs=1e-4)
+        edge = one["start"] if row["effect"] >= 0 else one["start"] + one["length"]
+        assert edge == pytest.approx(zero, abs=2e-4)
+        assert one["tone"] == ("plus" if row["effect"] >= 0 else "minus")
+
+
+def test_a_cell_is_shaded_by_the_strongest_feature(view):
+    numbers = json.loads(view.to_json())
+    scale = max(abs(row["effect"]) for row in numbers["bars"] if row["kind"] == "feature")
+    cells = elements(view.state()["picture"], look="cell")
+    values = [value for row in numbers["picture"] for value in row]
+    for cell, value in zip(cells, values, strict=True):
+        share = min(1, abs(value) / scale)
+        if cell[1]["data-position"] and share > 0.025:
+            assert cell[1]["shade"] == pytest.approx(share, abs=1e-3)
+            assert text(cell) == f"{value:+.2f}".replace("-", "−")
+
+
+def test_tokens_with_commas_quotes_and_line_breaks_stay_in_their_field():
+    written = table_csv([bar("feature", feature=2, position=0, token=',"\n', activation=3.0)])
+    head = "kind,feature,position,token,items,activation,effect,running\n"
+    assert written == head + 'feature,2,0,",""\n",1,3.000000,1.500000,1.500000\n'
+    assert table_csv([]) == head
+
+
+def test_effects_say_what_they_are_measured_against():
+    asked = Asked("a b", " Mary", " John", "corrupted", "c d", "blocks.1.hook_resid_post")
+    assert "final norm" in baseline_words(asked, "direct")
+    assert baseline_words(asked, "exact") == "against “c d”"
+    assert "each token's own prediction" in picture_words("direct")
+    assert "last token's prediction" in picture_words("exact")
+
+
+def test_a_predicted_token_tells_its_shares_on_hover(view):
+    for row, shown in zip(
+        json.loads(view.to_json())["predictions"], elements(view.state()["says"], "tr")[1:], strict=True
+    ):
+        parts = [percent(row["probability"]), f"{percent(row['ablated'])} with the ticked features ablated"]
+        parts.append(f"{percent(row['control'])} with random ones ablated")
+        assert shown[1]["title"] == f"{json.dumps(row['text'], ensure_ascii=False)}: {', '.join(parts)}"

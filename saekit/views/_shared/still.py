@@ -1,8 +1,8 @@
 """Draw a node as static HTML: what GitHub, nbviewer, exported pages and stored notebooks show.
 
 No script, no stylesheet, no external file; colours are ``rgba`` over whatever ground there is, so it reads in light and
-dark. The same node gives the same bytes. Pictures are ``<svg data-saekit="picture">``: they are drawn to the pixel, on
-which processors do not agree, and are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
+dark. The same node gives the same bytes. Pictures, ``<svg data-saekit="picture">``, and tables with the look ``drawn``
+hold more digits than processors agree on; they are left out when stored notebooks are compared (`notebooks/nbval.cfg`).
 """
 
 import re
@@ -50,6 +50,10 @@ LOOKS = {
     "under": "border-bottom:2px solid rgb({tone})",
     "as-written": "white-space:pre-wrap;overflow-wrap:anywhere",
     "text-column": "flex:1 1 17em;min-width:0",
+    "table-frame": "overflow-x:auto",
+    "span-bar": "display:inline-block;height:.8em;margin-left:calc({start}*15em);width:calc({length}*15em);"
+    "min-width:1px;background:rgba({tone},.75)",
+    "bar-cell": "min-width:15em",
     "thumbnail": "display:inline-block;width:72px;margin:0 8px 6px 0;vertical-align:top",
     "below": "display:block",
     # Shapes of pictures.
@@ -142,6 +146,8 @@ def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> 
 def _written(tag: str, attributes: Mapping[str, Any], style: str, drawing: bool) -> str:
     kept = attributes if drawing else {name: value for name, value in attributes.items() if name in _KEPT}
     written = {name: value for name, value in kept.items() if value is not False and not _NEVER.match(name)}
+    if "drawn" in attributes.get("class", "").split():
+        written = {"data-saekit": "picture", **written}
     if tag == "svg":
         words = attributes.get("aria-label")
         named = {"aria-hidden": "true"} if words is None else {"role": "img", "aria-label": words}

@@ -39,6 +39,16 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def effect_words(effect: float) -> str:
+    """Say what an effect on a logit, or on a difference of two, means.
+
+    >>> [effect_words(v) for v in (0.42, -0.42, 0)]
+    ['+0.42 logits: supports the answer', '−0.42 logits: works against the answer', '+0.00 logits: does nothing']
+    """
+    does = "supports the answer" if effect > 0 else "works against the answer" if effect < 0 else "does nothing"
+    return f"{signed(effect)} logits: {does}"
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage with two significant digits.
 

@@ -2,16 +2,27 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
 from saekit.errors import FeatureIndexError
-from saekit.views._shared.contexts import indexes_by_hook
-from saekit.views.logit_attribution.ask import ids_of
-from saekit.views.logit_attribution.state import METHODS, agreement_rows, explained, record, shown_of, table_csv
-from saekit.views.logit_attribution.still import attribution_html, repr_words
-from saekit.views.logit_attribution.work import AttributionWork
+from saekit.views._shared.contexts import indexes_by_hook, short_hook
+from saekit.views._shared.nodes import Node, line
+from saekit.views._shared.view import View
+from saekit.views.logit_attribution.ask import BASELINES, Asked, ids_of, swapped
+from saekit.views.logit_attribution.numbers import (
+    Outcome,
+    Shown,
+    bar_rows,
+    explained,
+    outcome_record,
+    record,
+    table_csv,
+)
+from saekit.views.logit_attribution.state import METHODS, head_panel, outcome_panel, repr_words, shown_data
+from saekit.views.logit_attribution.work import Answerer
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -23,7 +34,7 @@ if TYPE_CHECKING:
 MOST_ABLATED = 100
 
 
-class LogitAttribution(AttributionWork):
+class LogitAttribution(View):
     """See which features of a prompt speak for an answer, and which against it.
 
     The logit of the answer, or its difference from the foil's, is taken apart into features, the reconstruction error,
@@ -52,7 +63,31 @@ class LogitAttribution(AttributionWork):
     """
 
     _name = "logit_attribution"
+    prompt = t.Unicode("").tag(sync=True)
+    answer = t.Unicode("").tag(sync=True)
+    foil = t.Unicode("").tag(sync=True)
+    baseline = t.Enum(BASELINES, "zero").tag(sync=True)
+    corrupted = t.Unicode("").tag(sync=True)
+    hook = t.Unicode("").tag(sync=True)
+    method = t.Enum(tuple(METHODS), "direct").tag(sync=True)
+    ablated = t.List(t.Int()).tag(sync=True)
     value = t.Tuple(t.Unicode(), t.Int(), t.Int(), default_value=None, allow_none=True).tag(sync=True)
+
+    _answer = t.Instance(Shown, None, allow_none=True, help="the last attribution; stays in Python")
+    _outcome = t.Instance(Outcome, None, allow_none=True, help="the last predictions; stays in Python")
+
+    _facts = t.Dict().tag(sync=True)
+    _head = t.List(help="panel: which question the pictures answer").tag(sync=True)
+    _shown = t.Dict(help="the last attribution as it is drawn").tag(sync=True)
+    _says = t.Dict(help="{panel, record} of the predictions").tag(sync=True)
+    _wrong = t.Unicode("", help="the field that the error is about").tag(sync=True)
+    _doing = t.Unicode("").tag(sync=True)
+    _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
+    _has_kernel = t.Bool(True).tag(sync=True)
+
+    _ready = False
+    _filled = ""  # the corrupted prompt that the view made up itself
+    _demanded: tuple[Asked, str] | None = None
 
     def __init__(
         self,
@@ -102,8 +137,13 @@ class LogitAttribution(AttributionWork):
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= 100:
             raise t.TraitError(f"k must be a whole number of features in 1…100, not {k!r}")
         self.k = k
-        self._known = {}
-        self._model = twin(model)
+        self._answerer = Answerer(twin(model), self._saes, self._indexes, k)
+        facts = {
+            "model": str(model.cfg.model_name),
+            "hooks": [[hook, short_hook(hook)] for hook in self._saes],
+            "methods": [[name, words] for name, words in METHODS.items()],
+            "indexed": bool(self._indexes),
+        }
         super().__init__(
             hook=hook or next(iter(self._saes)),
             prompt=prompt,
@@ -112,18 +152,13 @@ class LogitAttribution(AttributionWork):
             method=method,
             baseline=baseline or ("zero" if corrupted is None else "corrupted"),
             corrupted=corrupted or "",
-            _facts={
-                "model": str(model.cfg.model_name),
-                "hooks": list(self._saes),
-                "d_sae": [int(sae.cfg.d_sae) for sae in self._saes.values()],
-                "indexed": sorted(self._indexes),
-                "k": k,
-            },
+            _facts=facts,
+            _head=head_panel(facts, None),
         )
         self.ablated = list(ablated)
         if self.baseline == "corrupted":
             self._fill()
-        ids_of(self._model, self._asked())  # says what is wrong
+        ids_of(self._answerer.model, self._asked())  # says what is wrong
         self._ready = True
         self.compute()
 
@@ -132,17 +167,17 @@ class LogitAttribution(AttributionWork):
     @property
     def attribution(self) -> "Attribution | None":
         """The attribution that is shown, of the last token's prediction; None before there is one."""
-        return self._found and explained(self._found)
+        return None if self._answer is None else explained(self._answer.found)
 
     @property
     def predictions(self) -> "Predictions | None":
         """The predictions that are shown, patched where features are ticked; None before there are any."""
-        return self._predictions
+        return None if self._outcome is None else self._outcome.found
 
     @property
     def control(self) -> "Predictions | None":
         """The same with as many random features ablated (seed 0; active at the last token if it has enough)."""
-        return self._control
+        return None if self._outcome is None else self._outcome.control
 
     def link(self, top: "TopActivations") -> Callable[[], None]:
         """Show the selected feature in a `TopActivations` view; features of other hook points pass it by.
@@ -165,7 +200,83 @@ class LogitAttribution(AttributionWork):
         follow()
         return lambda: self.unobserve(follow, names="value")
 
+    # --- what can be asked for ---------------------------------------------------------------------------------
+
+    def compute(self) -> None:
+        """Compute what is shown, slow methods included, in the background; see `wait`. The Compute button calls it."""
+        with self._guard:
+            self._demanded = (self._asked(), self.method)
+            self._begin()
+
+    def stop(self) -> None:
+        """Drop what is under way; it ends after the pass at hand. The Stop button calls this."""
+        with self._guard:
+            super().stop()
+            self._doing = ""
+
+    def _asked(self) -> Asked:
+        corrupted = self.corrupted if self.baseline == "corrupted" else ""
+        return Asked(self.prompt, self.answer, self.foil, self.baseline, corrupted, self.hook)
+
+    def _begin(self) -> None:
+        def job(stopped: Callable[[], bool]) -> Any:
+            with self._guard:  # what is asked now, not when the work was queued
+                asked, method = self._asked(), self.method
+                demanded = self._demanded == (asked, method)
+                question = (asked, method, tuple(self.ablated), demanded, self._outcome)
+            return self._answerer.answer(*question, stopped)
+
+        self._background("answer", job)
+
     # --- traits -----------------------------------------------------------------------------------------------
+
+    @t.observe("_starts")
+    def _on_start(self, _change: Any) -> None:
+        self.compute()
+
+    @t.observe("prompt", "answer", "foil", "baseline")
+    def _on_question(self, _change: Any) -> None:
+        """Keep a made-up corrupted prompt in step: it was not the reader's."""
+        with self._guard:
+            if self._ready and self.baseline == "corrupted":
+                self._fill()
+            self._follow()
+
+    def _fill(self) -> None:
+        """Make up a prompt to compare with, unless the reader typed one."""
+        if self.corrupted in ("", self._filled):
+            self.corrupted = self._filled = swapped(self.prompt, self.answer, self.foil)
+
+    @t.observe("corrupted", "ablated")
+    def _on_change(self, _change: Any) -> None:
+        self._follow()
+
+    @t.observe("hook")
+    def _on_hook(self, _change: Any) -> None:
+        with self._guard:
+            if self._ready:
+                self.ablated = []
+            self._follow()
+
+    @t.observe("method")
+    def _on_method(self, _change: Any) -> None:
+        """Choosing a slow method asks for it; editing the prompt afterwards does not."""
+        if self._ready:
+            self.compute()
+
+    def _follow(self) -> None:
+        with self._guard:
+            if self._ready:
+                self._begin()
+
+    @t.observe("_answer")
+    def _show_answer(self, change: Any) -> None:
+        self._shown = shown_data(change["new"])
+        self._head = head_panel(self._facts, change["new"].asked)
+
+    @t.observe("_outcome")
+    def _show_outcome(self, change: Any) -> None:
+        self._says = {"panel": outcome_panel(change["new"]), "record": outcome_record(change["new"])}
 
     @t.validate("hook")
     def _check_hook(self, proposal: dict) -> str:
@@ -201,29 +312,26 @@ class LogitAttribution(AttributionWork):
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return repr_words(self._shown)
+        return repr_words(self._answer)
 
     def _title(self) -> str:
         return f"Logit attribution · {self._facts['model']} · {self.hook}"
 
-    def _static(self) -> str:
+    def state(self) -> dict[str, Node]:
+        """Return what the view shows as plain data, panel by panel; see `saekit.views._shared.nodes`."""
         with self._guard:
-            return attribution_html(self._shown, self._outcome, self._agreement, self._contexts, self._facts)
+            panels = {"head": self._head} | ({"says": self._says["panel"]} if self._says else {})
+            if not self._shown:
+                return panels | {"wait": line("Not computed yet.", look="faint")}
+            return panels | self._shown["panels"]
 
     def to_html(self) -> str:
         """Return a self-contained interactive page; its method chooser knows the methods computed so far."""
         self._settle()
         with self._guard:
-            known = self._known.get(self._asked(), {})
-            left = [i in self._shown.get("left", ()) for i in range(len(self._shown.get("tokens", ())))]
-            held = {
-                json.dumps(name): {
-                    "_shown": shown_of(self._asked(), known[name], self.k, left),
-                    "_agreement": agreement_rows(known, name),
-                }
-                for name in METHODS
-                if name in known
-            }
+            shown = self._answer
+            known = () if shown is None or shown.asked != self._asked() else shown.known
+            held = {json.dumps(name): {"_shown": shown_data(replace(shown, method=name))} for name in known}
         missing = "This page holds the methods computed before it was saved. Open the view in a notebook for others."
         return self._page(replies={"method": {**held, "": missing}}, busy=False, _doing="", _has_kernel=False)
 
@@ -231,10 +339,11 @@ class LogitAttribution(AttributionWork):
         """Return the bars that are shown as CSV, with the running total, in logits."""
         self._settle()
         with self._guard:
-            return table_csv(self._shown)
+            return table_csv([] if self._answer is None else bar_rows(explained(self._answer.found), self._answer.k))
 
     def to_json(self) -> str:
         """Return all that is shown as JSON: question, bars, picture (logits), predictions (probabilities)."""
         self._settle()
         with self._guard:
-            return json.dumps(record(self._shown, self._outcome), indent=1, ensure_ascii=False)
+            found = {} if self._answer is None else record(self._answer) | self._says.get("record", {})
+            return json.dumps(found, indent=1, ensure_ascii=False)

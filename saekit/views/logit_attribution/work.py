@@ -1,21 +1,21 @@
-"""The slow part of the logit attribution view: all that the model has to run for, in the view's worker thread."""
+"""The slow work of the logit attribution view: all that the model has to run for. It knows no widget."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import traitlets as t
 
 from saekit.views._shared.contexts import context_rows
-from saekit.views._shared.view import View
+from saekit.views._shared.view import Changes
 from saekit.views._shared.worker import Stopped
-from saekit.views.logit_attribution.ask import Asked, FieldError, ids_of, swapped
-from saekit.views.logit_attribution.state import METHODS, agreement_rows, prediction_rows, shown_of
+from saekit.views.logit_attribution.ask import Asked, FieldError, ids_of
+from saekit.views.logit_attribution.numbers import Outcome, Shown, explained, features_shown
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-    from saekit.attribution import Attribution, Predictions
+    from saekit.attribution import Attribution
     from saekit.index import FeatureIndex
 
 AT_ONCE = ("direct", "patching")  # methods that follow every edit; the others wait until they are asked for
@@ -26,122 +26,65 @@ TOP = 7  # predictions listed
 REMEMBERED = 8  # questions whose answers are kept
 
 
-class AttributionWork(View):
-    """What `saekit.views.logit_attribution.LogitAttribution` computes, and the traits in which it travels."""
+class Answerer:
+    """Answers questions with attributions and predictions, and remembers the last of them."""
 
-    prompt = t.Unicode("").tag(sync=True)
-    answer = t.Unicode("").tag(sync=True)
-    foil = t.Unicode("").tag(sync=True)
-    baseline = t.Enum(("zero", "mean", "corrupted"), "zero").tag(sync=True)
-    corrupted = t.Unicode("").tag(sync=True)
-    hook = t.Unicode("").tag(sync=True)
-    method = t.Enum(METHODS, "direct").tag(sync=True)
-    ablated = t.List(t.Int()).tag(sync=True)
+    def __init__(
+        self,
+        model: "SAETransformerBridge",
+        saes: "Mapping[str, SAE[Any]]",
+        indexes: "Mapping[str, FeatureIndex]",
+        k: int,
+    ) -> None:
+        """Get ready to answer.
 
-    _facts = t.Dict().tag(sync=True)
-    _shown = t.Dict(help="what is drawn of the last attribution, and the question that it answers").tag(sync=True)
-    _agreement = t.List(help="of the method shown with each other one computed").tag(sync=True)
-    _outcome = t.Dict(help="predictions, and the question that they answer").tag(sync=True)
-    _contexts = t.Dict(help='{"hook/feature": {dead, max, rows}}').tag(sync=True)
-    _wrong = t.Unicode("", help="the field that the error is about").tag(sync=True)
-    _doing = t.Unicode("").tag(sync=True)
-    _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
+        Args:
+            model: A copy of the model with hook points of its own, see `saekit.models.twin`.
+            saes: SAEs by their hook points.
+            indexes: Feature indexes of some of them, likewise.
+            k: Features shown one by one.
+        """
+        self.model = model
+        self._saes, self._indexes, self._k = saes, indexes, k
+        self._known: dict[Asked, dict[str, Attribution]] = {}
+        self._active: tuple[tuple[str, str], list[int]] = (("", ""), [])  # features active on a prompt at a hook point
 
-    k: int
-    _model: "SAETransformerBridge"
-    _saes: "dict[str, SAE[Any]]"
-    _indexes: "dict[str, FeatureIndex]"
-    _ready = False
-    _filled = ""  # the corrupted prompt that the view made up itself
-    _demanded: tuple[Asked, str] | None = None
-    _known: "dict[Asked, dict[str, Attribution]]"
-    _found: "Attribution | None" = None
-    _predicted: tuple = ()  # what _outcome answers
-    _active: "tuple[tuple, list[int]]" = ((), [])  # features active on a prompt at a hook point
-    _predictions: "Predictions | None" = None
-    _control: "Predictions | None" = None
+    def answer(
+        self,
+        asked: Asked,
+        method: str,
+        ablated: tuple[int, ...],
+        demanded: bool,
+        outcome: Outcome | None,
+        stopped: Stopped,
+    ) -> Changes:
+        """Bring everything up to date: predictions first, then the attribution, then what ablation does.
 
-    def compute(self) -> None:
-        """Compute what is shown, slow methods included, in the background; see `wait`. The Compute button calls it."""
-        with self._guard:
-            self._demanded = (self._asked(), self.method)
-            self._background("answer", self._answer)
-
-    def stop(self) -> None:
-        """Drop what is under way; it ends after the pass at hand. The Stop button calls this."""
-        with self._guard:
-            super().stop()
-            self._doing = ""
-
-    def _asked(self) -> Asked:
-        corrupted = self.corrupted if self.baseline == "corrupted" else ""
-        return Asked(self.prompt, self.answer, self.foil, self.baseline, corrupted, self.hook)
-
-    @t.observe("_starts")
-    def _on_start(self, _change: Any) -> None:
-        self.compute()
-
-    @t.observe("prompt", "answer", "foil", "baseline")
-    def _on_question(self, _change: Any) -> None:
-        """Keep a made-up corrupted prompt in step: it was not the reader's."""
-        with self._guard:
-            if self._ready and self.baseline == "corrupted":
-                self._fill()
-            self._follow()
-
-    def _fill(self) -> None:
-        """Make up a prompt to compare with, unless the reader typed one."""
-        if self.corrupted in ("", self._filled):
-            self.corrupted = self._filled = swapped(self.prompt, self.answer, self.foil)
-
-    @t.observe("corrupted", "ablated")
-    def _on_change(self, _change: Any) -> None:
-        self._follow()
-
-    @t.observe("hook")
-    def _on_hook(self, _change: Any) -> None:
-        with self._guard:
-            if self._ready:
-                self.ablated = []
-            self._follow()
-
-    @t.observe("method")
-    def _on_method(self, _change: Any) -> None:
-        """Choosing a slow method asks for it; editing the prompt afterwards does not."""
-        if self._ready:
-            self.compute()
-
-    def _follow(self) -> None:
-        with self._guard:
-            if self._ready:
-                self._background("answer", self._answer)
-
-    # --- in the worker ----------------------------------------------------------------------------------------
-
-    def _answer(self, stopped: Stopped) -> None:
-        """Bring everything up to date: predictions first, then the attribution, then what ablation does."""
-        with self._guard:
-            asked, method, ablated, demanded = self._asked(), self.method, tuple(self.ablated), self._demanded
+        Args:
+            asked: The question.
+            method: The method that is chosen.
+            ablated: Ticked features.
+            demanded: Whether to compute the method even if it is slow.
+            outcome: Predictions that are shown.
+            stopped: Whether the work is no longer wanted.
+        """
         try:
-            ids, tokens = ids_of(self._model, asked, compared=method != "direct")
+            ids, tokens = ids_of(self.model, asked, compared=method != "direct")
         except FieldError as wrong:
-            self._publish(stopped, error=str(wrong), _wrong=wrong.field, _doing="")
+            yield {"error": str(wrong), "_wrong": wrong.field, "_doing": ""}
             return
-        if not self._publish(stopped, error="", _wrong=""):
-            return
-        if self._predicted[:3] != (asked.prompt, asked.answer, asked.foil):
-            self._predict(asked, ids, tokens, (), stopped)  # what the model says comes first, before any ablation
+        yield {"error": "", "_wrong": ""}
+        if outcome is None or outcome.asked != (asked.prompt, asked.answer, asked.foil):
+            outcome = self._predicted(asked, ids, tokens, ())  # what the model says comes first, before any ablation
+            yield {"_outcome": outcome}
         known = self._remembered(asked)
-        if method not in known and (method in AT_ONCE or demanded == (asked, method)):
-            found = self._attribute(asked, ids, tokens, method, stopped)
-            if found is None:
-                return
-            known[method] = found
+        if method not in known and (method in AT_ONCE or demanded):
+            yield from self._attribute(asked, ids, tokens, method, known)
         if method in known:
-            self._show(asked, ids, method, stopped)
-        self._predict(asked, ids, tokens, ablated, stopped)
-        self._publish(stopped, _doing="")
+            yield {"_answer": self._shown(asked, ids, method, known)}
+        if (outcome.ablated, ablated and outcome.hook) != (ablated, ablated and asked.hook) and not stopped():
+            yield {"_outcome": self._predicted(asked, ids, tokens, ablated)}
+        yield {"_doing": ""}
 
     def _remembered(self, asked: Asked) -> "dict[str, Attribution]":
         """Return what was computed for a question; direct attribution is the same whatever is compared with."""
@@ -153,90 +96,65 @@ class AttributionWork(View):
             del self._known[next(iter(self._known))]
         return known
 
-    def _show(self, asked: Asked, ids: Any, method: str, stopped: Stopped) -> None:
+    def _shown(self, asked: Asked, ids: Any, method: str, known: "Mapping[str, Attribution]") -> Shown:
         from saekit.models import special_token_ids
 
-        known = self._known[asked]
-        special = special_token_ids(self._model) if method == "direct" else []
-        shown = shown_of(asked, known[method], self.k, [token in special for token in ids.tolist()])
-        contexts, agreement = self._read(asked.hook, shown), agreement_rows(known, method)
-        with self._guard:
-            if self._publish(stopped, _shown=shown, _agreement=agreement, _contexts=contexts):
-                self._found = known[method]
+        special = special_token_ids(self.model)
+        index = self._indexes.get(asked.hook)
+        features = features_shown(explained(known[method]), self._k) if index else []
+        contexts = {feature: context_rows(index, feature) for feature in features}
+        return Shown(asked, method, dict(known), tuple(i in special for i in ids.tolist()), contexts, self._k)
 
-    def _read(self, hook: str, shown: dict) -> dict[str, dict]:
-        """Return the contexts of the features that are shown, as far as there is an index."""
-        if hook not in self._indexes:
-            return {}
-        features = dict.fromkeys([*shown["features"], *(row["feature"] for row in shown["bars"])])
-        index, known = self._indexes[hook], self._contexts
-        return {
-            key: known.get(key) or context_rows(index, feature)
-            for feature in features
-            if feature >= 0 and (key := f"{hook}/{feature}")
-        }
-
-    def _attribute(self, asked: Asked, ids: Any, tokens: Any, method: str, stopped: Stopped) -> "Attribution | None":
+    def _attribute(self, asked: Asked, ids: Any, tokens: Any, method: str, known: "dict[str, Attribution]") -> Changes:
+        """Compute an attribution into ``known``."""
         from saekit.attribution import attribution_patching, direct_logit_attribution
 
         sae, reading = {asked.hook: self._saes[asked.hook]}, _reading(tokens)
         if method == "direct":
-            return direct_logit_attribution(self._model, sae, ids, position="each", **reading)
+            known[method] = direct_logit_attribution(self.model, sae, ids, position="each", **reading)
+            return
         against: dict[str, Any]
         against = {"corrupted": [asked.corrupted]} if asked.corrupted else {"baseline": asked.baseline}
         if method == "exact":
-            return self._exact(asked, ids, {**reading, **against}, stopped)
+            yield from self._exact(asked, ids, {**reading, **against}, known)
+            return
         if method == "integrated gradients":
-            self._publish(stopped, _doing="ten gradients between the two runs")
+            yield {"_doing": "ten gradients between the two runs"}
         kind = "gradient" if method == "patching" else "integrated"
-        return attribution_patching(self._model, sae, ids, method=kind, **reading, **against)
+        known[method] = attribution_patching(self.model, sae, ids, method=kind, **reading, **against)
 
-    def _exact(self, asked: Asked, ids: Any, options: dict[str, Any], stopped: Stopped) -> "Attribution | None":
+    def _exact(self, asked: Asked, ids: Any, options: dict[str, Any], known: "dict[str, Attribution]") -> Changes:
         """Patch the strongest nodes one by one, a few between two looks at Stop."""
         from saekit.attribution import activation_patching, attribution_patching
 
-        sae, known = {asked.hook: self._saes[asked.hook]}, self._known[asked]
+        sae = {asked.hook: self._saes[asked.hook]}
         if "patching" not in known:
-            known["patching"] = attribution_patching(self._model, sae, ids, **options)
+            known["patching"] = attribution_patching(self.model, sae, ids, **options)
         nodes = [*known["patching"].top(EXACT), *known["patching"].top(EXACT_ERRORS, kinds=("error",))]
         parts = []
         for start in range(0, len(nodes), TOGETHER):
-            if not self._publish(stopped, _doing=f"patching one by one: {start} of {len(nodes)}"):
-                return None
-            parts.append(activation_patching(self._model, sae, ids, nodes=nodes[start : start + TOGETHER], **options))
-        return joined(parts)
+            yield {"_doing": f"patching one by one: {start} of {len(nodes)}"}
+            parts.append(activation_patching(self.model, sae, ids, nodes=nodes[start : start + TOGETHER], **options))
+        known["exact"] = joined(parts)
 
-    def _predict(self, asked: Asked, ids: Any, tokens: Any, ablated: tuple[int, ...], stopped: Stopped) -> None:
-        """Publish the predictions, with the ticked features ablated and with as many random ones."""
+    def _predicted(self, asked: Asked, ids: Any, tokens: Any, ablated: tuple[int, ...]) -> Outcome:
+        """Return the predictions, with the ticked features ablated and with as many random ones."""
         from saekit.attribution import predictions
 
-        key = (asked.prompt, asked.answer, asked.foil, asked.hook if ablated else "", ablated)
-        if stopped() or self._predicted == key:
-            return
         sae = self._saes[asked.hook]
-        found = predictions(self._model, ids, sae=sae, nodes=list(ablated), also=tokens.tolist(), k=TOP)
+        found = predictions(self.model, ids, sae=sae, nodes=list(ablated), also=tokens.tolist(), k=TOP)
         random = self._drawn(asked, ids, ablated) if ablated else []
         control = None
         if random:
-            control = predictions(self._model, ids, sae=sae, nodes=random, also=found.ids.tolist(), k=TOP)
-        outcome = {
-            "asked": [asked.prompt, asked.answer, asked.foil],
-            "rows": prediction_rows(found, control, tokens.tolist()),
-            "ablated": list(ablated),
-            "control": random,
-            "kl": max(0.0, found.kl) if ablated else None,  # rounding can leave a tiny negative
-            "kl_control": control and max(0.0, control.kl),
-        }
-        with self._guard:
-            if not stopped():
-                self._predicted, self._predictions, self._control = key, found, control
-                self._publish(stopped, _outcome=outcome)
+            control = predictions(self.model, ids, sae=sae, nodes=random, also=found.ids.tolist(), k=TOP)
+        question = (asked.prompt, asked.answer, asked.foil)
+        return Outcome(question, asked.hook, found, control, tuple(tokens.tolist()), ablated, tuple(random))
 
     def _drawn(self, asked: Asked, ids: Any, ticked: tuple[int, ...]) -> list[int]:
         """Return as many features as are ticked, of the others that are active: at the last token if it has enough."""
         key = (asked.prompt, asked.hook)
         if self._active[0] != key:
-            self._active = (key, active_features(self._model, self._saes[asked.hook], ids))
+            self._active = (key, active_features(self.model, self._saes[asked.hook], ids))
         others = [feature for feature in self._active[1] if feature not in ticked]
         return sorted(others[: len(ticked)])
 
@@ -246,7 +164,7 @@ def _reading(tokens: Any) -> dict[str, Any]:
     return {"answer": ids[0]} if len(ids) == 1 else {"answer": ids[0], "foil": ids[1]}
 
 
-def joined(parts: "list[Attribution]") -> "Attribution":
+def joined(parts: "Sequence[Attribution]") -> "Attribution":
     """Return one attribution with the items of several of the same readings."""
     names = ("at_read", "at_hook", "position", "kind", "feature", "activation", "activation_baseline", "effect")
     return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
