@@ -35,7 +35,7 @@ def test_a_picture_has_its_words_and_no_roles_of_its_parts():
 
 
 def test_facts_stand_in_one_line():
-    assert html_of(facts(("max", "11"), ("", "dead"))).endswith(">max 11 · dead</p>")
+    assert html_of(facts(("max", "11"), ("", "dead"))).endswith(">max 11 · dead</div>")
 
 
 @pytest.mark.parametrize("tone", TONES)

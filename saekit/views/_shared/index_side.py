@@ -131,7 +131,8 @@ def search_hits(index: "FeatureIndex", query: Mapping[str, str], names: Mapping[
         ``said``, how many there are; ``features``, their numbers; ``panel``, a button for each.
     """
     mode = "token" if query.get("mode") == "token" else "text"
-    found = [hit for hit in index.search(**{mode: query["text"]}) if hit.example is not None]
+    hits = index.search(token=query["text"]) if mode == "token" else index.search(text=query["text"])
+    found = [hit for hit in hits if hit.example is not None]
     many = f"{len(found) or 'No'} feature{'' if len(found) == 1 else 's'}"
     where = "tokens" if mode == "token" else "contexts"
     return {

@@ -22,10 +22,11 @@ from typing import Any
 
 from saekit.views._shared.words import visible
 
-Node = str | list[Any]
+Element = list[Any]
+Node = str | Element
 
 
-def el(tag: str, attributes: Mapping[str, Any] | None = None, *children: Node | None) -> Node:
+def el(tag: str, attributes: Mapping[str, Any] | None = None, *children: Node | None) -> Element:
     """Return an element; attributes and children that are None are left out.
 
     >>> el("p", {"class": "quiet", "title": None}, "one ", el("b", {}, "two"), None)
@@ -35,12 +36,12 @@ def el(tag: str, attributes: Mapping[str, Any] | None = None, *children: Node | 
     return [tag, kept, *(child for child in children if child is not None)]
 
 
-def line(*children: Node | None, look: str | None = None) -> Node:
+def line(*children: Node | None, look: str | None = None) -> Element:
     """Return a line of text."""
     return el("p", {"class": look}, *children)
 
 
-def facts(*rows: tuple[str, str] | tuple[str, str, str]) -> Node:
+def facts(*rows: Sequence[str]) -> Element:
     """Return facts side by side, each a label (may be ``""``), a value, and a title where more is to be said.
 
     >>> facts(("max", "11"))
@@ -53,12 +54,12 @@ def facts(*rows: tuple[str, str] | tuple[str, str, str]) -> Node:
     return el("dl", {"class": "facts"}, *shown)
 
 
-def token(text: str, **attributes: Any) -> Node:
+def token(text: str, **attributes: Any) -> Element:
     """Return a token as readers see it, its whitespace as marks."""
     return el("bdi", {"class": "code", **attributes}, visible(text))
 
 
-def meter(length: float, tone: str) -> Node:
+def meter(length: float, tone: str) -> Element:
     """Return a bar beside a number, ``length`` from 0 to 1: it repeats what the number says."""
     return el("span", {"class": "meter", "length": round(length, 3), "tone": tone, "aria-hidden": "true"})
 
@@ -70,7 +71,7 @@ def table(
     caption: Node | None = None,
     head: Mapping[str, Any] | None = None,
     **attributes: Any,
-) -> Node:
+) -> Element:
     """Return a table whose first column names the rows.
 
     Args:
@@ -80,12 +81,12 @@ def table(
         head: Attributes of the head.
         **attributes: Attributes of the table.
     """
-    head = [el("thead", head, el("tr", {}, *(_cell(t, "th", {"scope": "col"}) for t in titles)))] if titles else []
+    named = [el("thead", head, el("tr", {}, *(_cell(t, "th", {"scope": "col"}) for t in titles)))] if titles else []
     body = el("tbody", {}, *(row_of(cells) for cells in rows))
-    return el("table", attributes, None if caption is None else el("caption", {}, caption), *head, body)
+    return el("table", attributes, None if caption is None else el("caption", {}, caption), *named, body)
 
 
-def row_of(cells: Sequence[Node], **attributes: Any) -> Node:
+def row_of(cells: Sequence[Node], **attributes: Any) -> Element:
     """Return one row of a table; see `table`. A node that is a ``tr`` itself stays as it is."""
     if cells and cells[0] == "tr" and isinstance(cells, list):
         return cells
@@ -93,7 +94,7 @@ def row_of(cells: Sequence[Node], **attributes: Any) -> Node:
     return el("tr", attributes, _cell(first, "th", {"scope": "row"}), *(_cell(cell, "td", {}) for cell in others))
 
 
-def figure(title: Node, picture: Node, words: str | None = None, **attributes: Any) -> Node:
+def figure(title: Node, picture: Node, words: str | None = None, **attributes: Any) -> Element:
     """Return a picture under its title, with a sentence below it that says what it shows.
 
     The sentence is the picture's own label for those who do not see it, so the line itself is not read aloud again.
@@ -102,13 +103,15 @@ def figure(title: Node, picture: Node, words: str | None = None, **attributes: A
     return el("figure", attributes, el("figcaption", {}, el("h3", {}, title)), picture, said)
 
 
-def picture(width: float, height: float, words: str, *shapes: Node | None, top: float = 0, **attributes: Any) -> Node:
+def picture(
+    width: float, height: float, words: str, *shapes: Node | None, top: float = 0, **attributes: Any
+) -> Element:
     """Return an SVG picture; ``words`` say it to those who do not see it, ``top`` is the highest y that is drawn."""
     look = {"class": "plot", "viewBox": f"0 {top:g} {width:g} {height - top:g}", "width": f"{width:g}"}
     return el("svg", {**look, "role": "img", "aria-label": words, **attributes}, *shapes)
 
 
-def label(x: float, y: float, text: str, anchor: str | None = None, **attributes: Any) -> Node:
+def label(x: float, y: float, text: str, anchor: str | None = None, **attributes: Any) -> Element:
     """Return a text in a picture; ``anchor`` is None (it begins at x), ``"middle"`` or ``"end"``."""
     return el("text", {"x": round(x, 1), "y": round(y, 1), "text-anchor": anchor, **attributes}, text)
 

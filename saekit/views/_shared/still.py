@@ -157,7 +157,7 @@ def _written(tag: str, attributes: Mapping[str, Any], style: str, drawing: bool)
     return "".join(f' {name}="{escape(str(value))}"' for name, value in written.items())
 
 
-def _flow(children: list[Node]) -> str:
+def _flow(children: list[Any]) -> str:
     """Write a small table as a line: its caption above, each row a word or two that stay together."""
     parts = []
     for child in children:
@@ -169,7 +169,7 @@ def _flow(children: list[Node]) -> str:
     return "".join(parts)
 
 
-def _spaced(cells: list[Node]) -> Iterator[Node]:
+def _spaced(cells: list[Any]) -> Iterator[Node]:
     for number, cell in enumerate(cells):
         yield from ["\u00a0"] if number else []
         yield ["span", {}, *cell[2:]]

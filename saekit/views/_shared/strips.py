@@ -22,20 +22,20 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from saekit.views._shared.nodes import Node
+from saekit.views._shared.nodes import Element
 from saekit.views._shared.words import merge_pieces, sig, visible
 
 
 def shaded_strip(
     label: str,
     tokens: Sequence[str],
-    values: Sequence[float],
+    values: Iterable[float],
     scale: float,
     *,
     out: Iterable[int] = (),
     peak: int | None = None,
     side: int | None = None,
-) -> Node:
+) -> Element:
     """Return a strip of activations, shaded by value / scale.
 
     Args:
@@ -63,7 +63,7 @@ def shaded_strip(
     return strip(label, [text for text, *_ in cells], [*starts, len(tokens)], marks, **about)
 
 
-def near_only(node: Node) -> Node:
+def near_only(node: Element) -> Element:
     """Return a strip without the tokens that are not shown at first, for places where nobody can ask for them."""
     about = dict(node[1])
     first, last = about.pop("near")
@@ -84,7 +84,7 @@ def strip(
     *,
     written: bool = False,
     **about: Any,
-) -> Node:
+) -> Element:
     """Return a strip of whole tokens; see the table above.
 
     Args:

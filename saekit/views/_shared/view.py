@@ -119,8 +119,9 @@ class View(anywidget.AnyWidget):
 
         def guarded(stopped: Stopped) -> None:
             try:
-                changes = job(stopped)
-                for traits in changes or ():
+                if (changes := job(stopped)) is None:
+                    return
+                for traits in changes:
                     if not self._publish(stopped, **traits):
                         changes.close()
                         break

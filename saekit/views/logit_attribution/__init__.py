@@ -330,8 +330,9 @@ class LogitAttribution(View):
         self._settle()
         with self._guard:
             shown = self._answer
-            known = () if shown is None or shown.asked != self._asked() else shown.known
-            held = {json.dumps(name): {"_shown": shown_data(replace(shown, method=name))} for name in known}
+            held = {}
+            if shown is not None and shown.asked == self._asked():
+                held = {json.dumps(name): {"_shown": shown_data(replace(shown, method=name))} for name in shown.known}
         missing = "This page holds the methods computed before it was saved. Open the view in a notebook for others."
         return self._page(replies={"method": {**held, "": missing}}, busy=False, _doing="", _has_kernel=False)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saekit.views._shared.contexts import context, context_list, short_hook
-from saekit.views._shared.nodes import Node, el, line, table, token
+from saekit.views._shared.nodes import Element, Node, el, line, table, token
 from saekit.views._shared.palette import sign
 from saekit.views._shared.rows import number
 from saekit.views._shared.words import effect_words, percent, sig, signed, visible
@@ -74,7 +74,7 @@ def agreement_words(known: "Mapping[str, Attribution]", method: str) -> str:
             continue
         told = explained(known[method]).agreement(explained(known[name]))
         correlation, share = number(told.correlation), number(told.same_sign)
-        if correlation is None:
+        if correlation is None or share is None:
             said.append(f"{name}: {told.n} shared items, too flat to compare")
         else:
             r = f"{correlation:.2f}".replace("-", "−")
@@ -107,7 +107,7 @@ def _read_name(asked: Asked) -> str:
     return visible(asked.answer) + (f" − {visible(asked.foil)}" if asked.foil else "")
 
 
-def head_panel(facts: Mapping[str, Any], asked: Asked | None) -> Node:
+def head_panel(facts: Mapping[str, Any], asked: Asked | None) -> Element:
     """Return what the view is, and which question its pictures answer."""
     source = f"{facts['model']} · {asked.hook}" if asked else facts["model"]
     title = el("div", {"class": "title"}, el("h2", {}, "Logit attribution"), el("span", {"class": "faint"}, source))

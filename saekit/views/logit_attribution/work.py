@@ -101,8 +101,10 @@ class Answerer:
 
         special = special_token_ids(self.model)
         index = self._indexes.get(asked.hook)
-        features = features_shown(explained(known[method]), self._k) if index else []
-        contexts = {feature: context_rows(index, feature) for feature in features}
+        contexts = {}
+        if index is not None:
+            features = features_shown(explained(known[method]), self._k)
+            contexts = {feature: context_rows(index, feature) for feature in features}
         return Shown(asked, method, dict(known), tuple(i in special for i in ids.tolist()), contexts, self._k)
 
     def _attribute(self, asked: Asked, ids: Any, tokens: Any, method: str, known: "dict[str, Attribution]") -> Changes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from saekit.views._shared.chart import Line, line_chart, sample
 from saekit.views._shared.contexts import context_rows
-from saekit.views._shared.nodes import Node, el, figure, line, table
+from saekit.views._shared.nodes import Element, Node, el, figure, line, table
 from saekit.views._shared.rows import number
 from saekit.views._shared.strips import strip
 from saekit.views._shared.words import join_starts, percent, rough
@@ -107,7 +107,7 @@ def head(facts: Mapping[str, Any], setting: Mapping[str, Any]) -> Node:
     return el("div", {"class": "steering-head"}, el("h2", {}, "Steering"), source)
 
 
-def ran_panel(setting: Mapping[str, Any]) -> Node:
+def ran_panel(setting: Mapping[str, Any]) -> Element:
     """Return with which setting texts are written."""
     chosen = f"sampled at {setting['temperature']:g}, seed {setting['seed']}" if setting["temperature"] else "greedy"
     how = f"{setting_words(setting)} · {chosen}, up to {setting['max_new_tokens']} tokens"

@@ -43,6 +43,7 @@ class Reading:
 
     def prompt(self, prompt: str, feature: int) -> Changes:
         """Read a prompt for one feature; yield traits of the view."""
+        assert self._model is not None and self._sae is not None
         text = prompt[:LONGEST_CHARACTERS]
         if self._read is None or self._read[0] != text:
             self._read = text, self._index.read_prompt(self._model, self._sae, text)
