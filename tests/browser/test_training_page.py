@@ -99,7 +99,7 @@ def test_a_legend_button_switches_a_run_off_and_on(open_view):
     page.keyboard.press("Enter")
     assert button.get_attribute("aria-pressed") == "false"
     assert page.evaluate("saekit.state.hidden") == ["L1"]
-    assert page.locator(".saekit-panels path.saekit-line:visible").count() == 8
+    assert page.locator(".saekit-panels g:not([hidden]) > path.saekit-line").count() == 8
     assert page.get_by_role("row", name="L1").count() == 1, "its values stay in the table"
     assert button.evaluate("(node) => node === document.activeElement")
     page.keyboard.press(" ")
