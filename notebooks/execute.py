@@ -9,9 +9,9 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-# Outputs are stored, and compared (conftest.py), with as many threads, whatever the machine has: sums of floats depend on
-# how they are split, and a training run that starts with another last digit ends elsewhere. Waiting threads sleep, so
-# that several notebooks can run side by side.
+# Outputs are stored, and compared (conftest.py), with as many threads whatever the machine has: sums of floats depend
+# on how they are split, and a training run that starts with another last digit ends elsewhere. Waiting threads sleep,
+# so that several notebooks can run side by side.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
 THREADS |= {"OMP_WAIT_POLICY": "passive"}
 
