@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import nbval.kernel
+from execute import THREADS
 from nbval.kernel import KernelManager, RunningKernel
 
 # Pictures differ between machines: what was said is compared, not how it was drawn. What goes to stderr (a
@@ -19,6 +20,7 @@ def _execute(self, source, allow_stdin=None):
 
 
 RunningKernel.execute_cell_input = _execute
+os.environ.update(THREADS)
 
 
 def _kernel_on_sockets(**options):

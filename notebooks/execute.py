@@ -9,6 +9,11 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
+# Outputs are stored, and compared (conftest.py), with as many threads whatever the machine has: sums of floats depend
+# on how they are split, and a training run that starts with another last digit ends elsewhere. Waiting threads sleep,
+# so that several notebooks can run side by side.
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+THREADS |= {"OMP_WAIT_POLICY": "passive"}
 
 
 def execute(path: Path) -> float:
@@ -54,6 +59,7 @@ def main(names: list[str]) -> None:
     """Execute the named notebooks, or all."""
     paths = [HERE / Path(name).name for name in names] or sorted(HERE.glob("*.ipynb"))
     # The kernel imports this checkout, installed or not.
+    os.environ.update(THREADS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     for path in paths:
         print(f"{path.name}: {execute(path):.1f} s", flush=True)

@@ -4,9 +4,9 @@
     python -m tests quick       # the Python tests that need no browser, no model and only seconds: `make check`
     python -m tests 04 07_st    # the notebooks whose names begin like this
 
-Each process gets one thread for its arithmetic, and there are as many processes as the machine has cores (four at
-most): the stored outputs of the notebooks do not depend on how many threads there are. Nothing fails for being slow;
-what took how long stands in a table at the end, and in build/notebooks.json for the benchmarks.
+There are as many processes as the machine has cores (four at most), each with one thread for its arithmetic, or with
+the two with which the outputs of the notebooks were stored. Nothing fails for being slow; what took how long stands in
+a table at the end, and in build/notebooks.json for the benchmarks.
 
 Without Node or Chromium their layers are skipped and one line says so; with SAEKIT_REQUIRE_NODE=1 or
 SAEKIT_REQUIRE_BROWSER=1 (CI) that is a failure.
