@@ -1,10 +1,5 @@
 // Shared by every view. Pure functions, no DOM at import time, so `node --test` can load it.
 
-/** The largest value among the cells that count: one left out (BOS above all) would drown all others. */
-export function peakOf(cells, leftOut) {
-  return cells.reduce((best, cell) => (leftOut.has(cell.from) ? best : Math.max(best, cell.value)), 0);
-}
-
 /** Read a little-endian float32 array out of a binary trait; its DataView may begin at any offset. */
 export function float32(view) {
   if (!view || !view.byteLength) return new Float32Array();
@@ -16,12 +11,6 @@ export function sig(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (Math.abs(value) >= 1000) return grouped(Math.round(value));
   return String(Number(value.toPrecision(digits)));
-}
-
-/** A column of values on one decimal point: as many decimals as three digits of the largest need. */
-export function aligned(value, largest) {
-  const decimals = largest >= 100 ? 0 : largest >= 10 ? 1 : largest >= 0.1 ? 2 : 4;
-  return value >= 1000 ? sig(value) : value.toFixed(decimals);
 }
 
 /** Thousands separated by commas, whatever the browser's locale: the same as in the static HTML. */
@@ -72,17 +61,6 @@ export function mergePieces(tokens, values) {
   return cells;
 }
 
-/** Cells before, at and after the peak, at most `side` of them on each side (all of them: Infinity). */
-export function around(cells, peak, side) {
-  const found = cells.findIndex((cell) => cell.from <= peak && peak < cell.to);
-  const at = Math.max(0, found);
-  return {
-    before: cells.slice(Math.max(0, at - side), at),
-    peak: cells.slice(at, at + 1),
-    after: cells.slice(at + 1, at + 1 + side),
-  };
-}
-
 /** Next index for an arrow, Home or End key, or null when the key is not ours. */
 export function step(key, index, count) {
   const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: count - 1 };
@@ -97,52 +75,6 @@ export function walkOn(walk, feature, by) {
   const wanted = Array.from(walk).filter((f) => (by > 0 ? f > feature : f < feature));
   if (!wanted.length) return by > 0 ? Math.min(...walk) : Math.max(...walk);
   return wanted.reduce((best, f) => ((by > 0 ? f < best : f > best) ? f : best));
-}
-
-/** The k strongest features over positions from…to-1 of a [position, k] pair of flat arrays. */
-export function strongest(features, strengths, k, from, to) {
-  const best = new Map();
-  for (let i = from * k; i < Math.min(to * k, features.length); i++)
-    if (strengths[i] > 0) best.set(features[i], Math.max(strengths[i], best.get(features[i]) ?? 0));
-  return [...best]
-    .map(([feature, value]) => ({ feature, value }))
-    .toSorted((a, b) => b.value - a.value || a.feature - b.feature)
-    .slice(0, k);
-}
-
-/** Bars of a histogram with a logarithmic count axis, in a box of width × height: {x, width, y, height, count}. */
-export function histogramBars(counts, width, height) {
-  const top = logTop(Math.max(1, ...counts));
-  const slot = width / counts.length;
-  return counts.map((count, i) => {
-    // log10(1 + n): a single activation still has a bar, none has none.
-    const tall = count ? Math.max(1.5, (height * Math.log10(1 + count)) / top) : 0;
-    return { x: i * slot, width: Math.max(1, slot - 1), y: height - tall, height: tall, count };
-  });
-}
-
-/** Height of the count axis in decades: up to the next power of ten, so that its gridlines are round. */
-export function logTop(most) {
-  return Math.ceil(Math.log10(1 + most) * 2) / 2;
-}
-
-/** Gridlines of that axis: 1, 10, 100 … with their height. */
-export function logTicks(counts, height) {
-  const most = Math.max(1, ...counts);
-  const ticks = [];
-  for (let count = 1; count <= most; count *= 10)
-    ticks.push({ count, y: height - (height * Math.log10(1 + count)) / logTop(most) });
-  return ticks;
-}
-
-/** A histogram in a sentence, for those who do not see it. */
-export function histogramWords({ edges, counts }, total) {
-  const tallest = counts.indexOf(Math.max(...counts));
-  return (
-    `${grouped(total)} activations in ${counts.length} bins from ${sig(edges[0])} to ${sig(edges.at(-1))}; most ` +
-    `(${grouped(counts[tallest])}) between ${sig(edges[tallest])} and ${sig(edges[tallest + 1])}, ` +
-    `${grouped(counts.at(-1))} in the highest bin`
-  );
 }
 
 /** Read a feature number out of what a person typed; null when it is none in 0…count-1. */
