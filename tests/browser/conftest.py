@@ -15,6 +15,7 @@ import pytest
 CHROMIUM = os.environ.get("SAEKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("SAEKIT_REQUIRE_BROWSER") == "1"
 ROOT = Path(__file__).parents[2]
+PATIENCE = 300_000  # ms: a wait ends what hangs; a machine that has other work is slow, and that is no error
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -54,6 +55,7 @@ def browser():
 def page(browser):
     """A fresh page; ``page.errors`` collects exceptions, ``page.foreign`` requests that leave this machine."""
     context = browser.new_context(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.errors, page.foreign = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -99,18 +101,18 @@ def lab(browser, tmp_path_factory):
             yield url, root
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(300)
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(PATIENCE // 100):
         try:
             urllib.request.urlopen(f"{url}/api/status", timeout=2).read()
             return
         except OSError:
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
-    pytest.fail(f"JupyterLab did not answer within a minute:\n{log.read_text()}")
+    pytest.fail(f"JupyterLab does not answer:\n{log.read_text()}")
 
 
 @pytest.fixture

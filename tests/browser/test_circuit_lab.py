@@ -32,12 +32,11 @@ def test_threshold_and_selection_are_read_back(lab, page, shots):
     open_notebook(lab, page, "circuit.ipynb", (VIEW, ASK))
     run_cell(page, 0)
     view = page.locator(".saekit-circuit")
-    view.locator(".saekit-node").first.wait_for(timeout=90_000)
+    view.locator(".saekit-node").first.wait_for()
     view.get_by_label("Features kept").fill("4")
     page.wait_for_function(
         "document.querySelector('.saekit-shares dd').textContent !== '…'"
         " && document.querySelectorAll('.saekit-node:not(:has(.saekit-missed))').length === 4",
-        timeout=30_000,
     )
     shown = view.locator(".saekit-shares dd").first.inner_text()
     cells = page.locator(".jp-CodeCell").count()
@@ -49,8 +48,8 @@ def test_threshold_and_selection_are_read_back(lab, page, shots):
     assert page.locator(".jp-CodeCell").count() == cells, "a key leaked into JupyterLab's command mode"
     page.keyboard.press("Enter")
     run_cell(page, 1)
-    page.get_by_text("read back: 4 True True").wait_for(timeout=30_000)
-    page.get_by_text(f"measured: {shown}").wait_for(timeout=10_000)
+    page.get_by_text("read back: 4 True True").wait_for()
+    page.get_by_text(f"measured: {shown}").wait_for()
     view.scroll_into_view_if_needed()
     page.screenshot(path=shots / "circuit_lab.png")
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")

@@ -16,7 +16,7 @@ def view(model):
     saes = random_saes()
     made = Circuit(model, saes, small_task(model), index=fake_index(saes[1]), k=10)
     made.measure_curve((0, 3, 10))
-    assert made.wait(60)
+    assert made.wait(300)
     return made
 
 

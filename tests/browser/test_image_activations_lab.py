@@ -27,7 +27,7 @@ def test_feature_and_image_are_read_back_in_python(lab, page, shots):
     field = view.get_by_label("Feature number")
     field.fill("5")
     field.press("Enter")
-    page.wait_for_function(SHOWN, arg="5", timeout=60_000)
+    page.wait_for_function(SHOWN, arg="5")
     third = view.get_by_role("listbox", name="Images").get_by_role("option").nth(2)
     chosen = third.get_attribute("aria-label").split(",")[0].removeprefix("Image ")
     third.click()
@@ -39,15 +39,15 @@ def test_feature_and_image_are_read_back_in_python(lab, page, shots):
     assert page.locator(".jp-CodeCell").count() == cells, "a key leaked into JupyterLab's command mode"
 
     run_cell(page, 1)
-    page.get_by_text(f"read back: 5 {chosen} number").wait_for(timeout=60_000)
+    page.get_by_text(f"read back: 5 {chosen} number").wait_for()
 
     view.get_by_label("Walk by").select_option("density")
-    page.wait_for_function("document.querySelector('.saekit-where').textContent.startsWith('2 of 5')", timeout=60_000)
+    page.wait_for_function("document.querySelector('.saekit-where').textContent.startsWith('2 of 5')")
     view.get_by_role("button", name="Previous feature").click()
-    page.wait_for_function(SHOWN, arg="2", timeout=60_000)
+    page.wait_for_function(SHOWN, arg="2")
     run_cell(page, 1)
-    page.get_by_text("read back: 2").wait_for(timeout=60_000)
-    page.get_by_text("density").last.wait_for(timeout=60_000)
+    page.get_by_text("read back: 2").wait_for()
+    page.get_by_text("density").last.wait_for()
     view.scroll_into_view_if_needed()
     page.screenshot(path=shots / "images_lab_light.png")
 

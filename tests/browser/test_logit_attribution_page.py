@@ -18,9 +18,9 @@ def view(model):
     made.prompt = HOSTILE
     made.ablated = [7]
     made.method = "patching"
-    assert made.wait(60)
+    assert made.wait(300)
     made.method = "direct"
-    assert made.wait(60)
+    assert made.wait(300)
     return made
 
 

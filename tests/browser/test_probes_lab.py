@@ -32,9 +32,9 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     open_notebook(lab, page, "probes.ipynb", (VIEW, ASK))
     run_cell(page, 0)
     view = page.locator(".saekit-probes")
-    view.get_by_role("button", name="Compute the grid").click(timeout=90_000)
+    view.get_by_role("button", name="Compute the grid").click()
     cell = view.locator("[data-cell='2']")
-    cell.wait_for(timeout=90_000)
+    cell.wait_for()
     cells = page.locator(".jp-CodeCell").count()
     cell.focus()
     for key in ["b", "a", "d", "d", "x"]:
@@ -47,7 +47,6 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     page.wait_for_function(
         "[...document.querySelectorAll('.saekit-outcome [role=option]')].map((t) => t.textContent).join('') === "
         "'the·dog·sat·on·it'",
-        timeout=60_000,
     )
     said = view.locator(".saekit-class").inner_text()
     button = view.get_by_role("region", name="Weights").get_by_role("button").first
@@ -55,8 +54,8 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     feature = button.get_attribute("data-feature")
     verdict = view.locator(".saekit-verdict").inner_text()
     run_cell(page, 1)
-    page.get_by_text("read back: True the dog sat on it").wait_for(timeout=60_000)
-    page.get_by_text(f"feature: {feature}").wait_for(timeout=60_000)
+    page.get_by_text("read back: True the dog sat on it").wait_for()
+    page.get_by_text(f"feature: {feature}").wait_for()
     told = page.get_by_text("| verdict:").last.inner_text()
     label = told.split("class: ")[1].split(" | ")[0]
     assert said.startswith(f"{label}, ")

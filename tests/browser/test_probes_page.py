@@ -22,12 +22,12 @@ def view(model):
     features = extraction(model)
     grid = probes.grid(features, **OPTIONS, progress=False)
     made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index(), figure="auroc")
-    assert made.wait(60)
+    assert made.wait(300)
     made.value = "bag-of-words"  # opened, so the page has its words
-    assert made.wait(60)
+    assert made.wait(300)
     made.value = grid.best_cell.name
     made.text, made.feature, made.figure = "the café cat 😀 sat", 7, "macro_f1"
-    assert made.wait(60)
+    assert made.wait(300)
     return made
 
 

@@ -20,12 +20,12 @@ def test_a_student_runs_the_start_notebook_and_explores_features(lab, page, shot
     nbformat.write(notebook, root / "start.ipynb")
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.goto(f"{url}/lab/tree/start.ipynb?reset")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
-    page.wait_for_function(IDLE, timeout=90_000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.wait_for_function(IDLE)
     page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
     title = page.locator(".saekit-view h2").first
-    title.wait_for(timeout=120_000)
-    page.wait_for_function(IDLE, timeout=120_000)
+    title.wait_for()
+    page.wait_for_function(IDLE)
     first = title.inner_text()
 
     view = page.locator(".saekit-view").first
@@ -39,7 +39,7 @@ def test_a_student_runs_the_start_notebook_and_explores_features(lab, page, shot
     # Your own sentence, computed by the model.
     box = view.locator("textarea")
     box.fill("Last year they talked a lot about London")
-    view.get_by_role("option", name="London").last.wait_for(timeout=90_000)
+    view.get_by_role("option", name="London").last.wait_for()
 
     page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
@@ -48,6 +48,6 @@ def test_a_student_runs_the_start_notebook_and_explores_features(lab, page, shot
 
     shown = "".join(c for c in title.inner_text() if c.isdigit())
     run_cell(page, last)
-    page.get_by_text(f"I chose feature {shown}").wait_for(timeout=90_000)
+    page.get_by_text(f"I chose feature {shown}").wait_for()
     assert page.errors == []
     assert page.foreign == [], "a notebook in a lecture hall has no network"

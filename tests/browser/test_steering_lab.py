@@ -20,7 +20,7 @@ view = small_view(model, small_sae(), max_new_tokens=200)
 view
 """
 ASK = """
-view.wait(60)
+view.wait(300)
 row = view.setting["features"][0]
 print("read back:", view.setting["prompt"], row["feature"], row["value"], view.setting["max_new_tokens"])
 print("texts:", len(view.texts), view.value == view.texts["steered"], view.value != view.texts["unsteered"])
@@ -35,7 +35,7 @@ def test_a_prompt_a_slider_run_stop_run_and_the_setting_read_back(lab, page, sho
     run_cell(page, 0)
     view = page.locator(".saekit-steering")
     prompt = view.get_by_label("Prompt")
-    prompt.wait_for(timeout=90_000)
+    prompt.wait_for()
     cells = page.locator(".jp-CodeCell").count()
     prompt.click()
     prompt.fill("")
@@ -45,14 +45,12 @@ def test_a_prompt_a_slider_run_stop_run_and_the_setting_read_back(lab, page, sho
 
     steered = view.locator("[data-text=steered] .saekit-text")
     view.get_by_role("button", name="Run").click()
-    page.wait_for_function(
-        "document.querySelector('[data-text=steered] .saekit-text')?.textContent.length > 20", timeout=60_000
-    )
+    page.wait_for_function("document.querySelector('[data-text=steered] .saekit-text')?.textContent.length > 20")
     run_cell(page, 1)
-    page.get_by_text("the kernel answers: True").wait_for(timeout=60_000)
+    page.get_by_text("the kernel answers: True").wait_for()
     view.get_by_role("button", name="Stop").click()
-    view.get_by_text("… (stopped)").first.wait_for(timeout=60_000)
-    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'", timeout=60_000)
+    view.get_by_text("… (stopped)").first.wait_for()
+    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'")
     stopped = steered.inner_text()
     assert len(stopped) > 20
 
@@ -61,17 +59,17 @@ def test_a_prompt_a_slider_run_stop_run_and_the_setting_read_back(lab, page, sho
     length.press("Enter")
     view.get_by_role("button", name="Run").click()
     for key in ("unsteered", "steered"):
-        view.locator(f"[data-text={key}] [data-effect=kl]").filter(has_not_text="…").wait_for(timeout=60_000)
-    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'", timeout=60_000)
+        view.locator(f"[data-text={key}] [data-effect=kl]").filter(has_not_text="…").wait_for()
+    page.wait_for_function("document.querySelector('.saekit-steering').ariaBusy === 'false'")
     assert steered.inner_text() != view.locator("[data-text=unsteered] .saekit-text").inner_text()
     assert (
         view.get_by_role("listbox", name="Steered text, token by token", exact=True).get_by_role("option").count() > 5
     )
 
     run_cell(page, 2)
-    page.get_by_text("read back: The dog bad dabb 7 4.5 12").wait_for(timeout=60_000)
-    page.get_by_text("texts: 2 True True").wait_for(timeout=60_000)
-    page.get_by_text("hooks: 0 kl").wait_for(timeout=60_000)
+    page.get_by_text("read back: The dog bad dabb 7 4.5 12").wait_for()
+    page.get_by_text("texts: 2 True True").wait_for()
+    page.get_by_text("hooks: 0 kl").wait_for()
     view.scroll_into_view_if_needed()
     page.screenshot(path=shots / "steering_lab.png")
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")

@@ -20,7 +20,7 @@ def view(model):
     made.run()
     made.compare("random direction")
     made.run_sweep((0.5, 1, 2))
-    assert made.wait(90)
+    assert made.wait(300)
     assert made.error == ""
     return made
 

@@ -54,10 +54,10 @@ def open_notebook(lab, page, name, cells):
     }
     nbformat.write(notebook, root / name)
     page.goto(f"{url}/lab/tree/{name}?reset")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
-    page.wait_for_function(IDLE, timeout=90_000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.wait_for_function(IDLE)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.locator(".saekit-view h2").first.wait_for(timeout=90_000)
+    page.locator(".saekit-view h2").first.wait_for()
 
 
 def run_cell(page, number):
@@ -82,7 +82,7 @@ def test_the_view_answers_in_jupyterlab(lab, page, shots):
     box.click()
     page.keyboard.type("rain on Monday")
     option = view.get_by_role("listbox", name="Your own text, feature 12").get_by_role("option", name="Monday")
-    option.wait_for(timeout=20_000)
+    option.wait_for()
     page.wait_for_function("document.querySelector('.saekit-own').ariaBusy === 'false'")
     option.click()
     view.locator(".saekit-at-token .saekit-feature").first.wait_for()
@@ -93,11 +93,11 @@ def test_the_view_answers_in_jupyterlab(lab, page, shots):
     field.press("Enter")
     page.wait_for_function("document.querySelector('.saekit-title h2').textContent.endsWith('17')")
     run_cell(page, 1)
-    page.get_by_text("value is 17 and token is 3").wait_for(timeout=20_000)
+    page.get_by_text("value is 17 and token is 3").wait_for()
 
     view.get_by_label("Search features").fill("Monday")
     view.get_by_role("button", name="Find").click()
-    view.get_by_text('8 features for "Monday" in tokens').wait_for(timeout=10_000)
+    view.get_by_text('8 features for "Monday" in tokens').wait_for()
     page.screenshot(path=shots / "lab_search.png")
     view.get_by_role("button", name="Feature 9, score 0.167").click()
     page.wait_for_function("document.querySelector('.saekit-title h2').textContent.endsWith(' 9')")
@@ -106,7 +106,6 @@ def test_the_view_answers_in_jupyterlab(lab, page, shots):
 
     times = sorted(page.evaluate(TIMED_CLICK))
     print(f"feature change on screen in JupyterLab: median {times[len(times) // 2]:.0f} ms, worst {times[-1]:.0f} ms")
-    assert times[len(times) // 2] < 250, times  # the aim is 100 ms; a loaded CI machine gets some air
 
     page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
@@ -149,9 +148,9 @@ def test_stop_ends_slow_work(lab, page):
     view = page.locator(".saekit-view")
     view.get_by_placeholder("Type or paste").fill("rain")
     stop = view.get_by_role("button", name="Stop")
-    stop.wait_for(timeout=5_000)
+    stop.wait_for()
     stop.click()
-    stop.wait_for(state="hidden", timeout=3_000)
+    stop.wait_for(state="hidden")
     assert view.locator(".saekit-prompt-result [role=option]").count() == 0
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     assert page.errors == []
@@ -159,11 +158,10 @@ def test_stop_ends_slow_work(lab, page):
 
 def test_two_views_of_one_widget_and_linked_widgets_stay_in_step(lab, page):
     open_notebook(lab, page, "linked.ipynb", (LINKED, "view", "other"))
-    page.wait_for_function("document.querySelectorAll('.saekit-view').length === 3", timeout=30_000)
+    page.wait_for_function("document.querySelectorAll('.saekit-view').length === 3")
     page.locator(".saekit-view").first.get_by_role("button", name="Next feature").click()
     page.wait_for_function(
         "[...document.querySelectorAll('.saekit-title h2')].every((h) => h.textContent.endsWith(' 13'))",
-        timeout=10_000,
     )
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     assert page.errors == []

@@ -35,8 +35,8 @@ def open_notebook(lab, page, name, cells):
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, root / name)
     page.goto(f"{url}/lab/tree/{name}?reset")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
-    page.wait_for_function(IDLE, timeout=90_000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.wait_for_function(IDLE)
 
 
 def test_start_watch_stop_and_read_back(lab, page, shots):
@@ -44,15 +44,15 @@ def test_start_watch_stop_and_read_back(lab, page, shots):
     open_notebook(lab, page, "training.ipynb", (VIEW, ASK, RESULT))
     run_cell(page, 0)
     view = page.locator(".saekit-training")
-    view.get_by_text("2 runs to train").wait_for(timeout=90_000)
+    view.get_by_text("2 runs to train").wait_for()
     view.get_by_role("button", name="Start").click()
-    page.wait_for_function(f"({POINTS})() > 5", timeout=30_000)
+    page.wait_for_function(f"({POINTS})() > 5")
     few = page.evaluate(POINTS)
-    page.wait_for_function(f"({POINTS})() > {few} + 5", timeout=30_000)
+    page.wait_for_function(f"({POINTS})() > {few} + 5")
     assert "samples/s" in view.locator(".saekit-pace-words").inner_text()
 
     run_cell(page, 1)
-    page.get_by_text("the kernel answers: True TopK").wait_for(timeout=20_000)
+    page.get_by_text("the kernel answers: True TopK").wait_for()
     view.scroll_into_view_if_needed()
     page.screenshot(path=shots / "training_lab_under_way.png")
 
@@ -63,12 +63,12 @@ def test_start_watch_stop_and_read_back(lab, page, shots):
         page.keyboard.press(key)
     assert page.locator(".jp-CodeCell").count() == cells, "a key leaked into JupyterLab's command mode"
     page.keyboard.press("Enter")
-    view.get_by_role("button", name="Start the other run").wait_for(timeout=20_000)
+    view.get_by_role("button", name="Start the other run").wait_for()
     assert view.get_by_text("1 stopped, its result kept · 1 not trained").is_visible()
     run_cell(page, 2)
-    page.get_by_text("kept: TopKSAE (4096, 128) True False").wait_for(timeout=20_000)
+    page.get_by_text("kept: TopKSAE (4096, 128) True False").wait_for()
     run_cell(page, 1)
-    page.get_by_text("the kernel answers: False L1").wait_for(timeout=20_000)
+    page.get_by_text("the kernel answers: False L1").wait_for()
 
     page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
@@ -87,11 +87,11 @@ def test_a_finished_view_and_its_second_picture_stay_in_step(lab, page, shots):
     open_notebook(lab, page, "finished.ipynb", (VIEW, SHORT, "small"))
     for number in range(3):
         run_cell(page, number)
-    page.wait_for_function("document.querySelectorAll('.saekit-training').length === 3", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('.saekit-training').length === 3")
     first, second = (page.locator(".saekit-training").nth(i) for i in (1, 2))
-    first.get_by_text("2 done").wait_for(timeout=10_000)
+    first.get_by_text("2 done").wait_for()
     first.get_by_role("button", name="B").click()
-    second.locator("button[aria-pressed=false]").wait_for(timeout=10_000)
+    second.locator("button[aria-pressed=false]").wait_for()
     assert second.locator(".saekit-panels g:not([hidden]) > path.saekit-line").count() == 4
     page.screenshot(path=shots / "training_lab_finished.png")
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")

@@ -27,7 +27,7 @@ def open_view(page, tmp_path):
         view = Training(None, runs, train=FakeTrainer(), d_sae=64, **options)
         if finish:
             view.start()
-            assert view.wait(20)
+            assert view.wait(300)
         text = view.to_html()
         if with_kernel:
             text = text.replace('"_has_kernel":false', '"_has_kernel":true')
@@ -134,7 +134,7 @@ def test_start_and_stop_are_one_button_that_says_what_it_does(open_view):
     assert (page.evaluate("saekit.state._starts"), page.evaluate("saekit.state._stops")) == (1, 1)
     assert stopping.evaluate("(node) => node === document.activeElement"), "the keys must stay in the view"
     trainer.allow()
-    assert view.wait(20)
+    assert view.wait(300)
 
 
 def test_a_page_without_a_kernel_has_no_button_that_does_nothing(open_view):
@@ -150,7 +150,7 @@ def test_curves_grow_with_the_news_of_the_run_under_way(open_view, shots, monkey
     sent = []
     view.observe(lambda _: sent.append(view.get_state(["_panels", "_progress", "_densities", "busy"])), "_progress")
     view.start()
-    assert view.wait(20)
+    assert view.wait(300)
     words = "run 3 of 3: Matryoshka BatchTopK · 5,120 of 10,240 samples · "
     half = next(state for state in sent if state["_progress"]["words"].startswith(words))
     for name, value in half.items():
@@ -238,7 +238,7 @@ def test_reads_well_aloud(open_view):
 
 def test_static_html_is_safe_and_readable_in_both_schemes(page, tmp_path, shots):
     view = Training(None, {**RUNS, NASTY[0]: {"k": 20}, "bad": {"k": 0}}, train=FakeTrainer(), d_sae=64, autostart=True)
-    assert view.wait(20)
+    assert view.wait(300)
     file = tmp_path / "static.html"
     scheme = "<style>:root{color-scheme:light dark;background:Canvas;font:14px sans-serif}</style>"
     base = f"<!doctype html><html lang=en><meta charset=utf-8><title>static</title>{scheme}"

@@ -31,7 +31,7 @@ def top_activations(monkeypatch):
     names = {12: "days of the week", 14: "rain"}
     index = FakeIndex(neuronpedia_id="gpt2-small/8-res-jb")
     view = TopActivations(index, feature=12, model="model", sae="sae", names=names, prompt="rain on Monday", token=2)
-    assert view.wait(10)
+    assert view.wait(300)
     return view
 
 
@@ -56,7 +56,7 @@ def steering(monkeypatch):
     view.run()
     view.compare("random direction", "prompt")
     view.run_sweep((0.5, 2), baselines=("prompt", "random direction", "difference of means"))
-    assert view.wait(90)
+    assert view.wait(300)
     assert view.error == ""
     return view
 
@@ -77,7 +77,7 @@ def logit_attribution(monkeypatch):
 def training(monkeypatch):
     runs = {"TopK": {"k": 8}, "L1": {"architecture": "standard", "sparsity_coefficient": 2.0}, NASTY[0]: {"k": 0}}
     view = Training(None, runs, train=FakeTrainer(), d_sae=64, autostart=True)
-    assert view.wait(20)
+    assert view.wait(300)
     return view
 
 
@@ -89,7 +89,7 @@ def circuit(monkeypatch):
     saes = random_saes()
     view = Circuit(tiny_model(), saes, small_task(tiny_model()), index=fake_index(saes[1]), k=10)
     view.measure_curve((0, 3, 10))
-    assert view.wait(60)
+    assert view.wait(300)
     view.value = (HIGH, "end", 7)
     return view
 

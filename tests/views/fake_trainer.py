@@ -35,7 +35,7 @@ class FakeTrainer:
         try:
             for done in range(1, steps + 1):
                 if self.gate is not None:
-                    assert self.gate.acquire(timeout=20), "the test forgot to allow a report"
+                    assert self.gate.acquire(timeout=300), "the test forgot to allow a report"
                 time.sleep(self.seconds)
                 if done % report_every == 0 or done == steps:
                     on_step(record(done, steps, d_sae, k or 10 * (sparsity_coefficient or 1), batch_size))

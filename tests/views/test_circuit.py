@@ -40,7 +40,7 @@ def found(model, saes, task):
 @pytest.fixture
 def view(model, saes, task, found):
     made = Circuit(model, saes, task, *found, index=fake_index(saes[1]), k=5)
-    assert made.wait(30)
+    assert made.wait(300)
     return made
 
 
@@ -115,7 +115,7 @@ def test_faithfulness_is_that_of_the_analysis(model, saes, task, found, view, er
     view.errors = errors
     for i, size in enumerate(SIZES):
         view.size = size
-        assert view.wait(30)
+        assert view.wait(300)
         assert view.faithfulness == pytest.approx(expected.faithfulness[i], abs=1e-5)
         assert view.completeness == pytest.approx(expected.completeness[i], abs=1e-5)
     levels = f"logit difference {expected.model:+.2f} of the model, {expected.nothing:+.2f} with nothing"
@@ -124,7 +124,7 @@ def test_faithfulness_is_that_of_the_analysis(model, saes, task, found, view, er
 
 def test_nothing_given_everything_is_found(model, saes, task, found):
     view = Circuit(model, saes[::-1], task)
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.error == ""
     circuit, edges = found
     assert view.circuit.hook_names == (LOW, HIGH)
@@ -135,14 +135,14 @@ def test_nothing_given_everything_is_found(model, saes, task, found):
     same = "faithfulness on 3 prompts, those by which the circuit was found"
     assert same in text(view.state()["about"])
     other = Circuit(model, saes, task, test=task[:2])
-    assert other.wait(30)
+    assert other.wait(300)
     assert "faithfulness on 2 prompts" in text(other.state()["about"])
     assert "by which the circuit was found" not in text(other.state()["about"])
 
 
 def test_one_dictionary_has_no_edges_and_needs_no_list(model, saes, task):
     view = Circuit(model, saes[0], task, k=3)
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.edges == ()
     assert json.loads(view.to_json())["hook_names"] == [LOW]
     assert view.faithfulness is not None
@@ -151,7 +151,7 @@ def test_one_dictionary_has_no_edges_and_needs_no_list(model, saes, task):
 def test_nodes_are_the_strongest_features_and_all_errors(view, found):
     circuit, edges = found
     view.size = 100
-    view.wait(30)
+    view.wait(300)
     record = json.loads(view.to_json())
     rows = [
         Node(circuit.hook_names.index(hook), circuit.positions.index(position), feature)
@@ -200,10 +200,10 @@ def test_each_size_is_measured_once(view, slow):
     slow.set()
     for size in (5, 9, 5, 9, 5):
         view.size = size
-        assert view.wait(30)
+        assert view.wait(300)
     assert slow.asked == [("kept", 9)]
     view.errors = "ablated"
-    view.wait(30)
+    view.wait(300)
     assert slow.asked == [("kept", 9), ("ablated", 5)]
     assert set(view.measured) == {("kept", 5), ("kept", 9), ("ablated", 5)}
 
@@ -214,7 +214,7 @@ def test_a_slider_on_its_way_leaves_no_queue_behind(view, slow):
     assert view.busy
     assert view.faithfulness is None
     slow.set()
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.faithfulness is not None
     assert set(view.measured) == {("kept", 5), ("kept", 59)}, "sizes that were passed over are not measured"
 
@@ -222,7 +222,7 @@ def test_a_slider_on_its_way_leaves_no_queue_behind(view, slow):
 def test_the_curve_is_measured_with_the_size_that_is_shown_first(view, slow):
     slow.set()
     view.set_state({"_curves": 1})
-    assert view.wait(60)
+    assert view.wait(300)
     assert [size for _, size in slow.asked] == [0, 1, 3, 10, 30, 100, 300, 2 * 2 * WIDTH]
     slow.clear()
     view.measure_curve((2, 4))
@@ -231,7 +231,7 @@ def test_the_curve_is_measured_with_the_size_that_is_shown_first(view, slow):
     view.size = 50
     assert slow.asked[8] == ("kept", 2)
     slow.set()
-    assert view.wait(30)
+    assert view.wait(300)
     assert ("kept", 50) in view.measured
 
 
@@ -242,11 +242,11 @@ def test_stop_ends_the_work_and_compute_takes_it_up_again(view, slow):
     assert "measuring 33 features" in view._doing
     view.set_state({"_stops": 1})
     assert (view.busy, view._doing) == (False, "")
-    assert view.wait(5)
+    assert view.wait(300)
     assert view.faithfulness is None
     slow.set()
     view.set_state({"_starts": 1})
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.faithfulness is not None
 
 
@@ -255,7 +255,7 @@ def test_a_curve_asked_for_while_the_circuit_is_found_is_measured_after_it(model
 
     def waiting(*arguments, **options):
         searches.append(arguments)
-        assert gate.wait(30)
+        assert gate.wait(300)
         return feature_circuit(*arguments, **options)
 
     monkeypatch.setattr(circuits, "feature_circuit", waiting)
@@ -264,7 +264,7 @@ def test_a_curve_asked_for_while_the_circuit_is_found_is_measured_after_it(model
         time.sleep(0.005)
     view.measure_curve((0, 3))
     gate.set()
-    assert view.wait(60)
+    assert view.wait(300)
     assert {("kept", 5), ("kept", 0), ("kept", 3)} <= set(view.measured)
     assert len(view.edges) > 0
     assert len(searches) == 1, "it was not begun anew"
@@ -276,22 +276,22 @@ def test_stop_while_the_circuit_is_found_leaves_none(model, saes, task, monkeypa
 
     def waiting(self, size=16):
         begun.set()
-        gate.wait(20)
+        gate.wait(300)
         yield from real(self, size)
 
     monkeypatch.setattr(Task, "batches", waiting)
     view = Circuit(model, saes, task)
-    assert begun.wait(20)
+    assert begun.wait(300)
     view.stop()
     gate.set()
-    assert view.wait(20)
+    assert view.wait(300)
     assert (view.circuit, view.error) == (None, "")
     assert text(view.state()["nothing"]).startswith("not found yet")
     assert repr(view) == "Circuit(own: not found yet)"
     view.size = 4
     assert not view.busy, "nothing is measured of no circuit"
     view.compute()
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.faithfulness is not None
 
 
@@ -304,7 +304,7 @@ def test_other_cells_may_run_the_model_meanwhile(model, saes, task, view, slow):
     for _ in range(50):
         assert torch.equal(model(ids), plain)
     view.stop()
-    assert view.wait(20)
+    assert view.wait(300)
 
 
 def test_what_goes_wrong_in_the_worker_is_told(model, saes, task, found, monkeypatch):
@@ -313,7 +313,7 @@ def test_what_goes_wrong_in_the_worker_is_told(model, saes, task, found, monkeyp
 
     monkeypatch.setattr(Ablation, "measure", broken)
     view = Circuit(model, saes, task, *found)
-    assert view.wait(20)
+    assert view.wait(300)
     assert view.error == "RuntimeError: out of luck"
     assert not view.busy
 
@@ -322,14 +322,14 @@ def test_a_task_on_which_nothing_is_ablated_says_so_and_shows_no_number(model, s
     """The mean of one prompt is its own value: a share of what ablation changes would be noise."""
     for options in ({"test": task[:1]}, {"test": task.select([1, 1, 1])}):
         view = Circuit(model, saes, task, *found, **options)
-        assert view.wait(20)
+        assert view.wait(300)
         assert view.error.endswith("Add pairs") or view.error.endswith("Add pairs with other prompts")
         assert not view.busy
         assert (view.faithfulness, view.completeness, view.measured) == (None, None, {})
         assert view.error in view._repr_html_()
         assert "faithfulness not computed" in repr(view)
     alone = Circuit(model, saes, task[:1])
-    assert alone.wait(30)
+    assert alone.wait(300)
     assert "has one pair" in alone.error
     assert len(json.loads(alone.to_json())["nodes"]) > 0, "the circuit itself needs no means"
     assert alone.faithfulness is None
@@ -338,7 +338,7 @@ def test_a_task_on_which_nothing_is_ablated_says_so_and_shows_no_number(model, s
 def test_a_circuit_found_by_the_view_takes_as_many_steps_as_asked(model, saes, task):
     for options, steps in (({}, 5), ({"steps": 2}, 2)):
         view = Circuit(model, saes[0], task, **options)
-        assert view.wait(30)
+        assert view.wait(300)
         assert view.circuit.steps == steps
         expected = feature_circuit(model, saes[0], task, steps=steps, batch_size=16)
         np.testing.assert_allclose(view.circuit.features[0], expected.features[0], atol=1e-5)
@@ -361,7 +361,7 @@ def test_directions_are_dictionaries_too(model, task):
     ids = torch.as_tensor(tiny.random_tokens(8, 32, 400).ids).long()
     basis = random_directions(hidden_states(model, ids, LOW).flatten(0, 1).float(), LOW)
     view = Circuit(model, [basis], task, k=3)
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.error == ""
     assert view.faithfulness is not None
     index = fake_index(random_saes()[0], LOW)

@@ -36,7 +36,7 @@ def view(parts):
     model, saes, task, circuit = parts
     made = Circuit(model, saes, task, known(circuit, {A: 3.0, B: -2.0, C: 1.0}), EDGES, k=2)
     made.stop()
-    made.wait(10)
+    made.wait(300)
     return made
 
 
@@ -172,7 +172,7 @@ def test_the_curve_shows_what_was_measured_of_one_kind_of_errors(parts):
     model, saes, task, circuit = parts
     view = Circuit(model, saes, task, circuit, (), k=3)
     view.measure_curve((0, 3))
-    assert view.wait(30)
+    assert view.wait(300)
     words = {size: [f"{share:.2f}".replace("-", "−") for share in view.measured["kept", size]] for size in (0, 3)}
     curve = elements(view.state()["curve"], "svg")[0]
     assert curve[1]["aria-label"] == (

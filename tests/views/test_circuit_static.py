@@ -13,7 +13,7 @@ from tests.views.circuit_parts import HIGH, LOW, fake_index, random_saes, small_
 def view(model):
     saes = random_saes()
     made = Circuit(model, saes, small_task(model), index=fake_index(saes[1]), k=30)
-    assert made.wait(60)
+    assert made.wait(300)
     return made
 
 

@@ -28,7 +28,7 @@ READ = {"answer": "c", "foil": "d"}
 @pytest.fixture
 def view(model):
     made = small_view(model)
-    assert made.wait(30)
+    assert made.wait(300)
     assert made.error == ""
     return made
 
@@ -43,7 +43,7 @@ def gate(monkeypatch):
         def waiting(model, saes, prompts, **options):
             opened.asked.append(model.tokenizer.decode(prompts[1:]))
             opened.begun.set()
-            assert opened.wait(20)
+            assert opened.wait(300)
             return real(model, saes, prompts, **options)
 
         return waiting
@@ -54,7 +54,7 @@ def gate(monkeypatch):
 
 
 def settled(view):
-    assert view.wait(30)
+    assert view.wait(300)
     return view
 
 
@@ -304,7 +304,7 @@ def test_a_text_that_is_still_typed_leaves_no_queue_behind(view, gate):
     for end in range(4, len(typed) + 1):
         view.prompt = typed[:end]
     assert view.busy
-    assert gate.begun.wait(20)
+    assert gate.begun.wait(300)
     gate.set()
     settled(view)
     assert shown(view)["asked"]["prompt"] == typed
@@ -316,7 +316,7 @@ def test_the_view_is_there_before_anything_is_computed(model, gate):
     view = small_view(model)
     assert view.busy
     assert (view.attribution, repr(view)) == (None, "LogitAttribution(not computed yet)")
-    assert gate.begun.wait(20)
+    assert gate.begun.wait(300)
     assert view.predictions is not None, "what the model says comes first"
     gate.set()
     settled(view)
@@ -324,7 +324,7 @@ def test_the_view_is_there_before_anything_is_computed(model, gate):
 
 def test_stop_drops_the_work_and_compute_takes_it_up_again(view, gate):
     view.method = "exact"
-    assert gate.begun.wait(20)
+    assert gate.begun.wait(300)
     view.set_state({"_stops": 1})
     assert (view.busy, view._doing) == (False, "")
     gate.set()

@@ -21,11 +21,11 @@ HOSTILE = 'The cat <img src=x onerror="window.hacked=1"> </script> sat\n&amp; "o
 @pytest.fixture(scope="module")
 def view(model):
     made = small_view(model, ablated=[7, 21])
-    assert made.wait(30)
+    assert made.wait(300)
     made.method = "patching"
-    assert made.wait(30)
+    assert made.wait(300)
     made.method = "direct"
-    assert made.wait(30)
+    assert made.wait(300)
     return made
 
 
@@ -67,7 +67,7 @@ def test_static_html_shows_every_bar_and_the_predictions(view):
 def test_hostile_text_stays_text(model):
     view = small_view(model)
     view.prompt = HOSTILE
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.error == ""
     for shown in (view._repr_html_(), view.to_html()):
         assert "img" not in tags(shown.split('<script type="module">')[0])

@@ -37,7 +37,7 @@ def grid(features):
 @pytest.fixture
 def view(model, grid, features):
     made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index())
-    assert made.wait(30)
+    assert made.wait(300)
     return made
 
 
@@ -79,7 +79,7 @@ def test_traits_say_what_they_may_be(view):
 
 def test_an_sae_is_known_by_hook_point_and_width_where_it_has_no_name(model, grid, features):
     view = Probes(grid, features, model=model, sae=random_sae(), text=TEXT)
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.classified is not None
 
 
@@ -100,7 +100,7 @@ def test_every_figure_is_that_of_the_grid(view, grid):
 
     assert set(view._figures) == {"macro_f1", "accuracy"}
     view.figure = "auroc"
-    assert view.wait(30)
+    assert view.wait(300)
     for figure, shown in view._figures.items():
         assert shown == [data.bounds(found) for found in cell_figures(grid, figure)]
 
@@ -134,7 +134,7 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
     np.testing.assert_array_equal(
         view._opened["confusion"], confusion_matrix(grid.labels[rows], grid.predicted[number][rows])
     )
-    assert view.wait(30)
+    assert view.wait(300)
     weights = view.probe.fitted.weights
     for c, listed in enumerate(view._opened["features"]):
         assert len(listed) == data.STRONGEST
@@ -142,18 +142,18 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
             assert weight == pytest.approx(weights[c, feature])
             assert view._contexts[f"s/{feature}"]["source"] == "index"
     view.value = "bag-of-words"
-    assert view.wait(30)
+    assert view.wait(300)
     assert view._opened["features"] is None
     assert any("cat" in word for word, _ in view._opened["words"][0])
     view.value = "majority"
-    assert view.wait(30)
+    assert view.wait(300)
     assert view._opened["words"] is None and view.probe.fitted is None
 
 
 def test_over_repeats_the_view_says_what_the_grid_says(features):
     grid = probes.grid(features, **OPTIONS, repeats=3, progress=False)
     view = Probes(grid, features)
-    assert view.wait(30) and view._facts["repeats"] == 3
+    assert view.wait(300) and view._facts["repeats"] == 3
     rows = grid.fold != 0
     for i, row in enumerate(view._cells):
         value = view._figures["macro_f1"][i][0]
@@ -167,7 +167,7 @@ def test_over_repeats_the_view_says_what_the_grid_says(features):
 
 def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, grid, features):
     view = Probes(grid, features, model=model, sae={"s": random_sae()})
-    assert view.wait(30)
+    assert view.wait(300)
     feature = view._opened["features"][0][0][0]
     found = view._contexts[f"s/{feature}"]
     assert found["source"] == "texts"
@@ -178,14 +178,14 @@ def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, gr
 
 def test_a_text_is_classified_as_in_the_analysis(view, model):
     view.text = TEXT
-    assert view.wait(30)
+    assert view.wait(300)
     found = probes.classify(model, random_sae(), view.probe, TEXT)
     assert view.classified.label == found.label == view._result["label"]
     np.testing.assert_allclose(view.classified.contributions, found.contributions, atol=1e-5)
     assert sum(view._result["probabilities"]) == pytest.approx(1)
     first = view.classified
     view.value = view.grid.cells[0].name
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.classified is not first and view._result["cell"] == view.value
     assert view._result["probabilities"] is None, "the difference of means gives scores"
     view.text = " "
@@ -195,22 +195,22 @@ def test_a_text_is_classified_as_in_the_analysis(view, model):
 def test_texts_that_cannot_be_classified_are_told_why(view, grid, model, features):
     view.text = TEXT
     view.value = "majority"
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.classified is None and view._result == {}
     assert "A baseline reads no features" in view.error
     view.value = grid.best_cell.name
-    assert view.wait(30) and view.error == "" and view.classified is not None
+    assert view.wait(300) and view.error == "" and view.classified is not None
     alone = Probes(grid, text=TEXT)
     assert "needs the features, the model and its SAE" in alone.error
     view.value = None
     assert view._result == {} and view.cell is None and view.probe is None
     view.value = grid.best_cell.name
     view.text = "cat " * 600
-    assert view.wait(30)
+    assert view.wait(300)
     assert "longer than what the probe was trained on, 128 tokens: only its first 127 are used" in view.error
     assert len(view.classified.tokens) == 127 and view.classified.truncated
     view.text = f"a cat{' ' * 2000}dog"
-    assert view.wait(30)
+    assert view.wait(300)
     assert "only the first 2,000 are used" in view.error or view.classified.truncated
 
 
@@ -220,7 +220,7 @@ def test_a_text_is_read_as_far_as_the_texts_of_the_grid(model):
     options = {**OPTIONS, "poolings": ("max",), "binarisings": ("none",)}
     view = Probes(probes.grid(features, **options, progress=False), features, model=model, sae={"s": random_sae()})
     view.text = features.data.texts[-1]
-    assert view.wait(30)
+    assert view.wait(300)
     assert len(view.classified.tokens) == 7 and "8 tokens: only its first 7 are used" in view.error
     np.testing.assert_allclose(view.classified.scores, probes.predict(view.probe, features)[-1], atol=1e-2)
 
@@ -231,7 +231,7 @@ def test_a_feature_is_linked_to_another_view(view):
     assert view.feature == 12
     view.feature = 40
     assert top.value == 40
-    assert view.wait(30)
+    assert view.wait(300)
     assert "s/40" in view._contexts
     link.unlink()
 
@@ -250,7 +250,7 @@ def test_the_csv_has_every_cell_and_baseline(view, grid):
 def test_the_grid_is_computed_in_the_background(model, grid, features):
     view = Probes(features, model=model, sae={"s": random_sae()}, text=TEXT, **OPTIONS)
     assert view.grid is None or view.grid is not grid
-    assert view.wait(60)
+    assert view.wait(300)
     assert view.error == "" and repr(view.grid) == repr(grid)
     assert view.classified is not None, "a text that was given before the grid is classified after it"
     assert view._progress == [] and not view.busy
@@ -269,24 +269,24 @@ def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
 
     monkeypatch.setattr(probes, "grid", slow)
     view = Probes(features, **OPTIONS)
-    assert begun.wait(30)
+    assert begun.wait(300)
     assert repr(view) == "Probes('cats & <others>': computing)"
     assert "not computed yet" in view._repr_html_(), "showing the view does not wait for a search"
     view.set_state({"_stops": 1})
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.grid is None and not view.busy and view._progress == []
     assert repr(view).endswith("not computed)")
     with pytest.raises(traitlets.TraitError, match="there is no grid yet"):
         view.value = "majority"
     gate.set()
     view.set_state({"_starts": 1})
-    assert view.wait(60)
+    assert view.wait(300)
     assert view.grid is not None
 
 
 def test_a_cell_that_is_not_there_does_not_cost_the_search(features):
     view = Probes(features, cell="the best", **OPTIONS)
-    assert view.wait(60)
+    assert view.wait(300)
     assert view.error.startswith("no cell 'the best': expected a name like")
     assert view.value == view.grid.best_cell.name
 
@@ -298,5 +298,5 @@ def test_a_search_that_fails_says_why(features, monkeypatch):
 
     monkeypatch.setattr(probes, "grid", fails)
     view = Probes(features, **OPTIONS)
-    assert view.wait(30)
+    assert view.wait(300)
     assert view.error.startswith("class 'rare' has 1") and view._progress == []

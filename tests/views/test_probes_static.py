@@ -22,7 +22,7 @@ def view(model):
     grid = probes.grid(features, **OPTIONS, progress=False)
     made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index(), text="a <b>cat</b> & café")
     made.feature = 7
-    assert made.wait(30)
+    assert made.wait(300)
     return made
 
 
@@ -70,7 +70,7 @@ def test_many_classes_are_shown_as_their_largest_confusions(model):
     features = extraction(model, data)
     options = {**OPTIONS, "poolings": ("max",), "binarisings": ("none",), "classifiers": ("difference",)}
     view = Probes(features, **options, model=model, sae={"s": random_sae()})
-    assert view.wait(60), view.error
+    assert view.wait(300), view.error
     shown = view._repr_html_()
     assert "taken for" in shown and len(shown.encode()) < 60_000
     entries = drawn.confusions(view._opened["confusion"])
@@ -85,7 +85,7 @@ def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
     best = "hidden-mean at blocks.3.hook_resid_post"
     assert grid.test_difference.other == best
     view = Probes(grid, features, cell="high (random), max, none, logistic")
-    assert view.wait(30) and view.error == ""
+    assert view.wait(300) and view.error == ""
     assert view._opened["features"] is not None, "a control is opened like a cell"
     shown = view._repr_html_()
     assert f"{best}, the best baseline" in view._facts["verdict"] and view._facts["verdict"] in shown
@@ -93,5 +93,5 @@ def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
         assert f">{line.name}<title>" in shown, "in full, or two points of a layer would read the same"
     assert f"baseline,{best},,,," in view.to_csv()
     view.value = best
-    assert view.wait(30) and view.error == "" and view.probe.name == best
+    assert view.wait(300) and view.error == "" and view.probe.name == best
     assert list(view._fitted[view._number()][1].hooks) == ["blocks.3.hook_resid_post"]

@@ -35,7 +35,7 @@ def view(model):
     made.run()
     made.compare("random feature", "prompt")
     made.run_sweep((0.5, 2), baselines=("prompt", "random direction"))
-    assert made.wait(90)
+    assert made.wait(300)
     assert made.error == ""
     return made
 

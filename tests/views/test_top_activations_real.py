@@ -47,7 +47,7 @@ def test_every_feature_has_a_card_that_agrees_with_the_index(index):
 def test_own_text_and_the_strongest_features_agree_with_each_other(index, model, sae):
     text = "The river 戦 rose 🙂 שלום\0"
     view = TopActivations(index, model=model, sae=sae, prompt=text)
-    assert view.wait(60)
+    assert view.wait(300)
     assert view.error == ""
     (shown,) = elements(view.state()["prompt"], "strip")
     found = index.by_prompt(model, sae, text)
@@ -66,7 +66,7 @@ def test_own_text_and_the_strongest_features_agree_with_each_other(index, model,
 def test_search_answers_with_real_hits(index, model, sae):
     view = TopActivations(index)
     view.set_state({"_query": {"mode": "text", "text": "river"}})
-    view.wait(60)
+    view.wait(300)
     assert view._hits["features"] == [hit.feature for hit in index.search(text="river")]
     view.value = view._hits["features"][0]
 

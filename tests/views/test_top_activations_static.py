@@ -114,7 +114,7 @@ def test_a_token_left_out_of_the_statistics_does_not_set_the_scale_of_your_own_t
     tokens, excluded = ["<bos>", "about", " London"], np.array([True, False, False])
     index.read_prompt = lambda *args: PromptReading(tokens, features, excluded)
     live.prompt = "about London"
-    live.wait(10)
+    live.wait(300)
     shown = still([live.state()["prompt"]])
     assert "strongest 5" in shown
     assert shown.count("<mark") == 1

@@ -500,6 +500,6 @@ def test_a_real_training_stops_at_its_next_report():
     view = Training(x, {"TopK": {"k": 2}}, d_sae=16, batch_size=64, epochs=100_000, report_every=1, autostart=True)
     until(lambda: len(view.history["TopK"]) > 3)
     view.stop()
-    assert view.wait(20)
+    assert view.wait(300)
     assert states(view)[0] == "stopped"
     assert view.saes["TopK"].encode(x).shape == (512, 16)

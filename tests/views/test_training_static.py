@@ -29,7 +29,7 @@ class _Tags(html.parser.HTMLParser):
 
 def finished(runs=RUNS, **options):
     view = training(runs, autostart=True, **options)
-    assert view.wait(20)
+    assert view.wait(300)
     return view
 
 
@@ -78,7 +78,7 @@ def test_hostile_names_and_errors_are_text():
         raise ValueError(HOSTILE)
 
     view = Training(None, {HOSTILE: {"note": HOSTILE}}, train=trainer, autostart=True)
-    view.wait(20)
+    view.wait(300)
     found = _Tags()
     found.feed(view._repr_html_())
     assert set(found.tags) <= {
@@ -111,7 +111,7 @@ def test_under_way_there_are_no_figures_that_change_by_the_second():
     assert 'role="img"' not in before
     view.stop()
     trainer.allow()
-    view.wait(20)
+    view.wait(300)
 
 
 def test_a_page_needs_no_kernel_and_holds_the_curves():
