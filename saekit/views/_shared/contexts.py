@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from saekit.errors import FeatureIndexError
 from saekit.views._shared.index_side import check_index_pair
 from saekit.views._shared.nodes import Node, el, line
-from saekit.views._shared.rows import number
-from saekit.views._shared.words import merge_pieces, sig, visible
+from saekit.views._shared.words import merge_pieces, number, sig, visible
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 
 from saekit.errors import FeatureIndexError, SAEError
 from saekit.views._shared.nodes import Node, el, facts, line
-from saekit.views._shared.rows import number
 from saekit.views._shared.strips import near_only, shaded_strip
-from saekit.views._shared.words import sig
+from saekit.views._shared.words import number, sig
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge

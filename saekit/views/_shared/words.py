@@ -1,7 +1,10 @@
-"""Numbers and tokens as readers see them, in the live view and in stills."""
+"""Numbers and tokens as readers see them, in the live view and in stills, and as they travel to the browser."""
 
 import html
 import math
+from typing import Any
+
+import numpy as np
 
 MARKS = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
 
@@ -91,3 +94,14 @@ def join_starts(tokens: list[str]) -> list[tuple[int, int]]:
     """
     starts = [first for _, _, first in merge_pieces(tokens, [0.0] * len(tokens))]
     return list(zip(starts, [*starts[1:], len(tokens)], strict=True))
+
+
+def pack(values: Any) -> bytes:
+    """Return little-endian float32, the form in which arrays travel to the browser."""
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+def number(value: Any) -> float | None:
+    """Return a plain float; None for NaN and infinity, which JSON does not have."""
+    value = float(value)
+    return value if math.isfinite(value) else None

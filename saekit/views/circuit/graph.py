@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from saekit.views._shared.rows import number
+from saekit.views._shared.words import number
 
 if TYPE_CHECKING:
     from saekit.circuits import Edge, FeatureCircuit, Node

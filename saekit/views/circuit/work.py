@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from saekit._base.checks import whole
 from saekit.errors import SAEError, Stopped
 from saekit.views._shared.contexts import context_rows, indexes_by_hook
-from saekit.views._shared.rows import number
+from saekit.views._shared.words import number
 from saekit.views.circuit.graph import ERROR, Graph
 from saekit.views.circuit.state import key_of
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from saekit.errors import VisionError
 from saekit.views._shared.index_side import ORDERS, checked_scores, named, walk_in
 from saekit.views._shared.nodes import Node
-from saekit.views._shared.rows import pack
 from saekit.views._shared.view import View
+from saekit.views._shared.words import pack
 from saekit.views.image_activations.state import PANELS, image_card, image_facts
 from saekit.vision import ImageFeatures, LabelledImages, features_of
 

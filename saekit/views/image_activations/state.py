@@ -9,8 +9,7 @@ from saekit.views._shared.chart import histogram_bars, histogram_words
 from saekit.views._shared.index_side import feature_head
 from saekit.views._shared.nodes import Node, el, figure, line, meter, table
 from saekit.views._shared.pixels import patches, pixels, place_of
-from saekit.views._shared.rows import number
-from saekit.views._shared.words import aligned, percent, sig
+from saekit.views._shared.words import aligned, number, percent, sig
 from saekit.vision import ImageExample, ImageFeatures
 
 TOP, SHOWN_TOP = 16, 12  # images in the live view and in a still

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from saekit.views._shared.rows import number
-from saekit.views._shared.words import signed
+from saekit.views._shared.words import number, signed
 from saekit.views.logit_attribution.ask import Asked
 
 if TYPE_CHECKING:

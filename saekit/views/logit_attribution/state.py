@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from saekit.views._shared.contexts import context, context_list, short_hook
 from saekit.views._shared.nodes import Element, Node, el, line, table, token
 from saekit.views._shared.palette import sign
-from saekit.views._shared.rows import number
-from saekit.views._shared.words import effect_words, percent, sig, signed, visible
+from saekit.views._shared.words import effect_words, number, percent, sig, signed, visible
 from saekit.views.logit_attribution.ask import Asked
 from saekit.views.logit_attribution.numbers import (
     Outcome,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saekit.views._shared.contexts import context_rows, short_hook
-from saekit.views._shared.rows import number, pack
+from saekit.views._shared.words import number, pack
 
 if TYPE_CHECKING:
     from saekit.index import FeatureIndex

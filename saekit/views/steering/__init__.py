@@ -12,8 +12,8 @@ from saekit.errors import SaekitError, SteeringError
 from saekit.steering import KINDS
 from saekit.views._shared.index_side import ORDERS, search_hits, walk_in
 from saekit.views._shared.nodes import Node
-from saekit.views._shared.rows import pack
 from saekit.views._shared.view import View, in_words
+from saekit.views._shared.words import pack
 from saekit.views._shared.worker import Stopped, Worker
 from saekit.views.steering.setting import (
     DEFAULTS,

@@ -11,9 +11,8 @@ import numpy as np
 from saekit.views._shared.chart import Line, line_chart, sample
 from saekit.views._shared.contexts import context_rows
 from saekit.views._shared.nodes import Element, Node, el, figure, line, table
-from saekit.views._shared.rows import number
 from saekit.views._shared.strips import strip
-from saekit.views._shared.words import join_starts, percent, rough
+from saekit.views._shared.words import join_starts, number, percent, rough
 from saekit.views.steering.setting import setting_words
 
 if TYPE_CHECKING:

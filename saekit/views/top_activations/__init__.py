@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from saekit.views._shared.index_side import ORDERS, checked_scores, index_facts, named, walk_in
 from saekit.views._shared.nodes import Node, pressed
-from saekit.views._shared.rows import pack
 from saekit.views._shared.view import View
+from saekit.views._shared.words import pack
 from saekit.views.top_activations.state import PANELS, feature_card
 from saekit.views.top_activations.work import Reading
 
