@@ -5,7 +5,7 @@ that has other work too, they then wait for each other: a product that takes a t
 takes sixteen on two. Probes are made of such products, some hundred thousand of them in a grid.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 
@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Generator[None]:
     """Let NumPy and SciPy compute on one thread inside the block or the decorated function; torch keeps its threads."""
     with _libraries().limit(limits=1, user_api="blas"):
         yield
