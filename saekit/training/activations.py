@@ -1,7 +1,7 @@
 """What SAEs are trained on: rows of activations, on disk or in memory, and the order in which they are drawn."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,9 +61,13 @@ class Activations:
 
     @classmethod
     def from_rows(
-        cls, rows: Tensor | np.ndarray, *, hook_name: str | None = None, model_name: str | None = None
+        cls,
+        rows: Tensor | np.ndarray | Sequence[Sequence[float]],
+        *,
+        hook_name: str | None = None,
+        model_name: str | None = None,
     ) -> "Activations":
-        """Take a tensor or array as activations.
+        """Take a tensor, an array or lists of numbers as activations.
 
         Args:
             rows: Finite numbers, ``[sample, d_in]``.

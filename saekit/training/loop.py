@@ -8,7 +8,7 @@
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,7 +65,11 @@ OnStep = Callable[[TrainingStep], None] | None
 
 @takes_settings
 def train_sae(
-    activations: "Activations | ActivationStream | Float[Tensor, 'sample d_in'] | Float[np.ndarray, 'sample d_in']",
+    activations: Activations
+    | ActivationStream
+    | Float[Tensor, "sample d_in"]
+    | Float[np.ndarray, "sample d_in"]
+    | Sequence[Sequence[float]],
     config: TrainConfig | None = None,
     *,
     device: str = "cpu",
@@ -139,7 +143,7 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        activations: Activations | ActivationStream | Tensor | np.ndarray,
+        activations: Activations | ActivationStream | Tensor | np.ndarray | Sequence[Sequence[float]],
         device: str = "cpu",
     ) -> None:
         self.config, self.device, self.done = config.resolved(), device, 0
