@@ -12,7 +12,7 @@ import torch
 import saekit.models as models
 from saekit._base.cache import package_file
 from saekit.errors import ChecksumError, ModelError, OfflineError
-from saekit.models.packaged import PACKAGED, _in_one_piece
+from saekit.models.packaged import PACKAGED, _in_one_piece, transformers_without_bars
 from tests import tiny
 
 
@@ -103,7 +103,7 @@ def test_the_converted_model_is_the_packaged_file_as_transformers_reads_it():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = package_file(PACKAGED["smollm2-135m"].files[0], progress=False)
-    with models.transformers_without_bars():
+    with transformers_without_bars():
         reference = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     converted = models.load_model(progress=False)
