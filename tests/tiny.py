@@ -21,32 +21,98 @@ PAIRS = [  # for a task: clean prompt, corrupted prompt, answer, foil
 ]
 
 
-def write_model(folder: Path, *, d_model: int = 32, n_layers: int = 3, d_vocab: int = 400, seed: int = 0) -> Path:
-    """Write a random Llama with a tokenizer trained on `TEXT`; BOS is <s>."""
+def write_tokenizer(
+    folder: Path, *, d_vocab: int = 400, bos: str | None = "<s>", eos: str | None = "</s>", texts: str = TEXT
+) -> Path:
+    """Write a byte-level BPE tokenizer; its special tokens come first, ``bos=None``: it has none."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=d_vocab,
-        special_tokens=["<s>", "</s>"],
+        special_tokens=list(dict.fromkeys(token for token in (bos, eos) if token)),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=d_vocab, hidden_size=d_model, intermediate_size=2 * d_model, num_hidden_layers=n_layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
-        tie_word_embeddings=True, initializer_range=0.3,
-    )  # fmt: skip
+    tokenizer.train_from_iterator([texts], trainer)
+    special = {name: token for name, token in (("bos_token", bos), ("eos_token", eos)) if token}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    return folder
+
+
+def own_config(architecture: str = "llama", *, d_model: int = 32, n_layers: int = 3, d_vocab: int = 400, n_ctx=256):
+    """Return transformers' configuration of a small model: llama, qwen2, olmo2, gpt2, gpt_neox or bloom."""
+    from transformers import AutoConfig
+
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    if architecture == "gpt2":
+        return AutoConfig.for_model(
+            "gpt2", vocab_size=d_vocab, n_embd=d_model, n_layer=n_layers, n_head=4, n_positions=n_ctx, **ends
+        )
+    if architecture == "bloom":
+        return AutoConfig.for_model(
+            "bloom", vocab_size=d_vocab, hidden_size=d_model, n_layer=n_layers, n_head=4, **ends
+        )
+    sizes = {"hidden_size": d_model, "intermediate_size": 2 * d_model, "num_hidden_layers": n_layers}
+    heads = {} if architecture == "gpt_neox" else {"num_key_value_heads": 2, "tie_word_embeddings": True}
+    return AutoConfig.for_model(
+        architecture,
+        vocab_size=d_vocab,
+        num_attention_heads=4,
+        max_position_embeddings=n_ctx,
+        initializer_range=0.3,
+        **sizes,
+        **heads,
+        **ends,
+    )
+
+
+def write_own(folder: Path, architecture: str = "llama", *, seed: int = 0, bos: str | None = "<s>", **sizes) -> Path:
+    """Write a random model of an architecture (see `own_config`) with a tokenizer beside it."""
+    from transformers import AutoModelForCausalLM
+
+    config = own_config(architecture, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return write_tokenizer(folder, d_vocab=config.vocab_size, bos=bos)
+
+
+def write_model(folder: Path, *, d_model: int = 32, n_layers: int = 3, d_vocab: int = 400, seed: int = 0) -> Path:
+    """Write a random Llama with a tokenizer trained on `TEXT`; BOS is <s>."""
+    return write_own(folder, seed=seed, d_model=d_model, n_layers=n_layers, d_vocab=d_vocab)
+
+
+def own_sae(architecture: str, d_in: int, d_sae: int, *, hook_name: str = "blocks.1.hook_resid_post", seed=0, **fields):
+    """Return a random SAE of one of sae-lens's inference architectures: standard, topk, jumprelu, gated...
+
+    Args:
+        architecture: Name in sae-lens's registry.
+        d_in: Width of the hook point.
+        d_sae: Number of features.
+        hook_name: Hook point.
+        seed: Seed of the weights.
+        **fields: Fields of the configuration, or of its metadata.
+    """
+    from sae_lens.registry import get_sae_class
+    from sae_lens.saes.sae import SAEMetadata
+
+    kind, configuration = get_sae_class(architecture)
+    own = {name: fields.pop(name) for name in list(fields) if name in configuration.__dataclass_fields__}
+    metadata = SAEMetadata(**{"model_name": "tiny", "hook_name": hook_name, "prepend_bos": True, **fields})
+    sae = kind(configuration(d_in=d_in, d_sae=d_sae, metadata=metadata, **own))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            scale = 0.1 if parameter.ndim == 1 else 1 / d_in**0.5
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+            if name == "threshold":
+                parameter.abs_()
+            parameter.requires_grad_(False)
+    return sae.eval()
 
 
 def topk_sae(d_in: int, d_sae: int, *, k: int = 8, hook_name: str = "blocks.1.hook_resid_post", seed: int = 0):
