@@ -12,7 +12,7 @@ To read in order:
 4. `gradients`: the mean gradient between two runs.
 5. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
 6. `counting`: which tokens a statistic leaves out.
-7. `packaged`, `load` and `copies`: where models come from, twins and controls.
+7. `packaged`, `load`, `processing` and `copies`: where models come from, how their weights were treated, controls.
 """
 
 from saekit.models.blocks import first_block_after, last_logits_from, logits_from
@@ -34,6 +34,7 @@ from saekit.models.hooks import (
 )
 from saekit.models.load import load_model
 from saekit.models.packaged import PACKAGED
+from saekit.models.processing import processing_of
 from saekit.models.prompts import (
     Encoded,
     batches_of_one_length,
@@ -84,6 +85,7 @@ __all__ = [
     "logits_from",
     "massive",
     "midpoints",
+    "processing_of",
     "reading",
     "readout_from",
     "shuffled_model",

@@ -5,15 +5,18 @@ An SAE is a ``sae_lens.SAE``, read from safetensors and JSON.
 To read in order:
 
 1. `catalogue`: the list of all SAEs, bundled and released, and their cards.
-2. `load`: load, save and identify one; check that it fits a model and is no transcoder.
-3. `parts`: a state split into features, what the SAE misses, and its bias.
-4. `untrained`: dictionaries that nobody trained, and controls that must not do well.
-5. `dictionary`: SAEs and directions in one form, by what each feature writes.
+2. `load`: load, save and identify one.
+3. `demands` and `pair`: what its configuration asks for, and whether it fits a model.
+4. `parts`: a state split into features, what the SAE misses, and its bias.
+5. `untrained`: dictionaries that nobody trained, and controls that must not do well.
+6. `dictionary`: SAEs and directions in one form, by what each feature writes.
 """
 
 from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
+from saekit.saes.demands import DEMANDS, Demand, Finding, findings, same_model, unknown_fields
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
-from saekit.saes.load import check_pair, check_rebuilds, load_sae, sae_fingerprint, sae_hook, save_sae
+from saekit.saes.load import load_sae, sae_fingerprint, save_sae
+from saekit.saes.pair import check_pair, check_rebuilds, check_sae, sae_hook
 from saekit.saes.parts import (
     active_entries,
     changes,
@@ -41,8 +44,11 @@ __all__ = [
     "ASSETS",
     "CONTROLS",
     "DEFAULT",
+    "DEMANDS",
+    "Demand",
     "Dictionary",
     "Directions",
+    "Finding",
     "SAEEntry",
     "active_entries",
     "baseline_sae",
@@ -50,6 +56,7 @@ __all__ = [
     "changes",
     "check_pair",
     "check_rebuilds",
+    "check_sae",
     "control_sae",
     "control_saes",
     "decoded",
@@ -57,6 +64,7 @@ __all__ = [
     "encode",
     "encoded",
     "error_of",
+    "findings",
     "list_saes",
     "load_sae",
     "neuron_directions",
@@ -68,7 +76,9 @@ __all__ = [
     "sae_card",
     "sae_fingerprint",
     "sae_hook",
+    "same_model",
     "save_sae",
     "sparse_form",
     "states_of_some",
+    "unknown_fields",
 ]

@@ -6,6 +6,8 @@ An SAE is a ``sae_lens.SAE``, read from safetensors and JSON.
 import hashlib
 import json
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,9 @@ from weakref import WeakKeyDictionary
 import torch
 
 from saekit._base.files import atomic
-from saekit.errors import OfflineError, SAEError, SaekitError
-from saekit.models import check_hook, hook_width
+from saekit.errors import OfflineError, SAEError
 from saekit.saes.catalogue import DEFAULT, bundled, bundled_folder, check_release, unknown
+from saekit.saes.pair import check_pair, check_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -54,7 +56,8 @@ def load_sae(
     else:
         check_release(name, sae_id)
         try:
-            sae = SAE.from_pretrained(name, sae_id, device=str(device))
+            with _own_words():
+                sae = SAE.from_pretrained(name, sae_id, device=str(device))
         except OSError as error:  # huggingface_hub's errors for "offline" and "not cached" derive from it
             raise OfflineError(
                 f"SAE {sae_id!r} of release {name!r} is not in the local cache and the hub cannot be reached. Connect "
@@ -64,8 +67,7 @@ def load_sae(
     sae.cfg.dtype = "float32"
     for parameter in sae.parameters():
         parameter.requires_grad_(False)
-    if model is not None:
-        check_pair(model, sae)
+    check_sae(sae) if model is None else check_pair(model, sae)
     return sae
 
 
@@ -88,65 +90,6 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
         half.save_model(str(draft))
         if card is not None:
             (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def sae_hook(sae: "SAE[Any]") -> str:
-    """Return the hook point that an SAE reads. Raises SAEError if it does not say."""
-    hook = sae.cfg.metadata.hook_name
-    if not hook:
-        raise SAEError("the SAE does not say which hook point it reads: set sae.cfg.metadata.hook_name")
-    return hook
-
-
-def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:
-    """Check that an SAE can read this model; sae-lens itself skips an SAE that it cannot attach.
-
-    Raises:
-        SAEError: d_in is not the width of the hook point.
-        ModelError: The model has no such hook point.
-
-    Warns:
-        UserWarning: The SAE was trained on a model of another name.
-    """
-    hook = sae_hook(sae)
-    check_hook(model, hook)
-    width = hook_width(model, hook)
-    if width != sae.cfg.d_in:
-        raise SAEError(
-            f"the SAE reads {sae.cfg.d_in} dimensions, but {hook} of {model.cfg.model_name} has {width}: it was "
-            f"trained on another model or hook point"
-        )
-    trained_on = sae.cfg.metadata.model_name
-    if trained_on and _short(trained_on) != _short(model.cfg.model_name):
-        warnings.warn(
-            f"this SAE was trained on {trained_on!r} and is used with {model.cfg.model_name!r}: if they differ by "
-            f"more than the name, its features mean nothing here",
-            stacklevel=2,
-        )
-
-
-def check_rebuilds(
-    model: "SAETransformerBridge | None", sae: "SAE[Any]", *, error: type[SaekitError] = SAEError, hint: str = ""
-) -> None:
-    """Refuse a transcoder: what is to be put back where it was read needs an SAE.
-
-    Args:
-        model: The model, in whose names of hook points the two are compared; None: as they are written.
-        sae: The SAE.
-        error: Class of the error for a transcoder.
-        hint: Advice at the end of the message.
-
-    Raises:
-        SaekitError: The SAE writes another hook point than it reads; of the class ``error``.
-        ModelError: The model has no such hook point.
-    """
-    reads, writes = sae_hook(sae), sae.cfg.metadata.hook_name_out
-    names = [name if model is None else check_hook(model, name) for name in (reads, writes or reads)]
-    if hasattr(sae.cfg, "d_out") or names[0] != names[1]:
-        raise error(
-            f"this is a transcoder: it reads {reads} and writes {writes or 'elsewhere'}. Expected an SAE, whose "
-            f"features are put back where they were read{hint and '; '}{hint}"
-        )
 
 
 def sae_fingerprint(sae: "SAE[Any]") -> str:
@@ -176,13 +119,19 @@ def _from_folder(folder: Path, device: str | torch.device) -> "SAE[Any]":
     if missing:
         raise SAEError(f"{folder} has no {' and no '.join(missing)}: expected an SAE in sae-lens's format")
     try:
-        return SAE.load_from_disk(str(folder), device=str(device))
+        with _own_words():
+            return SAE.load_from_disk(str(folder), device=str(device))
     except Exception as error:
         raise SAEError(
             f"{folder} cannot be read as an SAE ({type(error).__name__}: {error}): is it complete?"
         ) from error
 
 
-def _short(name: str) -> str:
-    """Return a model's name without owner and case: ``google/gemma-2-2b`` and ``gemma-2-2b`` are one model."""
-    return name.rstrip("/").split("/")[-1].lower()
+@contextmanager
+def _own_words() -> Generator[None]:
+    """Leave out sae-lens's warnings about demands: `check_sae` and `check_pair` ask whether they are met."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"\s*(This SAE has non-empty model_from|norm_scaling_factor not found)"
+        )
+        yield

@@ -15,7 +15,7 @@ from torch import Tensor
 from saekit._base.checks import one_of, whole
 from saekit.errors import SAEError
 from saekit.models import bos_token_id, counted, hidden_states_at, hook_width, special_token_ids
-from saekit.saes.load import sae_hook
+from saekit.saes.pair import sae_hook
 from saekit.saes.parts import encoded
 
 if TYPE_CHECKING:
