@@ -43,7 +43,8 @@ def planted(
                 states.astype(np.float16) if keep_states else None, {})  # fmt: skip
     sae = SAEFeatures(NAME, hook, csr_array(rows.astype(np.float32)))
     ids = generator.integers(2, 50, starts[-1]).astype(np.int32)
-    return TextFeatures(data, np.arange(n_texts), ids, starts, {hook.name: hook}, {NAME: sae}, 0, 0, 128, "made up")
+    cut = np.zeros(n_texts, bool)
+    return TextFeatures(data, np.arange(n_texts), ids, starts, {hook.name: hook}, {NAME: sae}, cut, 128, "made up")
 
 
 def _name(number: int) -> str:

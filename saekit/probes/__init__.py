@@ -10,7 +10,7 @@ figure has an interval, and nothing depends on the order of the texts.
 
 To read in this order: `features` and `extract` (what is kept of texts), `alignment` (does an SAE read its own layer),
 `choices`, `pooling` and `classifiers` (what can be chosen), `score` and `validation` (how it is judged), `recipes`
-(what a probe can read), `saved`, `result` and `probing` (one probe), `grid_result` and `search` (many), `curves` and
+(what a probe can read), `result` and `probing` (one probe), `grid_result` and `search` (many), `curves` and
 `transfers` (fewer labels, other texts), `reading` (what a probe has learned), `questions` (will an answer be right).
 """
 
@@ -23,11 +23,10 @@ from saekit.probes.classifiers import (
     best_columns,
     fit,
     mean_differences,
-    strengths,
 )
 from saekit.probes.curves import Curve, curve, training_texts
 from saekit.probes.extract import Column, encode_texts, extract_features, named_saes, text_order
-from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, cut_words, subset
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, subset
 from saekit.probes.grid_result import Cell, Grid, Round, cell_figures, check_grid, fit_cell, number_of, training_part
 from saekit.probes.pooling import (
     BINARISINGS,
@@ -59,8 +58,7 @@ from saekit.probes.reading import (
     tree_text,
 )
 from saekit.probes.recipes import HiddenPCA, Settings, baseline_recipe, sae_recipe
-from saekit.probes.result import ProbeResult, ProbeTable
-from saekit.probes.saved import Saved
+from saekit.probes.result import ProbeResult, ProbeTable, Saved
 from saekit.probes.score import (
     Comparison,
     Estimate,
@@ -147,7 +145,6 @@ __all__ = [
     "contexts",
     "contribution_words",
     "curve",
-    "cut_words",
     "deal_rest",
     "encode_texts",
     "estimate",
@@ -177,7 +174,6 @@ __all__ = [
     "resamples",
     "sae_recipe",
     "score",
-    "strengths",
     "subset",
     "text_order",
     "top_features",

@@ -222,14 +222,6 @@ CLASSIFIERS = Choices(
 )
 
 
-def strengths(classifier: "str | Classifier") -> tuple[float, ...]:
-    """Return the settings among which inner cross-validation chooses, the simplest first.
-
-    Raises ProbeError for an unknown classifier.
-    """
-    return CLASSIFIERS.of(classifier).strengths
-
-
 def fit(
     classifier: "str | Classifier",
     inputs: "csr_array | Float[np.ndarray, 'text column']",
@@ -250,7 +242,7 @@ def fit(
         inputs: Columns, one row per text.
         labels: Class of each text.
         n_classes: Number of classes, should one be missing here.
-        among: Strengths; see `strengths`.
+        among: Strengths; those of a classifier are its ``strengths``.
         balanced: Whether texts are weighed so that all classes count the same.
         seed: Seed of the choice between equal columns of a tree.
 
@@ -304,10 +296,8 @@ def _learned(estimator: Any, inputs: Any, labels: Int[np.ndarray, " text"]) -> t
         estimator.fit(inputs, labels)
     converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
     parts = getattr(estimator, "estimators_", [estimator])  # those of one against the rest
-    weights, intercept = (
-        np.vstack([p.coef_ for p in parts]),
-        np.concatenate([np.atleast_1d(p.intercept_) for p in parts]),
-    )
+    weights = np.vstack([p.coef_ for p in parts])
+    intercept = np.concatenate([np.atleast_1d(p.intercept_) for p in parts])
     if len(weights) == 1:  # two classes: the score of the second
         weights, intercept = np.vstack([-weights, weights]), np.hstack([-intercept, intercept])
     return weights, intercept, converged

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -13,9 +12,9 @@ from saekit.probes.classifiers import Classifier
 from saekit.probes.features import TextFeatures
 from saekit.probes.pooling import Binarising, Pooling
 from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
-from saekit.probes.saved import Saved
+from saekit.probes.result import Saved
 from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
-from saekit.probes.validation import make_folds
+from saekit.probes.validation import Recipe, make_folds
 
 _PARTS = 3  # in which the training texts of a point are cut to choose the strength
 
@@ -90,7 +89,7 @@ def curve(
     if draws < 1 or not len(at):
         raise ProbeError(f"expected at least one point and one draw, not {len(at)} and {draws}")
     settings = Settings(pooling, binarise, classifier, balanced, seed)
-    recipes: list[Any] = with_baselines(features, features.sae(sae), baselines, settings)
+    recipes = with_baselines(features, features.sae(sae), baselines, settings)
     labels, n_classes = features.data.labels, len(features.data.label_names)
     weights = resamples(dealt.duplicates.group[test], seed=seed)
     value, drawn = np.zeros((len(recipes), len(at), draws)), np.zeros((len(recipes), len(at), draws, len(weights)))
@@ -140,7 +139,7 @@ def training_texts(
     return draws[over](train, labels, point, generator)
 
 
-def _learned(recipe: Any, rows: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
+def _learned(recipe: Recipe, rows: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
     """Choose a strength on the training rows alone, by their (possibly wrong) labels, and learn with it."""
     among = recipe.strengths
     best = 0

@@ -5,6 +5,7 @@ depends on the order in which they came. Only texts of equal length share a batc
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def extract_features(
     for sae in named.values():
         check_pair(model, sae)
     data = data if isinstance(data, LabelledItems) else unlabelled(data)
-    ids, truncated = encode_texts(model, data.texts, context_size)
+    ids, cut = encode_texts(model, data.texts, context_size)
     index = text_order(data, ids)
     data, ids = data[index], [ids[i] for i in index]
     if check_hooks:
@@ -102,17 +103,14 @@ def extract_features(
         untrained = control_saes(model, controlled, ids, kind, seed=seed)
         everything |= {f"{name} ({kind})": (sae, kind, name) for name, sae in untrained.items()}
     hooks, by_sae = _run(model, everything, ids, batch_size, keep_states, progress, stop)
-    lengths = np.array([len(row) for row in ids])
-    starts = next(iter(hooks.values())).starts
     return TextFeatures(
         data=data,
         index=index,
         ids=np.array([i for row in ids for i in row], np.int32),
-        id_starts=np.concatenate([[0], np.cumsum(lengths)]),
+        id_starts=np.concatenate([[0], np.cumsum([len(row) for row in ids])]),
         hooks=hooks,
         saes=by_sae,
-        truncated=truncated,
-        empty=int((np.diff(starts) == 0).sum()),
+        cut=cut[index],
         context_size=context_size,
         model_name=model.cfg.model_name,
     )
@@ -138,28 +136,22 @@ def named_saes(saes: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]]") -
     return named
 
 
-def encode_texts(model: "SAETransformerBridge", texts: Sequence[str], context_size: int) -> tuple[list[list[int]], int]:
-    """Return the token ids of texts without BOS, cut at the context, and how many were cut."""
+def encode_texts(
+    model: "SAETransformerBridge", texts: Sequence[str], context_size: int
+) -> tuple[list[list[int]], Bool[np.ndarray, " text"]]:
+    """Return the token ids of texts without BOS, cut at the context, and whether each was cut."""
     if model.tokenizer is None:
         raise ProbeError(f"{model.cfg.model_name} has no tokenizer, so it cannot read texts")
     if not texts:
         raise ProbeError("no text to extract features from")
-    if bad := [i for i, text in enumerate(texts) if not _encodable(text)]:
+    if bad := [i for i, text in enumerate(texts) if re.search("[\ud800-\udfff]", text)]:
         raise ProbeError(
             f"{len(bad):,} of {len(texts):,} texts hold half a surrogate pair, which is no character (the first is "
             f"text {bad[0]}): leave them out, or write text.encode('utf-8', 'replace').decode()"
         )
     first = int(bos_token_id(model) is not None)
     encoded = encode_each(model, texts, most=context_size)
-    return [text.ids[first:].tolist() for text in encoded], sum(text.cut for text in encoded)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return [text.ids[first:].tolist() for text in encoded], np.array([text.cut for text in encoded])
 
 
 def text_order(data: LabelledItems, ids: list[list[int]]) -> Int[np.ndarray, " text"]:
@@ -197,9 +189,14 @@ class Column:
 
 
 def _run(
-    model: "SAETransformerBridge", saes: dict, ids: list[list[int]], batch_size: int, keep_states: bool,
-    progress: Progress, stop: Stop,
-) -> tuple[dict[str, Hook], dict[str, SAEFeatures]]:  # fmt: skip
+    model: "SAETransformerBridge",
+    saes: dict,
+    ids: list[list[int]],
+    batch_size: int,
+    keep_states: bool,
+    progress: Progress,
+    stop: Stop,
+) -> tuple[dict[str, Hook], dict[str, SAEFeatures]]:
     hook_of = {name: sae_hook(sae) for name, (sae, _, _) in saes.items()}
     names = list(dict.fromkeys(hook_of.values()))
     encoders = {name: sparse_form(sae) for name, (sae, _, _) in saes.items()}
@@ -259,9 +256,12 @@ def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:
 
 
 def _add_states(
-    columns: dict[str, Column], states: Float[np.ndarray, "batch pos d_model"], keep: Bool[np.ndarray, "batch pos"],
-    bos: int | None, keep_states: bool,
-) -> None:  # fmt: skip
+    columns: dict[str, Column],
+    states: Float[np.ndarray, "batch pos d_model"],
+    keep: Bool[np.ndarray, "batch pos"],
+    bos: int | None,
+    keep_states: bool,
+) -> None:
     count = keep.sum(1)
     mean = np.einsum("bpd,bp->bd", states, keep.astype(np.float32)) / np.maximum(count, 1)[:, None]
     last = np.zeros_like(mean)

@@ -77,12 +77,10 @@ class TextFeatures:
         id_starts: First id of each text: the ids of text i are ``ids[id_starts[i]:id_starts[i + 1]]``.
         hooks: Activations of the model by hook point.
         saes: Activations of features by name of the SAE.
-        truncated: Number of texts that were longer than the context, and were cut; of a `subset`, those known to be.
-        empty: Number of texts that have no token that counts.
+        cut: Whether each text was longer than the context, and was cut.
         context_size: Number of tokens of a text that were read, BOS included.
         model_name: Name of the model, whose tokens these are.
         n_extracted: Number of texts in the data that was given, of which a `subset` has some; None: as many as here.
-        perhaps_truncated: Number of further texts of a `subset` that fill the context, and may end there or were cut.
     """
 
     data: LabelledItems
@@ -91,12 +89,10 @@ class TextFeatures:
     id_starts: Int[np.ndarray, " text1"]
     hooks: dict[str, Hook]
     saes: dict[str, SAEFeatures]
-    truncated: int
-    empty: int
+    cut: Bool[np.ndarray, " text"]
     context_size: int
     model_name: str
     n_extracted: int | None = None
-    perhaps_truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -109,6 +105,16 @@ class TextFeatures:
         return self.saes[name]
 
     @property
+    def truncated(self) -> int:
+        """Number of texts that were cut."""
+        return int(self.cut.sum())
+
+    @property
+    def empty(self) -> int:
+        """Number of texts that have no token that counts."""
+        return int((np.diff(next(iter(self.hooks.values())).starts) == 0).sum())
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the sparse matrices of all SAEs."""
         return sum(e.data.nbytes + e.indices.nbytes + e.indptr.nbytes for e in (s.events for s in self.saes.values()))
@@ -116,7 +122,7 @@ class TextFeatures:
     def __repr__(self) -> str:
         hook = next(iter(self.hooks.values()))
         left_out = ", ".join(f"{count:,} {name}" for name, count in hook.excluded.items())
-        notes = [f"{cut} texts cut at {self.context_size} tokens"] if (cut := cut_words(self)) else []
+        notes = [f"{self.truncated:,} texts cut at {self.context_size} tokens"] if self.truncated else []
         notes += [f"{self.empty:,} texts without a token that counts"] if self.empty else []
         return (
             f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; SAEs "
@@ -135,55 +141,38 @@ def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarr
         ProbeError: Not one True or False a text, or no such number.
     """
     rows = chosen_rows(rows, len(features))
-    n_ids = int(np.diff(features.id_starts)[rows].sum())
-    hooks = {name: _hook_subset(hook, rows, n_ids) for name, hook in features.hooks.items()}
+    ids, id_starts = _tokens_of(features.id_starts, rows)
+    hooks = {name: _hook_subset(hook, rows, len(ids)) for name, hook in features.hooks.items()}
     saes = {
-        name: replace(sae, hook=hooks[sae.hook.name], events=sae.events[_tokens_of(sae.hook.starts, rows)])
+        name: replace(sae, hook=hooks[sae.hook.name], events=sae.events[_tokens_of(sae.hook.starts, rows)[0]])
         for name, sae in features.saes.items()
     }
-    lengths = np.diff(features.id_starts)[rows]
     return replace(
-        features, data=features.data[rows], index=features.index[rows], hooks=hooks, saes=saes,
-        ids=features.ids[_tokens_of(features.id_starts, rows)], id_starts=np.concatenate([[0], np.cumsum(lengths)]),
-        n_extracted=_n_extracted(features), empty=int((np.diff(next(iter(hooks.values())).starts) == 0).sum()),
-        **_cut_among(features, rows),
-    )  # fmt: skip
+        features,
+        data=features.data[rows],
+        index=features.index[rows],
+        ids=features.ids[ids],
+        id_starts=id_starts,
+        hooks=hooks,
+        saes=saes,
+        cut=features.cut[rows],
+        n_extracted=_n_extracted(features),
+    )
 
 
-def cut_words(features: TextFeatures) -> str:
-    """Say how many texts were cut, as far as that is known; "" for none."""
-    least, more = features.truncated, features.perhaps_truncated
-    if not more:
-        return f"{least:,}" if least else ""
-    return f"{least:,} to {least + more:,}" if least else f"at most {more:,}"
-
-
-def _cut_among(features: TextFeatures, rows: Int[np.ndarray, " row"]) -> dict[str, int]:
-    """Return how many of these texts were cut for certain, and how many more perhaps.
-
-    All that were cut have as many tokens as there is room; so may a few that end just there, and which they are is
-    not kept.
-    """
-    lengths, known = np.diff(features.id_starts), features.truncated
-    full = lengths == lengths.max(initial=0)
-    here = int(full[rows].sum())
-    most = min(here, known + features.perhaps_truncated)
-    least = min(most, max(0, here - max(0, int(full.sum()) - known)))
-    return {"truncated": least, "perhaps_truncated": most - least}
-
-
-def _tokens_of(starts: Int[np.ndarray, " text1"], rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, " token"]:
-    return np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[i], starts[i + 1]) for i in rows)])
+def _tokens_of(
+    starts: Int[np.ndarray, " text1"], rows: Int[np.ndarray, " row"]
+) -> tuple[Int[np.ndarray, " token"], Int[np.ndarray, " some1"]]:
+    """Return the tokens of some texts, and where each of these texts starts among them."""
+    tokens = np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[i], starts[i + 1]) for i in rows)])
+    return tokens, np.concatenate([[0], np.cumsum(np.diff(starts)[rows])])
 
 
 def _hook_subset(hook: Hook, rows: Int[np.ndarray, " row"], n_ids: int) -> Hook:
-    tokens = _tokens_of(hook.starts, rows)
+    tokens, starts = _tokens_of(hook.starts, rows)
+    states = None if hook.states is None else hook.states[tokens]
     excluded = _excluded_among(hook, len(rows), n_ids - len(tokens))
-    return replace(
-        hook, starts=np.concatenate([[0], np.cumsum(np.diff(hook.starts)[rows])]), position=hook.position[tokens],
-        last=hook.last[rows], mean=hook.mean[rows], states=None if hook.states is None else hook.states[tokens],
-        excluded=excluded,
-    )  # fmt: skip
+    return Hook(hook.name, starts, hook.position[tokens], hook.last[rows], hook.mean[rows], states, excluded)
 
 
 def _excluded_among(hook: Hook, n_texts: int, left_out: int) -> dict[str, int]:

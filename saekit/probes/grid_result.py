@@ -15,8 +15,7 @@ from saekit.probes.classifiers import CLASSIFIERS
 from saekit.probes.features import TextFeatures, subset
 from saekit.probes.pooling import BINARISINGS, POOLINGS, learn_thresholds, pool
 from saekit.probes.recipes import HiddenPCA, Settings, baseline_recipe, sae_recipe
-from saekit.probes.result import ProbeResult, digest_of, keys_of
-from saekit.probes.saved import Saved
+from saekit.probes.result import ProbeResult, Saved, described, digest_of
 from saekit.probes.score import Comparison, Estimate, Scores, auroc_resampled, estimate, f1_resampled, resamples
 
 AXES = ("sae", "pooling", "binarise", "classifier")
@@ -118,16 +117,6 @@ class Grid(
         return None if self.test_difference is None else self.test_difference.verdict
 
     @property
-    def predicted(self) -> Int[np.ndarray, "cell text"]:
-        """Predictions of the first repeat; see `Round`."""
-        return self.rounds[0].predicted
-
-    @property
-    def scores(self) -> Float[np.ndarray, "cell text c"]:
-        """Scores of the first repeat; see `Round`."""
-        return self.rounds[0].scores
-
-    @property
     def fold(self) -> Int[np.ndarray, " text"]:
         """Folds of the first repeat; see `Round`."""
         return self.rounds[0].fold
@@ -140,12 +129,8 @@ class Grid(
     @cached_property
     def resampled(self) -> Float[np.ndarray, "cell sample"]:
         """Macro F1 in validation of every cell and baseline in each resample of the texts, the mean over repeats."""
-        rows = self.validation_rows
-        weights, labels, n_classes = (
-            resamples(self.group[rows], seed=self.seed),
-            self.labels[rows],
-            len(self.label_names),
-        )
+        rows, n_classes = self.validation_rows, len(self.label_names)
+        labels, weights = self.labels[rows], resamples(self.group[rows], seed=self.seed)
         each = [[f1_resampled(labels, row[rows], n_classes, weights) for row in r.predicted] for r in self.rounds]
         return np.mean(each, axis=0)
 
@@ -220,7 +205,7 @@ def cell_figures(grid: Grid, figure: str) -> tuple[Estimate, ...]:
         each = [auroc_resampled(labels, r.scores[number, rows], r.fold[rows], times) for r in grid.rounds]
         return np.mean(each, axis=0)
 
-    return tuple(estimate(area(i, ones)[0], area(i, weights)) for i in range(len(grid.scores)))
+    return tuple(estimate(area(i, ones)[0], area(i, weights)) for i in range(len(grid.lines)))
 
 
 def number_of(grid: Grid, name: str) -> int:
@@ -280,9 +265,19 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
         recipe = baseline_recipe(part, sae, cell.setting.get("baseline", cell.name), settings)
     fitted, columns = recipe.final(everything, cell.strength)
     return ProbeResult(
-        name=cell.name, family=recipe.family, setting=recipe.setting | read, data_name=grid.data_name,
-        label_names=grid.label_names, labels=grid.labels[rows], predicted=grid.predicted[number][rows],
-        scores=grid.scores[number][rows], fold=grid.fold[rows] - 1, group=grid.group[rows],
-        keys=keys_of(part.data), chosen=(cell.strength,), validation=cell.macro_f1.value, fitted=fitted,
-        columns=columns, notes=(), seed=grid.seed, threshold=thresholds,
-    )  # fmt: skip
+        name=cell.name,
+        family=recipe.family,
+        setting=recipe.setting | read,
+        **described(part.data),
+        predicted=grid.rounds[0].predicted[number][rows],
+        scores=grid.rounds[0].scores[number][rows],
+        fold=grid.fold[rows] - 1,
+        group=grid.group[rows],
+        chosen=(cell.strength,),
+        validation=cell.macro_f1.value,
+        fitted=fitted,
+        columns=columns,
+        notes=(),
+        seed=grid.seed,
+        threshold=thresholds,
+    )

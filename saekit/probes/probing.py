@@ -9,10 +9,10 @@ import numpy as np
 from saekit._base.progress import Progress, Stop, tracked
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Classifier
-from saekit.probes.features import TextFeatures, cut_words
+from saekit.probes.features import TextFeatures
 from saekit.probes.pooling import Binarising, Pooling, Threshold, learn_thresholds, pool
 from saekit.probes.recipes import BASELINES, ColumnRecipe, HiddenPCA, Settings, baseline_recipe, own_recipe, sae_recipe
-from saekit.probes.result import ProbeResult, ProbeTable, keys_of
+from saekit.probes.result import ProbeResult, ProbeTable, described
 from saekit.probes.validation import Folds, Recipe, make_folds, nested, usual
 
 _NEARLY_ALL = 0.95  # share of columns that are constant above which there is little left to learn from
@@ -147,23 +147,29 @@ def compare(probe: ProbeResult, others: Iterable[ProbeResult]) -> ProbeTable:
 def _run(recipe: Recipe, features: TextFeatures, folds: Folds, *notes: str) -> ProbeResult:
     data = features.data
     outcome = nested(recipe, data.labels, folds, len(data.label_names))
-    everything = np.arange(len(data))
-    fitted, columns = recipe.final(everything, usual(outcome.chosen, recipe.strengths))
+    fitted, columns = recipe.final(np.arange(len(data)), usual(outcome.chosen, recipe.strengths))
     notes = tuple(note for note in notes if note)
     if folds.duplicates.n_texts:
         notes += (f"duplicates, kept in one fold: {folds.duplicates}",)
-    if cut := cut_words(features):
-        notes += (f"{cut} texts were cut at {features.context_size} tokens",)
+    if features.truncated:
+        notes += (f"{features.truncated:,} texts were cut at {features.context_size} tokens",)
     if features.empty:
         notes += (f"{features.empty:,} texts have no token that counts: all their columns are 0",)
     if fitted is not None and not fitted.converged:
         notes += ("the optimiser stopped before it had converged",)
     return ProbeResult(
-        name=recipe.name, family=recipe.family, setting=recipe.setting, data_name=data.name,
-        label_names=data.label_names, labels=data.labels, predicted=outcome.predicted, scores=outcome.scores,
-        fold=folds.fold, group=folds.duplicates.group, keys=keys_of(data), chosen=outcome.chosen,
-        validation=outcome.validation, fitted=fitted, columns=columns, notes=notes, seed=folds.seed,
-    )  # fmt: skip
+        name=recipe.name,
+        family=recipe.family,
+        setting=recipe.setting,
+        **described(data),
+        **vars(outcome),
+        fold=folds.fold,
+        group=folds.duplicates.group,
+        fitted=fitted,
+        columns=columns,
+        notes=notes,
+        seed=folds.seed,
+    )
 
 
 def _constant_note(recipe: ColumnRecipe, folds: Folds) -> str:

@@ -7,7 +7,7 @@ The baseline that counts is how sure the answering model is of its own answer.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,11 +85,10 @@ class Answers:
         return LabelledItems(name, texts, self.right.astype(np.int64), ("wrong", "right"), own, own)
 
     def __repr__(self) -> str:
-        other = Answers(self.questions, self.log_probs, self.n_tokens, self.model_name, not self.per_token)
-        raw, normed = (self, other) if not self.per_token else (other, self)
+        by_sum, by_mean = (replace(self, per_token=per_token).right.mean() for per_token in (False, True))
         return (
-            f"Answers of {self.model_name} to {len(self.questions):,} questions: right {raw.right.mean():.3f} by the "
-            f"sum of log-probabilities, {normed.right.mean():.3f} by their mean; ranked by the "
+            f"Answers of {self.model_name} to {len(self.questions):,} questions: right {by_sum:.3f} by the "
+            f"sum of log-probabilities, {by_mean:.3f} by their mean; ranked by the "
             f"{'mean' if self.per_token else 'sum'}"
         )
 
@@ -135,9 +134,13 @@ def cloze(texts: Sequence[str], *, n_choices: int = 4, least_words: int = 4, see
 
 @torch.no_grad()
 def answer_questions(
-    model: "SAETransformerBridge", questions: Sequence[Question], *, per_token: bool = False,
-    skip_blocks: Sequence[int] = (), batch_size: int = 32,
-) -> Answers:  # fmt: skip
+    model: "SAETransformerBridge",
+    questions: Sequence[Question],
+    *,
+    per_token: bool = False,
+    skip_blocks: Sequence[int] = (),
+    batch_size: int = 32,
+) -> Answers:
     """Let a model choose: for every choice the log-probability of its tokens after the prompt.
 
     Choices of one token cost a single pass a question.

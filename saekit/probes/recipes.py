@@ -4,7 +4,7 @@ A new baseline is a function that returns a recipe, and a line in `baseline_reci
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saekit._base.checks import whole
 from saekit.errors import ProbeError
-from saekit.probes.classifiers import Classifier, Fitted, fit, strengths
+from saekit.probes.classifiers import CLASSIFIERS, Classifier, Fitted, fit
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted
 from saekit.probes.pooling import BINARISINGS, Binarising, Pooling, binarised, learn_thresholds, pool
 from saekit.probes.validation import Recipe, Rows
@@ -67,24 +67,16 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ColumnRecipe:
+class ColumnRecipe(Recipe):
     """A classifier on columns that are made for all texts by what the training rows say.
 
-    ``prepare`` takes the training rows and returns the columns of all texts, with their names.
+    Attributes:
+        prepare: Function from the training rows to the columns of all texts and their names.
+        settings: Classifier and its options.
     """
 
-    name: str
-    family: str
-    setting: dict[str, Any]
     prepare: Callable[[Rows], Columns]
-    labels: Int[np.ndarray, " text"]
-    n_classes: int
-    settings: Settings = Settings()
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        """Settings of the classifier, the simplest first."""
-        return strengths(self.settings.classifier)
+    settings: Settings
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Learn with each strength; yield the scores of all texts."""
@@ -98,33 +90,18 @@ class ColumnRecipe:
         return next(self._fits(columns, train, (strength,))), names
 
     def _fits(self, columns: Any, train: Rows, among: tuple[float, ...]) -> Iterator[Fitted]:
-        how = self.settings
-        return fit(
-            how.classifier, columns[train], self.labels[train], self.n_classes, among,
-            balanced=how.balanced, seed=how.seed,
-        )  # fmt: skip
+        how, part = self.settings, (columns[train], self.labels[train])
+        return fit(how.classifier, *part, self.n_classes, among, balanced=how.balanced, seed=how.seed)
 
 
-@dataclass(frozen=True)
-class MajorityRecipe:
+class MajorityRecipe(Recipe):
     """The most frequent class of the training rows, whatever the text."""
-
-    labels: Int[np.ndarray, " text"]
-    n_classes: int
-    name: str = "majority"
-    family: str = "none"
-    setting: dict[str, Any] = field(default_factory=dict)
-    strengths: tuple[float, ...] = (0.0,)
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Yield the share of each class among the training rows, for every text."""
         share = np.bincount(self.labels[train], minlength=self.n_classes) / len(train)
         for _ in strengths:
             yield np.tile(share, (len(self.labels), 1))
-
-    def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
-        """Return no classifier."""
-        return None, ()
 
 
 def sae_recipe(
@@ -232,9 +209,10 @@ def baseline_recipe(
     """
     labels, n_classes = features.data.labels, len(features.data.label_names)
     if name == "majority":
-        return MajorityRecipe(labels, n_classes)
+        return MajorityRecipe("majority", "none", {}, labels, n_classes, (0.0,))
     if name == "attention":
-        return AttentionRecipe(sae.hook, labels, n_classes, settings.balanced, settings.seed)
+        options = settings.balanced, settings.seed
+        return AttentionRecipe("attention", "hidden", {}, labels, n_classes, _ATTENTION, sae.hook, *options)
     if reads_hidden(name):
         return hidden_recipe(features, sae.hook.name, name, settings)
     if name in CONTROLS:
@@ -260,18 +238,19 @@ def with_baselines(
 def _recipe(
     name: str, family: str, setting: dict, prepare: Callable[[Rows], Columns], features: TextFeatures, how: Settings
 ) -> ColumnRecipe:
-    strengths(how.classifier)  # an unknown one is refused at once
-    setting = {**setting, "classifier": how.classifier}
-    return ColumnRecipe(name, family, setting, prepare, features.data.labels, len(features.data.label_names), how)
+    setting, data = {**setting, "classifier": how.classifier}, features.data
+    strengths = CLASSIFIERS.of(how.classifier).strengths  # an unknown one is refused at once
+    return ColumnRecipe(name, family, setting, data.labels, len(data.label_names), strengths, prepare, how)
 
 
 _STEPS = 60
 _RATE = 0.05
-_OFF = tuple(-c for c in strengths("logistic"))  # attention off: logistic regression on the mean with this C, negative
+# Attention off is logistic regression on the mean: its C, negative. Else the weight decay.
+_ATTENTION = (*(-c for c in CLASSIFIERS.of("logistic").strengths), 1.0, 0.1)
 
 
 @dataclass(frozen=True)
-class AttentionRecipe:
+class AttentionRecipe(Recipe):
     """Attention-pooled hidden states, weights and query learned together by full-batch Adam.
 
     A strong rival for features: it learns which tokens to look at. A text is the mean of its tokens' activations,
@@ -282,14 +261,8 @@ class AttentionRecipe:
     """
 
     hook: Hook
-    labels: Int[np.ndarray, " text"]
-    n_classes: int
-    balanced: bool = False
-    seed: int = 0
-    name: str = "attention"
-    family: str = "hidden"
-    setting: dict[str, Any] = field(default_factory=dict)
-    strengths: tuple[float, ...] = (*_OFF, 1.0, 0.1)
+    balanced: bool
+    seed: int
 
     def __post_init__(self):
         if self.hook.states is None:
@@ -297,11 +270,9 @@ class AttentionRecipe:
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Learn with each strength; yield the scores of all texts."""
-        mean = self.hook.mean
-        off = fit(
-            "logistic", mean[train], self.labels[train], self.n_classes, tuple(-s for s in strengths if s < 0),
-            balanced=self.balanced, seed=self.seed,
-        )  # fmt: skip
+        mean, among = self.hook.mean, tuple(-s for s in strengths if s < 0)
+        part = mean[train], self.labels[train], self.n_classes
+        off = fit("logistic", *part, among, balanced=self.balanced, seed=self.seed)
         standardised = self._standardised(train) if max(strengths) > 0 else None
         for strength in strengths:
             if strength < 0 or standardised is None:
@@ -311,10 +282,6 @@ class AttentionRecipe:
             query, weights, bias = self._learned(tokens, text, train, strength)
             with torch.no_grad():
                 yield (_pooled(tokens, text, query, weights, len(self.labels)) + bias).double().numpy()
-
-    def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
-        """Return no classifier: its columns depend on the query."""
-        return None, ()
 
     def _standardised(self, train: Rows) -> tuple[Float[Tensor, "token d_model"], Int[Tensor, " token"]]:
         assert self.hook.states is not None
@@ -348,9 +315,12 @@ class AttentionRecipe:
 
 
 def _pooled(
-    tokens: Float[Tensor, "token d_model"], text: Int[Tensor, " token"], query: Float[Tensor, " d_model"],
-    weights: Float[Tensor, "c d_model"], n_texts: int,
-) -> Float[Tensor, "text c"]:  # fmt: skip
+    tokens: Float[Tensor, "token d_model"],
+    text: Int[Tensor, " token"],
+    query: Float[Tensor, " d_model"],
+    weights: Float[Tensor, "c d_model"],
+    n_texts: int,
+) -> Float[Tensor, "text c"]:
     """Return what the weights read of each text's mean of tokens, weighted by the softmax of query @ token.
 
     A mean of readings is the reading of the mean, so that the tokens are gone through once. 0 for a text without any.

@@ -1,20 +1,87 @@
-"""What a probe returns: predictions of unseen texts, scores with intervals, and the classifier fitted on all."""
+"""What a probe returns, and how results lie on disk: arrays as arrays, the rest as JSON. Never pickle."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
+from saekit._base.store import Format
 from saekit._base.table import Column, Shown, Table
 from saekit.data import LabelledItems
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import CLASSIFIERS, Fitted
 from saekit.probes.pooling import BINARISINGS, POOLINGS
-from saekit.probes.saved import Saved
 from saekit.probes.score import Comparison, Estimate, Scores, compare_predictions, score
+
+
+class Saved:
+    """A result that can be written to one file and read back as it was.
+
+    Each subclass is a dataclass; it says what it is called in messages, and names the classes of the objects that it
+    may hold: ``class Curve(Saved, kind="curve", holds=(Estimate,))``. No others are made when a file is read.
+    """
+
+    _format: ClassVar[Format]
+    _holds: ClassVar[dict[str, type]]
+
+    def __init_subclass__(cls, *, kind: str, holds: tuple[type, ...], **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._format = Format(kind, 1, ProbeError, remedy="compute it again, and save it")
+        cls._holds = {each.__name__: each for each in holds}
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file; it is complete or absent, whatever interrupts."""
+        arrays: dict[str, np.ndarray] = {}
+        held = {name: self._plain(value, name, arrays) for name, value in _inside(self).items()}
+        self._format.save_file(path, {"held": held}, arrays)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` has written. Raises ProbeError if the file is missing, damaged, or holds something else."""
+        stored = cls._format.load(path)
+        try:
+            return cls(**{name: cls._restored(value, stored.arrays) for name, value in stored.about["held"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise ProbeError(f"{path} is no {cls._format.kind} that this saekit can read ({problem!r})") from problem
+
+    def _plain(self, value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+        """Return a value as JSON knows it: what is no list, number, text or None is ``{kind: content}``."""
+        if isinstance(value, np.ndarray):
+            arrays[place] = value
+            return {"array": place}
+        if isinstance(value, list | tuple):
+            items = [self._plain(item, f"{place}.{i}", arrays) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else {"tuple": items}
+        if isinstance(value, dict):
+            return {"dict": {key: self._plain(item, f"{place}.{key}", arrays) for key, item in value.items()}}
+        if type(value) is self._holds.get(name := type(value).__name__):
+            return {name: self._plain(_inside(value), place, arrays)["dict"]}
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is not None and not isinstance(value, str | int | float):
+            raise ProbeError(f"a {self._format.kind} with a {name} cannot be saved: it could not be read back")
+        return value
+
+    @classmethod
+    def _restored(cls, value: Any, arrays: dict[str, np.ndarray]) -> Any:
+        if isinstance(value, list):
+            return [cls._restored(item, arrays) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, inside),) = value.items()
+        if kind == "array":
+            return arrays[inside]
+        if kind == "tuple":
+            return tuple(cls._restored(item, arrays) for item in inside)
+        restored = {key: cls._restored(item, arrays) for key, item in inside.items()}
+        return restored if kind == "dict" else cls._holds[kind](**restored)
+
+
+def _inside(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,11 +173,12 @@ def _paired(one: ProbeResult, other: ProbeResult) -> Int[np.ndarray, " text"]:
     )
 
 
-def keys_of(data: LabelledItems) -> UInt64[np.ndarray, " text"]:
-    """Return a hash of each text with its label."""
+def described(data: LabelledItems) -> dict[str, Any]:
+    """Return what a `ProbeResult` says of its texts: their names and labels, and a hash of each with its label."""
     rows = zip(data.keys, data.labels.tolist(), strict=True)
     each = (hashlib.sha256(f"{label} ".encode() + text.encode("utf-8", "surrogatepass")) for text, label in rows)
-    return np.frombuffer(b"".join(made.digest()[:8] for made in each), "<u8")
+    keys = np.frombuffer(b"".join(one.digest()[:8] for one in each), "<u8")
+    return {"data_name": data.name, "label_names": data.label_names, "labels": data.labels, "keys": keys}
 
 
 def digest_of(data: LabelledItems) -> str:
@@ -160,8 +228,7 @@ class ProbeTable(Shown):
 
     def _table(self) -> Table:
         note = self.verdict or f"no verdict: the interval of the difference to {self.best.name} holds 0"
-        rows = [(self.probe, self.probe.name, None), *(
-            (other, other.name + (" (best in validation)" if other is self.best else ""), gap)
-            for other, gap in zip(self.baselines, self.differences, strict=True)
-        )]  # fmt: skip
+        rows: list[tuple] = [(self.probe, self.probe.name, None)]
+        for other, gap in zip(self.baselines, self.differences, strict=True):
+            rows.append((other, other.name + (" (best in validation)" if other is self.best else ""), gap))
         return Table(tuple(rows), _COLUMNS, caption=self.probe.data_name, note=note)

@@ -96,9 +96,11 @@ def resamples(
 
 @one_blas_thread()
 def f1_resampled(
-    labels: Int[np.ndarray, " text"], predicted: Int[np.ndarray, " text"], n_classes: int,
+    labels: Int[np.ndarray, " text"],
+    predicted: Int[np.ndarray, " text"],
+    n_classes: int,
     weights: Float[np.ndarray, "sample text"],
-) -> Float[np.ndarray, " sample"]:  # fmt: skip
+) -> Float[np.ndarray, " sample"]:
     """Return macro F1 of each resample."""
     cell = np.zeros((len(labels), n_classes**2), np.float32)
     cell[np.arange(len(labels)), labels * n_classes + predicted] = 1
@@ -106,9 +108,11 @@ def f1_resampled(
 
 
 def auroc_resampled(
-    labels: Int[np.ndarray, " text"], scores: Float[np.ndarray, "text c"], fold: Int[np.ndarray, " text"],
+    labels: Int[np.ndarray, " text"],
+    scores: Float[np.ndarray, "text c"],
+    fold: Int[np.ndarray, " text"],
     weights: Float[np.ndarray, "sample text"],
-) -> Float[np.ndarray, " sample"]:  # fmt: skip
+) -> Float[np.ndarray, " sample"]:
     """Return the mean AUROC over folds and classes of each resample; NaN where no fold has two classes."""
     classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
@@ -224,27 +228,26 @@ class Comparison:
 
 
 def compare_predictions(
-    labels: Int[np.ndarray, " text"], first: tuple[str, np.ndarray, np.ndarray],
-    second: tuple[str, np.ndarray, np.ndarray], *, fold: Int[np.ndarray, " text"], group: Int[np.ndarray, " text"],
+    labels: Int[np.ndarray, " text"],
+    first: tuple[str, np.ndarray, np.ndarray],
+    second: tuple[str, np.ndarray, np.ndarray],
+    *,
+    fold: Int[np.ndarray, " text"],
+    group: Int[np.ndarray, " text"],
     seed: int,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Compare two sets of ``(name, predicted, scores)`` on the same texts, with the same resamples for both."""
     from scipy.stats import binomtest
 
     (name, predicted, scores), (other, predicted_2, scores_2) = first, second
-    n_classes = scores.shape[1]
-    weights = resamples(group, seed=seed)
-    ones = np.ones((1, len(labels)), np.float32)
-    f1 = [f1_resampled(labels, p, n_classes, w) for w in (ones, weights) for p in (predicted, predicted_2)]
-    area = [auroc_resampled(labels, s, fold, w) for w in (ones, weights) for s in (scores, scores_2)]
-    difference = estimate(float(f1[0][0] - f1[1][0]), f1[2] - f1[3])
+    both = np.ones((1, len(labels)), np.float32), resamples(group, seed=seed)
+    f1 = [f1_resampled(labels, p, scores.shape[1], w) for w in both for p in (predicted, predicted_2)]
+    area = [auroc_resampled(labels, s, fold, w) for w in both for s in (scores, scores_2)]
+    macro_f1, auroc = (estimate(one[0][0] - one[1][0], one[2] - one[3]) for one in (f1, area))
     right, right_2 = predicted == labels, predicted_2 == labels
     only, only_2 = int((right & ~right_2).sum()), int((right_2 & ~right).sum())
-    return Comparison(
-        name, other, difference, estimate(float(area[0][0] - area[1][0]), area[2] - area[3]),
-        float(binomtest(only, only + only_2).pvalue) if only + only_2 else 1.0, only, only_2,
-        verdict_of(name, other, difference),
-    )  # fmt: skip
+    p_value = float(binomtest(only, only + only_2).pvalue) if only + only_2 else 1.0
+    return Comparison(name, other, macro_f1, auroc, p_value, only, only_2, verdict_of(name, other, macro_f1))
 
 
 def verdict_of(name: str, other: str, difference: Estimate) -> str | None:

@@ -89,12 +89,24 @@ def grid(
     best = max(order, key=lambda i: cells[i].cell.macro_f1.value)
     best_line = max(range(len(lines)), key=lambda i: lines[i].cell.macro_f1.value) if lines else None
     test, difference = _tested(features, first, cells[best], None if best_line is None else lines[best_line], seed)
+    data = features.data
     return Grid(
-        cells=tuple(c.cell for c in cells), baselines=tuple(c.cell for c in lines), axes=axes, best=best,
-        best_baseline=best_line, test=test, test_difference=difference, rounds=_rounds([*cells, *lines], dealt),
-        labels=features.data.labels, group=group, seed=seed, digest=digest_of(features.data),
-        data_name=features.data.name, label_names=features.data.label_names, balanced=balanced,
-    )  # fmt: skip
+        cells=tuple(c.cell for c in cells),
+        baselines=tuple(c.cell for c in lines),
+        axes=axes,
+        best=best,
+        best_baseline=best_line,
+        test=test,
+        test_difference=difference,
+        rounds=_rounds([*cells, *lines], dealt),
+        labels=data.labels,
+        group=group,
+        seed=seed,
+        digest=digest_of(data),
+        data_name=data.name,
+        label_names=data.label_names,
+        balanced=balanced,
+    )
 
 
 @dataclass(frozen=True)
@@ -188,9 +200,13 @@ def _short(hooks: Sequence[str]) -> dict[str, str]:
 
 
 def _validated(
-    recipe: Recipe, name: str, setting: dict[str, Any], features: TextFeatures, dealt: Sequence[Folds],
+    recipe: Recipe,
+    name: str,
+    setting: dict[str, Any],
+    features: TextFeatures,
+    dealt: Sequence[Folds],
     weights: Float[np.ndarray, "sample text"],
-) -> _Scored:  # fmt: skip
+) -> _Scored:
     labels, n_classes = features.data.labels, len(features.data.label_names)
     each = [validate(recipe, labels, folds, n_classes) for folds in dealt]
     rows, test = dealt[0].train(0), dealt[0].fold == 0

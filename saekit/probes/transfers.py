@@ -1,7 +1,8 @@
 """Trained here, tested there: other domains, other languages, whatever comes with the same labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from saekit.probes.classifiers import Classifier
 from saekit.probes.features import Hook, TextFeatures, as_extracted
 from saekit.probes.pooling import Binarising, Pooling
 from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
-from saekit.probes.saved import Saved
+from saekit.probes.result import Saved
 from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
 from saekit.probes.validation import (
     Folds,
@@ -62,11 +63,10 @@ class Transfer(Saved, kind="transfer", holds=(Estimate,)):
         for probe, table in self.macro_f1.items():
             lines.append(f"{probe} (rows: trained on; columns: tested on {', '.join(self.names)})")
             lines += [f"  {n:12} " + "  ".join(map(str, row)) for n, row in zip(self.names, table, strict=True)]
-        pairs = [
-            f"{self.shared[i][j]} of {b!r} are also in {a!r}"
-            for i, a in enumerate(self.names) for j, b in enumerate(self.names) if self.shared[i][j]
-        ]  # fmt: skip
-        return "\n".join([*lines, *([f"texts in two sets: {'; '.join(pairs)}"] if pairs else [])])
+        both = zip(product(self.names, self.names), sum(self.shared, ()), strict=True)
+        if pairs := [f"{shared} of {b!r} are also in {a!r}" for (a, b), shared in both if shared]:
+            lines.append(f"texts in two sets: {'; '.join(pairs)}")
+        return "\n".join(lines)
 
 
 def transfer(
@@ -173,18 +173,22 @@ def _one_text_a_group(
 
 
 def _tables(
-    predicted: dict[str, list[np.ndarray]], labels: np.ndarray, part: np.ndarray, weights: list[np.ndarray],
+    predicted: dict[str, list[np.ndarray]],
+    labels: np.ndarray,
+    part: np.ndarray,
+    weights: list[np.ndarray],
     n_classes: int,
-) -> tuple[dict[str, Table], dict[str, Table], dict[str, Table]]:  # fmt: skip
+) -> tuple[dict[str, Table], dict[str, Table], dict[str, Table]]:
     """Return macro F1, what is lost by training elsewhere, and how far the features are ahead; see `Transfer`."""
-    figures = {}  # by probe: [trained on, tested on, figure and its resamples]
-    for name, rows in predicted.items():
-        tested = [(part == j, drawn) for j, drawn in enumerate(weights)]
-        figures[name] = np.array([
-            [(f1_of(labels[at], row[at], n_classes), *f1_resampled(labels[at], row[at], n_classes, drawn))
-             for at, drawn in tested]
-            for row in rows
-        ])  # fmt: skip
+
+    def tested(row: np.ndarray, j: int) -> np.ndarray:
+        """Return macro F1 on the texts of set j, and in every resample of them."""
+        truth, said = labels[part == j], row[part == j]
+        drawn = f1_resampled(truth, said, n_classes, weights[j])
+        return np.append(f1_of(truth, said, n_classes), drawn)
+
+    sets = range(len(weights))  # figures by probe: [trained on, tested on, figure and its resamples]
+    figures = {name: np.array([[tested(row, j) for j in sets] for row in rows]) for name, rows in predicted.items()}
     first, *others = figures
     macro_f1 = {name: _table(f) for name, f in figures.items()}
     lost = {name: _table(np.diagonal(f).T[None] - f) for name, f in figures.items()}
@@ -204,41 +208,46 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
     from scipy.sparse import vstack
 
     first = sets[0]
-    for other in sets[1:]:
-        for what, one, two in (
-            ("model", first.model_name, other.model_name),
-            ("classes", first.data.label_names, other.data.label_names),
-            ("SAEs", {n: (s.d_sae, s.hook.name) for n, s in first.saes.items()},
-             {n: (s.d_sae, s.hook.name) for n, s in other.saes.items()}),
-        ):  # fmt: skip
-            if one != two:
-                raise ProbeError(
-                    f"sets must share their {what}: {first.data.name!r} has {one}, {other.data.name!r} {two}"
-                )
+    alike: dict[str, Callable[[TextFeatures], object]] = {
+        "model": lambda each: each.model_name,
+        "classes": lambda each: each.data.label_names,
+        "SAEs": lambda each: {name: (sae.d_sae, sae.hook.name) for name, sae in each.saes.items()},
+    }
+    for other, (what, of) in product(sets[1:], alike.items()):
+        if of(first) != of(other):
+            names = first.data.name, other.data.name
+            raise ProbeError(f"sets must share their {what}: {names[0]!r} has {of(first)}, {names[1]!r} {of(other)}")
     hooks = {}
     for name in first.hooks:
-        all_of = [s.hooks[name] for s in sets]
-        states = None if any(h.states is None for h in all_of) else np.concatenate([h.states for h in all_of])
-        left_out = {key: sum(h.excluded.get(key, 0) for h in all_of) for key in all_of[0].excluded}
-        stacked = (np.concatenate([getattr(h, what) for h in all_of]) for what in ("position", "last", "mean"))
-        hooks[name] = Hook(name, _end_to_end([h.starts for h in all_of]), *stacked, states, left_out)
+        every = [s.hooks[name] for s in sets]
+        states = None if any(h.states is None for h in every) else np.concatenate([h.states for h in every])
+        left_out = {key: sum(h.excluded.get(key, 0) for h in every) for key in every[0].excluded}
+        stacked = (np.concatenate([getattr(h, what) for h in every]) for what in ("position", "last", "mean"))
+        hooks[name] = Hook(name, _end_to_end([h.starts for h in every]), *stacked, states, left_out)
     saes = {
         name: replace(sae, hook=hooks[sae.hook.name], events=vstack([s.saes[name].events for s in sets], format="csr"))
         for name, sae in first.saes.items()
     }
     data = replace(
-        first.data, name=" + ".join(s.data.name for s in sets), items=sum((s.data.items for s in sets), ()),
+        first.data,
+        name=" + ".join(s.data.name for s in sets),
+        items=sum((s.data.items for s in sets), ()),
         groups=sum((s.data.groups for s in sets), ()),
         labels=np.concatenate([s.data.labels for s in sets]),
-    )  # fmt: skip
-    shifts = np.cumsum([0, *(len(s) for s in sets)])
+    )
+    sizes = [len(s) for s in sets]
     joined = TextFeatures(
-        data=data, index=np.concatenate([s.index + shift for s, shift in zip(sets, shifts, strict=False)]),
-        ids=np.concatenate([s.ids for s in sets]), id_starts=_end_to_end([s.id_starts for s in sets]), hooks=hooks,
-        saes=saes, truncated=sum(s.truncated for s in sets), empty=sum(s.empty for s in sets),
-        context_size=max(s.context_size for s in sets), model_name=first.model_name,
-    )  # fmt: skip
-    return joined, np.repeat(np.arange(len(sets)), [len(s) for s in sets])
+        data=data,
+        index=np.concatenate([s.index for s in sets]) + np.repeat(np.cumsum(sizes) - sizes, sizes),
+        ids=np.concatenate([s.ids for s in sets]),
+        id_starts=_end_to_end([s.id_starts for s in sets]),
+        hooks=hooks,
+        saes=saes,
+        cut=np.concatenate([s.cut for s in sets]),
+        context_size=max(s.context_size for s in sets),
+        model_name=first.model_name,
+    )
+    return joined, np.repeat(np.arange(len(sets)), sizes)
 
 
 def _end_to_end(starts: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -97,7 +97,7 @@ def same_keys(data: LabelledItems | TextFeatures) -> list[tuple[Hashable, ...]]:
         groups = [("group", group) for group in data.groups]
         return list(zip(words, groups, strict=True)) if groups else [(word,) for word in words]
     keys = same_keys(data.data)
-    if not data.truncated + data.perhaps_truncated:  # what is read in full is the same only if the texts are
+    if not data.truncated:  # what is read in full is the same only if the texts are
         return keys
     read = (data.ids[start:stop].tobytes() for start, stop in zip(data.id_starts, data.id_starts[1:], strict=False))
     return [(*key, tokens) for key, tokens in zip(keys, read, strict=True)]
@@ -145,14 +145,20 @@ def _duplicates(data: LabelledItems, keys: Sequence[tuple[Any, ...]]) -> Duplica
     group, by_words = _numbered(linked(keys)), _numbered([key[0] for key in keys])
     count = np.bincount(group)
     several = np.flatnonzero(count > 1)
-    labels = [set(data.labels[group == g].tolist()) for g in several]
     largest = ("", 1)
     if len(several):
         most = several[count[several].argmax()]
         largest = (data.keys[int(np.flatnonzero(group == most)[0])], int(count[most]))
-    conflicting = sum(len(present) > 1 for present in labels)
+    conflicting = int(((_labels_by_group(data, group) > 0).sum(1) > 1).sum())
     n_texts, n_by_words = (int((np.bincount(of)[of] > 1).sum()) for of in (group, by_words))
     return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
+
+
+def _labels_by_group(data: LabelledItems, group: Int[np.ndarray, " text"]) -> Int[np.ndarray, "group c"]:
+    """Return how many texts of each group have each label; those without one count as a class of their own."""
+    n_classes = len(data.label_names) + 1
+    counts = np.bincount(group * n_classes + data.labels + 1, minlength=(group.max(initial=-1) + 1) * n_classes)
+    return counts.reshape(-1, n_classes)
 
 
 def _numbered(keys: Iterable[Hashable]) -> Int[np.ndarray, " text"]:
@@ -167,15 +173,12 @@ def _dealt(data: LabelledItems, keys: Sequence[tuple[Any, ...]], n_folds: int, s
         raise ProbeError(f"nested cross-validation needs at least 3 folds, not {n_folds}")
     duplicates = _duplicates(data, keys)
     group = duplicates.group
-    words = [""] * (group.max() + 1)
+    by_label = _labels_by_group(data, group)
+    words, size, label = [""] * len(by_label), by_label.sum(1), by_label.argmax(1) - 1
     for g, key in zip(group, keys, strict=True):  # of all keys of a group the lowest, whatever the order
         words[g] = min(words[g] or key[0], key[0])
     drawn = [hashlib.sha256(f"{seed}/{word}".encode("utf-8", "surrogatepass")).digest() for word in words]
-    first = np.unique(group, return_index=True)[1]
-    size = np.bincount(group)
-    label = np.array([np.bincount(data.labels[group == g]).argmax() if size[g] > 1 else data.labels[first[g]]
-                      for g in range(len(first))])  # fmt: skip
-    fold_of_group = np.zeros(len(first), np.int64)
+    fold_of_group = np.zeros(len(by_label), np.int64)
     total = np.zeros(n_folds, np.int64)
     for c in np.unique(data.labels):
         members = sorted(np.flatnonzero(label == c), key=lambda g: (-size[g], drawn[g]))
@@ -203,39 +206,35 @@ def check_labels(data: LabelledItems) -> None:
         raise ProbeError(f"all {len(data):,} texts are of one class ({', '.join(names)}): a probe needs at least two")
 
 
-class Recipe(Protocol):
+@dataclass(frozen=True)
+class Recipe:
     """Something that learns from some of the texts and scores all of them.
 
     Whatever it fits (scalers, thresholds, vocabularies, columns), it fits on the rows that it is given.
+
+    Attributes:
+        name: What it reads and how.
+        family: Kind of what it reads: "sae", "control", "hidden", "text", "own" or "none".
+        setting: Settings behind it, as far as they apply.
+        labels: Class of each text.
+        n_classes: Number of classes.
+        strengths: Settings to choose among, the simplest first.
     """
 
-    @property
-    def name(self) -> str:
-        """What it reads and how."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """Kind of what it reads: "sae", "control", "hidden", "text", "own" or "none"."""
-        ...
-
-    @property
-    def setting(self) -> dict[str, Any]:
-        """Settings behind it, as far as they apply."""
-        ...
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        """Settings to choose among, the simplest first."""
-        ...
+    name: str
+    family: str
+    setting: dict[str, Any]
+    labels: Int[np.ndarray, " text"]
+    n_classes: int
+    strengths: tuple[float, ...]
 
     def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
         """Learn from the training rows with each strength; yield the scores of all texts."""
-        ...
+        raise NotImplementedError
 
     def final(self, train: Rows, strength: float) -> tuple[Fitted | None, tuple[str, ...]]:
         """Learn from the training rows; return the classifier and the names of its columns, if it has any."""
-        ...
+        return None, ()
 
 
 @dataclass(frozen=True)
@@ -285,21 +284,21 @@ def nested(recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_cla
 
 
 def validate(
-    recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int, test_fold: int = 0
+    recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int
 ) -> tuple[float, Int[np.ndarray, " text"], Float[np.ndarray, "text c"]]:
-    """Score a recipe on the inner folds of one outer fold, which stays untouched.
+    """Score a recipe on the inner folds of fold 0, which stays untouched.
 
     The strength is chosen by macro F1 on the first inner fold alone, which saves half of the fits of a grid.
 
     Returns:
-        The strength, and the predictions and scores that it gives each text outside the test fold, by fits that have
-        not seen it (0 inside).
+        The strength, and the predictions and scores that it gives each text outside fold 0, by fits that have not seen
+        it (0 inside).
     """
     among = recipe.strengths
     predicted, scored = np.zeros(len(labels), np.int64), np.zeros((len(labels), n_classes))
-    for j in (fold for fold in range(folds.n_folds) if fold != test_fold):
+    for j in range(1, folds.n_folds):
         rows = folds.test(j)
-        each = [scores[rows] for scores in recipe.each(folds.train(test_fold, j), among)]
+        each = [scores[rows] for scores in recipe.each(folds.train(0, j), among)]
         best = int(np.argmax([f1_of(labels[rows], scores.argmax(1), n_classes) for scores in each]))
         among = (among[best],)
         predicted[rows], scored[rows] = each[best].argmax(1), each[best]

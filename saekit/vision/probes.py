@@ -66,14 +66,19 @@ def probe_features(
         name: SAEFeatures(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
         for name, (sae, control, of) in everything.items()
     }
-    known = LabelledItems(
-        data.name, tuple(images.images), images.labels, data.label_names, data.licence, data.citation,
-        groups=tuple(groups[i] for i in index),
-    )  # fmt: skip
+    about = data.label_names, data.licence, data.citation
+    known = LabelledItems(data.name, tuple(images.images), images.labels, *about, tuple(groups[i] for i in index))
     return TextFeatures(
-        data=known, index=index, ids=numbers, id_starts=starts, hooks={hook_name: hook}, saes=read, truncated=0,
-        empty=0, context_size=1 + patches, model_name="vision transformer",
-    )  # fmt: skip
+        data=known,
+        index=index,
+        ids=numbers,
+        id_starts=starts,
+        hooks={hook_name: hook},
+        saes=read,
+        cut=np.zeros(n, bool),
+        context_size=1 + patches,
+        model_name="vision transformer",
+    )
 
 
 def _control(sae: "SAE[Any]", kind: str, seed: int) -> "SAE[Any]":

@@ -9,7 +9,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from saekit.errors import ProbeError
-from saekit.probes import SparseLogistic, best_columns, fit, mean_differences, strengths
+from saekit.probes import CLASSIFIERS, SparseLogistic, best_columns, fit, mean_differences
 
 ALL = ("logistic", "logistic-l1", "ridge", "difference", "tree", SparseLogistic(3))
 
@@ -93,23 +93,23 @@ def test_l1_leaves_fewer_columns_than_l2():
 def test_every_classifier_takes_what_is_hard(classifier):
     """More features than samples, all-zero features, one class only, a class that is missing."""
     inputs, labels = made_up(n=20, d=300)
-    for strength in strengths(classifier):
+    for strength in CLASSIFIERS.of(classifier).strengths:
         fitted = one(classifier, inputs, labels, 2, strength)
         assert np.isfinite(fitted.scores(inputs)).all()
     if fitted.weights is not None:
         assert not fitted.weights[:, -1].any(), "a feature that is never active has no say"
     zero = csr_array((20, 5))
-    assert np.isfinite(one(classifier, zero, labels, 2, strengths(classifier)[0]).scores(zero)).all()
-    alone = one(classifier, inputs, np.ones(20, int), 3, strengths(classifier)[0])
+    assert np.isfinite(one(classifier, zero, labels, 2, CLASSIFIERS.of(classifier).strengths[0]).scores(zero)).all()
+    alone = one(classifier, inputs, np.ones(20, int), 3, CLASSIFIERS.of(classifier).strengths[0])
     assert (alone.scores(inputs).argmax(1) == 1).all()
-    missing = one(classifier, inputs, labels * 2, 3, strengths(classifier)[0])
+    missing = one(classifier, inputs, labels * 2, 3, CLASSIFIERS.of(classifier).strengths[0])
     assert 1 not in missing.scores(inputs).argmax(1)
 
 
 def test_strengths_in_one_go_are_the_strengths_one_by_one():
     inputs, labels = made_up()
     for classifier in ALL:
-        among = strengths(classifier)
+        among = CLASSIFIERS.of(classifier).strengths
         for strength, fitted in zip(among, fit(classifier, inputs, labels, 2, among), strict=True):
             alone = one(classifier, inputs, labels, 2, strength)
             np.testing.assert_allclose(fitted.scores(inputs), alone.scores(inputs), rtol=0.02, atol=0.1)
@@ -128,7 +128,7 @@ def test_balanced_weights_lift_the_rare_class():
 def test_unknown_classifiers_are_refused():
     for name in ("svm", "sparse", "sparse-3", "sparse-x", "Logistic", SparseLogistic, 3):
         with pytest.raises(ProbeError, match="expected 'logistic'"):
-            strengths(name)
+            CLASSIFIERS.of(name)
     for k in (0, 513, 2.0, True):
         with pytest.raises(ProbeError, match="k of SparseLogistic must be a whole number from 1 to 512"):
             SparseLogistic(k)

@@ -7,7 +7,7 @@ import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.probes import cut_words
+from saekit.probes import encode_texts
 from tests import tiny
 from tests.planted_texts import planted
 from tests.probes.test_extract import made_up_texts
@@ -20,41 +20,29 @@ def test_a_subset_counts_its_own_texts(model, context_size):
     texts = [*made_up_texts(60, seed=5), ""]
     data, sae = labelled_texts(texts, [i % 2 for i in range(61)]), tiny.topk_sae(32, 96)
     read = lambda data: probes.extract_features(model, sae, data, context_size=context_size, progress=False)  # noqa: E731
-    whole, exact = read(data), 0
+    whole = read(data)
     rows = np.array([0, *range(1, 61, 4)])
     for some in (rows, rows[:5], rows[rows > 10]):
         part = probes.subset(whole, some)
         again = read(part.data)
-        assert part.empty == again.empty
+        assert part.empty == again.empty and part.truncated == again.truncated
+        assert part.cut.tolist() == again.cut.tolist()
         assert next(iter(part.hooks.values())).excluded == next(iter(again.hooks.values())).excluded
-        assert part.truncated <= again.truncated <= part.truncated + part.perhaps_truncated
+        assert ("cut at" in repr(part)) == (part.truncated > 0)
         nested = probes.subset(part, np.arange(3))
-        assert nested.truncated <= read(nested.data).truncated <= nested.truncated + nested.perhaps_truncated
-        if not part.perhaps_truncated:
-            exact += 1
-            assert cut_words(part) == cut_words(again) and (cut_words(part) in repr(part))
+        assert nested.truncated == read(nested.data).truncated
     assert probes.subset(whole, np.arange(61)).truncated == whole.truncated
-    assert exact or context_size < 40
+    assert whole.truncated == sum(len(ids) > context_size - 1 for ids in encode_texts(model, texts, 10_000)[0])
 
 
-def test_what_a_subset_cannot_know_is_a_range():
-    """Five texts fill the context, three of them were cut: of two nobody knows, of four at least two were."""
-
+def test_of_texts_that_fill_the_context_those_are_counted_that_were_cut():
     whole = planted(40)
     lengths = np.diff(whole.id_starts)
-    full = np.flatnonzero(lengths == lengths.max())[:5]
-    others = np.flatnonzero(lengths < lengths.max())
-    whole = probes.subset(whole, np.concatenate([full, others]))
-    full = np.flatnonzero(np.diff(whole.id_starts) == lengths.max())
-    assert len(full) == 5
-    whole = replace(whole, truncated=3)
-    said = lambda rows: (lambda part: (part.truncated, part.perhaps_truncated))(probes.subset(whole, rows))  # noqa: E731
-    few = np.setdiff1d(np.arange(len(whole)), full)[:4]
-    assert said(np.append(few, full[:2])) == (0, 2) and said(np.append(few, full[:4])) == (2, 1)
-    assert said(few) == (0, 0) and said(np.append(few, full)) == (3, 0)
-    assert "left out: ; at most 2 texts cut at 128 tokens" in repr(probes.subset(whole, np.append(few, full[:2])))
-    assert "2 to 3 texts cut" in repr(probes.subset(whole, np.append(few, full[:4])))
-    assert "cut at" not in repr(probes.subset(whole, few))
+    full, others = np.flatnonzero(lengths == lengths.max())[:5], np.flatnonzero(lengths < lengths.max())
+    whole = replace(whole, cut=np.isin(np.arange(40), full[:3]))
+    assert probes.subset(whole, np.append(others[:4], full[1:])).truncated == 2
+    assert "left out: ; 2 texts cut at 128 tokens" in repr(probes.subset(whole, np.append(others[:4], full[1:])))
+    assert "cut at" not in repr(probes.subset(whole, np.append(others, full[3:])))
 
 
 def test_why_tokens_of_a_part_are_left_out_is_said_only_if_there_is_one_reason():

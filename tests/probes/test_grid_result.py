@@ -22,17 +22,17 @@ def test_figures_are_those_of_scikit_learn(made):
 
     _, grid = made
     rows = np.flatnonzero(grid.fold != 0)
-    assert (grid.predicted[:, grid.fold == 0] == -1).all() and (grid.predicted[:, rows] >= 0).all()
+    assert (grid.rounds[0].predicted[:, grid.fold == 0] == -1).all() and (grid.rounds[0].predicted[:, rows] >= 0).all()
     for number, (accuracy, auroc) in enumerate(
         zip(probes.cell_figures(grid, "accuracy"), probes.cell_figures(grid, "auroc"), strict=True)
     ):
-        truth, said = grid.labels[rows], grid.predicted[number][rows]
+        truth, said = grid.labels[rows], grid.rounds[0].predicted[number][rows]
         assert accuracy.value == pytest.approx(accuracy_score(truth, said))
         assert accuracy.low <= accuracy.value <= accuracy.high
         areas = []
         for fold in range(1, 5):
             part = np.flatnonzero(grid.fold == fold)
-            scores = grid.scores[number][part].astype(np.float64)
+            scores = grid.rounds[0].scores[number][part].astype(np.float64)
             if scores.shape[1] == 2:
                 areas.append(roc_auc_score(grid.labels[part], scores[:, 1] - scores[:, 0]))
             else:

@@ -280,7 +280,9 @@ def test_results_come_back_from_disk_as_they_were(features, tmp_path):
 
 
 def test_what_is_wrong_with_the_texts_is_said(features):
-    noted = probes.probe(replace(features, truncated=3, empty=2))
+    ((name, hook),) = features.hooks.items()
+    starts = np.where(np.arange(201) < 3, 0, hook.starts)  # two texts without a token
+    noted = probes.probe(replace(features, cut=np.arange(200) < 3, hooks={name: replace(hook, starts=starts)}))
     assert "3 texts were cut at 128 tokens" in repr(noted)
     assert "2 texts have no token that counts" in repr(noted)
     twice = planted(100)

@@ -38,7 +38,7 @@ def test_every_combination_is_there_once(found):
     assert len(found.cells) == 2 * 2 * 2 * 2
     assert len({tuple(c.setting.values()) for c in found.cells}) == 16
     assert [b.name for b in found.baselines] == ["majority", "bag-of-words"]
-    assert found.predicted.shape == (18, 200)
+    assert found.rounds[0].predicted.shape == (18, 200)
 
 
 def test_validation_finds_the_site_that_holds_the_signal(found):
@@ -60,10 +60,10 @@ def test_the_test_part_has_no_say_in_the_choice(features, found, monkeypatch):
     labels = features.data.labels.copy()
     labels[test] = 1 - labels[test]
     turned = probes.grid(replace(features, data=replace(features.data, labels=labels)), **OPTIONS)
-    np.testing.assert_array_equal(turned.predicted, found.predicted)
+    np.testing.assert_array_equal(turned.rounds[0].predicted, found.rounds[0].predicted)
     assert turned.best == found.best
     assert turned.test.macro_f1.value < 0.2
-    assert (found.predicted[:, test] == -1).all()
+    assert (found.rounds[0].predicted[:, test] == -1).all()
     assert found.test.n == len(test) == 40
 
 
@@ -77,7 +77,7 @@ def test_cells_that_are_one_are_computed_once(found, features):
         )
         for p in ("max", "sum")
     )
-    np.testing.assert_array_equal(found.predicted[one], found.predicted[other])
+    np.testing.assert_array_equal(found.rounds[0].predicted[one], found.rounds[0].predicted[other])
     assert found.cells[one].name != found.cells[other].name
     alone = probes.grid(features, **{**OPTIONS, "poolings": ("sum",)})
     want = next(c for c in alone.cells if c.name == found.cells[other].name)
@@ -87,8 +87,8 @@ def test_cells_that_are_one_are_computed_once(found, features):
 def test_scores_are_those_behind_the_predictions(found):
     """The figures of a cell (AUROC above all) and its opening rest on them."""
     rows = found.fold != 0
-    assert found.scores.shape == (18, 200, 2) and not found.scores[:, ~rows].any()
-    np.testing.assert_array_equal(found.scores.argmax(2)[:, rows], found.predicted[:, rows])
+    assert found.rounds[0].scores.shape == (18, 200, 2) and not found.rounds[0].scores[:, ~rows].any()
+    np.testing.assert_array_equal(found.rounds[0].scores.argmax(2)[:, rows], found.rounds[0].predicted[:, rows])
 
 
 def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
@@ -97,7 +97,7 @@ def test_repeats_keep_the_test_part_and_show_the_spread(features, found):
     assert np.isnan(found.cells[0].spread)
     noisy = [c.spread for c in twice.cells if c.setting["sae"] == "noise"]
     assert all(0 <= s < 0.15 for s in noisy) and max(noisy) > 0
-    np.testing.assert_array_equal(twice.predicted, found.predicted)
+    np.testing.assert_array_equal(twice.rounds[0].predicted, found.rounds[0].predicted)
 
 
 @pytest.fixture(scope="module")

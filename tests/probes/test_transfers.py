@@ -29,7 +29,8 @@ def extraction(language, columns, labels=LABELS, order=None):
     starts, zeros = np.arange(len(labels) + 1), np.zeros(len(labels), np.int32)
     hook = Hook("blocks.1.hook_resid_post", starts, zeros, columns, columns, None, {})
     sae = SAEFeatures("planted", hook, csr_array(columns))
-    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": sae}, 0, 0, 128, "made up")
+    cut = zeros > 0
+    return TextFeatures(data, index, zeros, starts, {hook.name: hook}, {"planted": sae}, cut, 128, "made up")
 
 
 def noise(seed, width=6):

@@ -132,7 +132,7 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
     view.value = grid.cells[number].name
     rows = grid.fold != 0
     np.testing.assert_array_equal(
-        view._opened["confusion"], confusion_matrix(grid.labels[rows], grid.predicted[number][rows])
+        view._opened["confusion"], confusion_matrix(grid.labels[rows], grid.rounds[0].predicted[number][rows])
     )
     assert view.wait(300)
     weights = view.probe.fitted.weights
