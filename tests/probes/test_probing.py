@@ -167,7 +167,7 @@ def test_the_inner_folds_are_the_other_folds_and_the_test_fold_has_no_say(featur
     lied = replace(features, data=replace(features.data, labels=labels))
     for data in (features, lied):
         recipe = sae_recipe(data, data.sae())
-        strength, predicted, scores = validate(recipe, data.data.labels, folds, 2, test_fold=0)
+        strength, predicted, scores = validate(recipe, data.data.labels, folds, 2)
         assert not predicted[folds.test(0)].any() and not scores[folds.test(0)].any()
         seen.append((strength, predicted.tolist()))
     assert seen[-1] == seen[-2], "the labels of the test fold may be anything"
