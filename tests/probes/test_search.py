@@ -179,7 +179,7 @@ def test_a_grid_comes_back_from_disk_as_it_was(found, tmp_path):
     assert again.test_difference == found.test_difference
     np.testing.assert_array_equal(again.test.confusion, found.test.confusion)
     for name in ("scores", "fold", "predicted"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+        np.testing.assert_array_equal(getattr(again.rounds[0], name), getattr(found.rounds[0], name))
     assert again.balanced is found.balanced is False
     with pytest.raises(ProbeError, match="holds a 'saekit grid 1', expected a saekit probe"):
         probes.ProbeResult.load(tmp_path / "g.safetensors")
