@@ -6,6 +6,7 @@ Files, each with its use in its first lines, in the order of import:
 - ``checks``: checks of arguments
 - ``progress``: bars, and hearing that somebody wants a computation to stop
 - ``files``: all or nothing, one writer at a time, a full disk in clear words
+- ``identity``: what decides the numbers of something, in words
 - ``manifest``, ``writer``, ``store``: the one format on disk
 - ``table``: one table for Jupyter
 - ``cache``: the user's cache folder and its data packages

@@ -21,12 +21,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._base.cache import cache_dir, made_once
+from saekit._base.identity import Identity
 from saekit._base.progress import tracked
 from saekit._base.table import Column, Table
 from saekit.data.files import documents
 from saekit.data.sources import SOURCES, Source
 from saekit.errors import DataError
-from saekit.models import bos_token_id, counted as counted_tokens, token_ids
+from saekit.models import bos_token_id, counted as counted_tokens, token_ids, tokenizer_identity
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -78,6 +79,15 @@ class Tokens:
         for array in (self.ids, self.document, self.sequence_ids):
             digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
         return digest.hexdigest()
+
+    def identity(self) -> Identity:
+        """Return everything that decides what a model reads of the corpus."""
+        rows, pos = self.ids.shape
+        first = np.where(self.document[:, :1] < 0, self.ids[:, :1], -1)
+        bos = int(first[0, 0]) if rows and first[0, 0] >= 0 and (first == first[0, 0]).all() else None
+        return Identity(
+            "corpus", {"rows": rows, "context size": pos, "begins with": bos, "content": self.fingerprint()}
+        )
 
     def __repr__(self) -> str:
         rows, pos = self.ids.shape
@@ -184,7 +194,7 @@ def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split
     """Tokenise a packaged corpus, or read it back from the cache."""
     from safetensors.numpy import load_file, save_file
 
-    recipe = [CORPORA[name], context_size, split, _vocabulary_fingerprint(model), "format 1"]
+    recipe = [CORPORA[name], context_size, split, tokenizer_identity(model).digest, "format 1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
     def make(draft: Path) -> None:
@@ -202,11 +212,6 @@ def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split
     return Tokens(
         arrays["ids"], arrays["document"], np.arange(len(arrays["ids"]), dtype=np.int64), name, CORPORA[name], split
     )
-
-
-def _vocabulary_fingerprint(model: "SAETransformerBridge") -> str:
-    vocabulary = sorted(_tokenizer(model).get_vocab().items())
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
 def _tokenizer(model: "SAETransformerBridge"):

@@ -13,6 +13,7 @@ To read in order:
 5. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
 6. `counting`: which tokens a statistic leaves out.
 7. `packaged`, `load`, `processing` and `copies`: where models come from, how their weights were treated, controls.
+8. `identity`: what decides the numbers of a model, and the tokens of a text.
 """
 
 from saekit.models.blocks import first_block_after, last_logits_from, logits_from
@@ -32,6 +33,7 @@ from saekit.models.hooks import (
     reading,
     stopping,
 )
+from saekit.models.identity import model_identity, tokenizer_identity
 from saekit.models.load import load_model
 from saekit.models.packaged import PACKAGED
 from saekit.models.processing import processing_of
@@ -85,6 +87,7 @@ __all__ = [
     "logits_from",
     "massive",
     "midpoints",
+    "model_identity",
     "processing_of",
     "reading",
     "readout_from",
@@ -94,6 +97,7 @@ __all__ = [
     "token_bytes",
     "token_ids",
     "token_text",
+    "tokenizer_identity",
     "twin",
     "unembedding",
 ]

@@ -5,7 +5,7 @@ An SAE is a ``sae_lens.SAE``, read from safetensors and JSON.
 To read in order:
 
 1. `catalogue`: the list of all SAEs, bundled and released, and their cards.
-2. `load`: load, save and identify one.
+2. `load` and `identity`: load and save one, and tell it from all others.
 3. `demands` and `pair`: what its configuration asks for, and whether it fits a model.
 4. `parts`: a state split into features, what the SAE misses, and its bias.
 5. `untrained`: dictionaries that nobody trained, and controls that must not do well.
@@ -15,7 +15,8 @@ To read in order:
 from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
 from saekit.saes.demands import DEMANDS, Demand, Finding, findings, same_model, unknown_fields
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
-from saekit.saes.load import load_sae, sae_fingerprint, save_sae
+from saekit.saes.identity import sae_fingerprint, sae_identity
+from saekit.saes.load import load_sae, save_sae
 from saekit.saes.pair import check_pair, check_rebuilds, check_sae, sae_hook
 from saekit.saes.parts import (
     active_entries,
@@ -76,6 +77,7 @@ __all__ = [
     "sae_card",
     "sae_fingerprint",
     "sae_hook",
+    "sae_identity",
     "same_model",
     "save_sae",
     "sparse_form",

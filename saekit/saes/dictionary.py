@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saekit.errors import SAEError
 from saekit.models import check_hook, first_block_after, hook_width
-from saekit.saes.load import sae_fingerprint
+from saekit.saes.identity import sae_fingerprint
 from saekit.saes.pair import check_pair, check_rebuilds, sae_hook
 from saekit.saes.parts import encode, encoded, error_of, pulled_back
 from saekit.saes.untrained import Directions

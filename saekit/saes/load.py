@@ -1,9 +1,8 @@
-"""SAEs by name, on disk and beside a model: load and save them, tell them apart, check that they fit.
+"""SAEs by name, on disk and beside a model: load and save them, check that they fit.
 
 An SAE is a ``sae_lens.SAE``, read from safetensors and JSON.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Generator
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -22,8 +20,6 @@ from saekit.saes.pair import check_pair, check_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
-
-_HASHES: "WeakKeyDictionary[SAE[Any], tuple[tuple, str]]" = WeakKeyDictionary()
 
 
 def load_sae(
@@ -90,26 +86,6 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
         half.save_model(str(draft))
         if card is not None:
             (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def sae_fingerprint(sae: "SAE[Any]") -> str:
-    """Return a SHA-256 over the weights in half precision: the same before and after saving.
-
-    It is computed once as long as no weight is written to: sliders ask at every move.
-    """
-    state = tuple((p.data_ptr(), p._version) for p in sae.parameters())
-    known = _HASHES.get(sae)
-    if known is None or known[0] != state:
-        known = _HASHES[sae] = (state, _hashed(sae))
-    return known[1]
-
-
-def _hashed(sae: "SAE[Any]") -> str:
-    digest = hashlib.sha256(sae.cfg.architecture().encode())
-    for key, value in sorted(sae.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _from_folder(folder: Path, device: str | torch.device) -> "SAE[Any]":

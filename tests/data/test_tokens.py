@@ -1,6 +1,7 @@
 """Corpora: boundaries kept, nothing lost, held-out text apart."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,8 +72,6 @@ def test_a_local_file_is_split_by_document_without_overlap_or_loss(model, tmp_pa
 
 
 def test_a_packaged_corpus_is_mixed_split_and_cached(model, monkeypatch, tmp_path):
-    from dataclasses import replace
-
     monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
     reads = []
 
@@ -170,3 +169,58 @@ def test_a_labelled_set_is_loaded_by_name():
     assert found.licence
     with pytest.raises(DataError, match="expected one of sms-spam"):
         data.load_labelled("smsspam")
+
+
+def test_a_corpus_is_itself_in_every_form_and_another_with_other_text_rows_or_beginning(model):
+    tokens = tokens_from_texts(["The cat sat on the mat.", "A dog watched."], model=model, context_size=8)
+    same = tokens_from_texts(["The cat sat on the mat.", "A dog watched."], model=model, context_size=8)
+    assert tokens.identity() == same.identity()
+    assert tokens.identity().facts["begins with"] == 0
+
+    def words(other):
+        return [word.rsplit(" against")[0] for word in tokens.identity().difference(other.identity())]
+
+    longer = tokens_from_texts(["The cat sat on the mat.", "A dog watched."], model=model, context_size=16)
+    assert f"context size {tokens.ids.shape[1]}" in words(longer)
+    other_bos = tokens.ids.copy()
+    other_bos[:, 0] = 1
+    assert "begins with 0" in words(replace(tokens, ids=other_bos))
+    without = replace(tokens, document=np.maximum(tokens.document, 0))
+    assert "begins with 0" in words(without), "the same ids, but as text"
+    assert f"rows {len(tokens)}" in words(tokens[:1])
+    changed = tokens.ids.copy()
+    changed[-1, 3] += 1
+    assert [word.split()[0] for word in words(replace(tokens, ids=changed))] == ["content"]
+
+
+def test_a_packaged_corpus_is_cached_by_all_that_the_tokenizer_does(model, model_folder, monkeypatch, tmp_path):
+    """The vocabulary is the same; BOS, normaliser and pre-tokeniser are not."""
+    from tokenizers import normalizers, pre_tokenizers
+    from transformers import AutoTokenizer
+
+    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+
+    def read(progress):
+        return iter(f"Text {i}: {tiny.TEXT[i : i + 90]}" for i in range(60))
+
+    sources = {n: replace(tokens.SOURCES[n], documents=read) for n in tokens.CORPORA["english-open"]}
+    monkeypatch.setattr(tokens, "SOURCES", {**tokens.SOURCES, **sources})
+
+    def bos(tokenizer):
+        tokenizer.bos_token = "</s>"
+
+    def normaliser(tokenizer):
+        tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+    def pre_tokeniser(tokenizer):
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+    load_corpus("english-open", model=model, progress=False)  # the cache is filled
+    for change in (bos, normaliser, pre_tokeniser):
+        monkeypatch.setattr(model, "tokenizer", AutoTokenizer.from_pretrained(model_folder))
+        change(model.tokenizer)
+        got = load_corpus("english-open", model=model, progress=False)
+        monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path / change.__name__))
+        want = load_corpus("english-open", model=model, progress=False)
+        monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
+        assert got.fingerprint() == want.fingerprint(), change.__name__

@@ -1,0 +1,95 @@
+"""What decides the numbers of a model, and what decides those of its tokenizer."""
+
+import json
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from saekit._base.identity import Identity, remembered, short_hash, weights_hash
+from saekit.models.prompts import bos_token_id, special_token_ids
+
+if TYPE_CHECKING:
+    from sae_lens import SAETransformerBridge
+
+# Names of transformers' configuration that say where a model comes from, how it is trained, what it gives besides, or
+# what the tokenizer's facts say: none of them changes a state.
+_NO_NUMBERS = {
+    *("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict"),
+    *("output_attentions", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward", "problem_type"),
+    *(
+        "id2label",
+        "label2id",
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "task_specific_params",
+    ),
+}
+_VOCABULARIES: WeakKeyDictionary[Any, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
+
+
+def model_identity(model: "SAETransformerBridge") -> Identity:
+    """Return everything that decides what a model computes: dtype, weights, configuration, tokenizer.
+
+    Two copies with the same weights are the same, wherever they were loaded from; a model in another dtype is another.
+    SmolLM2-135M takes some 0.2 seconds, and some milliseconds until one of its weights changes.
+    """
+    # The bridge's own wrappers are no part of a name. What turns with a position follows from the configuration.
+    named = [*model.named_parameters(), *model.named_buffers()]
+    weights = [(name.replace("._original_component", ""), one) for name, one in named if "inv_freq" not in name]
+    facts = {
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "weights": remembered(model, weights, lambda: weights_hash(weights)),
+        **_configuration(model),
+        **{f"tokenizer {name}": value for name, value in tokenizer_identity(model).facts.items()},
+    }
+    return Identity("model", facts)
+
+
+def tokenizer_identity(model: "SAETransformerBridge") -> Identity:
+    """Return everything that decides which tokens a model reads of a text; of a model without a tokenizer nothing."""
+    tokenizer: Any = model.tokenizer
+    if tokenizer is None:
+        return Identity("tokenizer", {"vocabulary": None})
+    facts = {
+        **_vocabulary(tokenizer),
+        "BOS": tokenizer.bos_token,
+        "EOS": tokenizer.eos_token,
+        "padding": tokenizer.pad_token,
+        "begins with": bos_token_id(model),
+        "special tokens": short_hash(special_token_ids(model)),
+    }
+    return Identity("tokenizer", facts)
+
+
+def _configuration(model: "SAETransformerBridge") -> dict[str, Any]:
+    """Return what the architecture's configuration says of the computation, in transformers' words."""
+    config: Any = model.original_model.config
+    said = json.loads(config.to_json_string(use_diff=False))
+    facts = {name: value for name, value in said.items() if name not in _NO_NUMBERS}
+    return facts | {"compatibility mode": bool(getattr(model, "compatibility_mode", False))}
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, Any]:
+    """Return how a tokenizer cuts a text; what is long is read once as long as no token is added."""
+    known = _VOCABULARIES.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):
+        known = _VOCABULARIES[tokenizer] = (len(tokenizer), _long(tokenizer))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return known[1]
+    parts = {"normaliser": backend.normalizer, "pre-tokeniser": backend.pre_tokenizer}
+    return known[1] | {name: part and json.loads(part.__getstate__()) for name, part in parts.items()}
+
+
+def _long(tokenizer: Any) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    added = [[i, str(token), repr(token)] for i, token in sorted(tokenizer.added_tokens_decoder.items())]
+    facts = {"vocabulary": short_hash(sorted(tokenizer.get_vocab().items())), "added tokens": short_hash(added)}
+    if backend is None:  # a tokenizer in Python: its class and its settings say how it cuts
+        settings = {name: str(value) for name, value in tokenizer.init_kwargs.items() if "path" not in name}
+        return facts | {"algorithm": type(tokenizer).__name__, "merges": short_hash(settings)}
+    algorithm = json.loads(backend.to_str())["model"]
+    algorithm.pop("vocab", None)
+    merges = algorithm.pop("merges", None)
+    return facts | {"merges": merges and short_hash(merges), "algorithm": algorithm}
