@@ -16,6 +16,7 @@ import torch
 from saekit._base.files import atomic
 from saekit.errors import OfflineError, SAEError
 from saekit.saes.catalogue import DEFAULT, bundled, bundled_folder, check_release, unknown
+from saekit.saes.folder import PICKLES, check_folder, pickled
 from saekit.saes.pair import check_pair, check_sae
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def load_sae(
-    name: str = DEFAULT,
+    name: str | Path = DEFAULT,
     sae_id: str | None = None,
     *,
     model: "SAETransformerBridge | None" = None,
@@ -39,16 +40,22 @@ def load_sae(
         device: Device that the SAE goes to.
 
     Raises:
-        SAEError: No such SAE, a damaged file, or one that does not fit the model.
+        SAEError: No such SAE, a damaged file, weights that do not fit their configuration, a demand that cannot be met
+            (`DEMANDS`), or one that does not fit the model.
         OfflineError: The release has to be downloaded and cannot be.
+
+    Warns:
+        UserWarning: The SAE's configuration asks for care.
     """
     from sae_lens import SAE
 
+    name = str(name)
     folder = bundled_folder(name) if sae_id is None else None
     if folder is not None or (sae_id is None and Path(name).expanduser().is_dir()):
         sae = _from_folder(folder or Path(name).expanduser(), device)
     elif sae_id is None:
-        raise unknown(name)
+        file = Path(name).expanduser()
+        raise pickled(file) if file.suffix in PICKLES and file.is_file() else unknown(name)
     else:
         check_release(name, sae_id)
         try:
@@ -91,13 +98,13 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
 def _from_folder(folder: Path, device: str | torch.device) -> "SAE[Any]":
     from sae_lens import SAE
 
-    missing = [f for f in ("cfg.json", "sae_weights.safetensors") if not (folder / f).is_file()]
-    if missing:
-        raise SAEError(f"{folder} has no {' and no '.join(missing)}: expected an SAE in sae-lens's format")
     try:
         with _own_words():
-            return SAE.load_from_disk(str(folder), device=str(device))
-    except Exception as error:
+            check_folder(folder)
+            return SAE.load_from_disk(str(folder), device=str(device), dtype="float32")
+    except SAEError:
+        raise
+    except Exception as error:  # what sae-lens, safetensors and the file system say of a file is of many classes
         raise SAEError(
             f"{folder} cannot be read as an SAE ({type(error).__name__}: {error}): is it complete?"
         ) from error

@@ -1,6 +1,9 @@
 """SAEs: the right one, for the right model, or a clear error."""
 
 import json
+import struct
+import time
+import tracemalloc
 import warnings
 
 import pytest
@@ -78,10 +81,164 @@ def test_damaged_and_unknown_saes_are_named(folder, tmp_path):
         saes.load_sae("gpt2-small-res-jb", "blocks.99.hook_resid_pre")
     with pytest.raises(SAEError, match=r"has no cfg\.json and no sae_weights\.safetensors"):
         saes.load_sae(str(tmp_path))
+
+
+# --- folders from anybody --------------------------------------------------------------------------------------------
+
+
+def refused(folder, match, **kwargs):
+    """Load, and expect one clear error, soon and without much memory."""
+    tracemalloc.start()
+    begun = time.monotonic()
+    with pytest.raises(SAEError, match=match):
+        saes.load_sae(folder, **kwargs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.monotonic() - begun < 5
+    assert peak < 50e6
+
+
+def rewrite(folder, **fields):
+    """Change fields of a configuration; None drops one."""
+    config = json.loads((folder / "cfg.json").read_text()) | fields
+    (folder / "cfg.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_every_architecture_of_sae_lens_is_read_from_its_folder(tmp_path):
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+
+    for architecture in SAE_CLASS_REGISTRY.keys() - {"temporal"}:
+        extra = {"apply_b_dec_to_input": False, "d_out": 32} if "transcoder" in architecture else {}
+        sae = tiny.own_sae(architecture, 32, 64, **extra, **({"k": 4} if "topk" in architecture else {}))
+        sae.save_model(str(tmp_path / architecture))
+        loaded = saes.load_sae(tmp_path / architecture)
+        x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(loaded.encode(x), sae.encode(x))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (b"{" * 10, "cannot be read as JSON"),
+        (b"[" * 200_000, "cannot be read as JSON"),
+        (b"", "cannot be read as JSON"),
+        (b"\xff\xfe{}", "cannot be read as JSON"),
+        (b"[1, 2]", "holds list, not an object"),
+        (b"3", "holds int, not an object"),
+        (b"{}", "has no d_in and no d_sae"),
+        (b'{"d_in": 32}', "has no d_sae"),
+        (b'{"d_in": "32", "d_sae": 96}', "d_in in .* must be a whole number"),
+        (b'{"d_in": 32, "d_sae": -1}', "d_sae in .* must be a whole number"),
+        (b'{"d_in": 32, "d_sae": 1e999}', "d_sae in .* must be a whole number"),
+        (b'{"d_in": 32, "d_sae": 96, "architecture": "topkk"}', "did you mean 'topk'"),
+        (b'{"d_in": 32, "d_sae": 96, "architecture": "batchtopk"}', "of a training run.*save_inference_model"),
+        (b'{"d_in": 32, "d_sae": 96, "metadata": 3}', "must be an object, not 3"),
+        (b'{"d_in": 32, "d_sae": 96, "activation_fn": "tanh-relu"}', "'tanh-relu'.*ReLU"),
+        (b'{"d_in": 1000000000, "d_sae": 1000000000}', "does not fit|cannot be read as an SAE"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(folder, text, match):
+    (folder / "cfg.json").write_bytes(text)
+    refused(folder, match)
+
+
+def test_a_configuration_of_100_mb_is_not_read(folder):
+    with (folder / "cfg.json").open("r+b") as file:
+        file.truncate(100_000_000)
+    refused(folder, r"has 100 MB: expected a configuration of at most 1\.05 MB")
+
+
+@pytest.mark.parametrize("length", [3_000_000_000, 2**63, 2**64 - 1, 0])
+def test_a_header_that_claims_more_than_the_file_is_refused(folder, length):
     weights = folder / "sae_weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(SAEError, match="cannot be read as an SAE"):
-        saes.load_sae(str(folder))
+    weights.write_bytes(struct.pack("<Q", length) + weights.read_bytes()[8:])
+    refused(folder, "its header claims")
+
+
+def test_a_header_of_3_gb_in_a_file_that_has_them_is_not_read(folder):
+    weights = folder / "sae_weights.safetensors"
+    with weights.open("r+b") as file:
+        file.write(struct.pack("<Q", 3_000_000_000))
+        file.truncate(3_100_000_000)  # a hole: no room is taken
+    refused(folder, "its header has 3 GB, at most 1.05 MB are read")
+
+
+@pytest.mark.parametrize("header", [b"[]", b"{", b'{"W_enc": 3}', b'{"W_enc": {"dtype": "F32"}}', b"[" * 100_000])
+def test_a_header_that_makes_no_sense_is_refused(folder, header):
+    (folder / "sae_weights.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(folder, "its header cannot be read")
+
+
+@pytest.mark.parametrize("cut", [1, 100, 20_000])
+def test_truncated_and_lengthened_weights_are_refused(folder, cut):
+    weights = folder / "sae_weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-cut])
+    refused(folder, "cannot be read as an SAE's weights.*Is it complete")
+    weights.write_bytes(whole + b"0" * cut)
+    refused(folder, "cannot be read as an SAE's weights")
+
+
+def test_weights_that_do_not_fit_their_configuration_are_named(folder):
+    rewrite(folder, d_sae=97)
+    refused(folder, r"W_enc of shape \[32, 96\] instead of \[32, 97\]; b_enc of shape")
+    rewrite(folder, d_sae=96, architecture="jumprelu")
+    refused(folder, "does not fit its cfg.json: it has no threshold")
+    rewrite(folder, architecture="matching_pursuit")
+    refused(folder, "W_enc, which no matching_pursuit SAE has")
+
+
+def changed(folder, **tensors):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "sae_weights.safetensors") | tensors
+    save_file({k: v for k, v in weights.items() if v is not None}, folder / "sae_weights.safetensors")
+
+
+def test_missing_extra_and_odd_tensors_are_named(folder):
+    changed(folder, b_enc=None)
+    refused(folder, "it has no b_enc")
+    changed(folder, b_enc=torch.zeros(96, dtype=torch.int32))
+    refused(folder, r"no floating-point numbers: \{'b_enc': 'I32'\}")
+    changed(folder, b_enc=torch.zeros(96), b_gate=torch.zeros(96))
+    refused(folder, "b_gate, which no topk SAE has")
+    changed(folder, b_gate=None, scaling_factor=torch.full((96,), 2.0))
+    rewrite(folder, finetuning_scaling_factor=True)
+    refused(folder, r"multiply W_dec by scaling_factor\[:, None\]")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(folder, value):
+    changed(folder, b_dec=torch.full((32,), value))
+    refused(folder, "not all weights of the SAE are finite numbers: b_dec")
+
+
+def test_a_link_out_of_the_folder_is_refused_and_the_hubs_cache_is_not(folder, tmp_path):
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        elsewhere = tmp_path / name
+        (folder / name).rename(elsewhere)
+        (folder / name).symlink_to(elsewhere)
+        refused(folder, f"{name} is a link that leads out of its folder")
+        (folder / name).unlink()
+        elsewhere.rename(folder / name)
+    (folder / "here").mkdir()
+    (folder / "cfg.json").rename(folder / "here" / "cfg.json")
+    (folder / "cfg.json").symlink_to("here/cfg.json")
+    assert saes.load_sae(folder).cfg.d_sae == 96
+    hub = tmp_path / "models--someone--saes"
+    (hub / "blobs").mkdir(parents=True)
+    (hub / "snapshots" / "abc" / "sae").mkdir(parents=True)
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        (hub / "blobs" / name).write_bytes((folder / name).read_bytes())
+        (hub / "snapshots" / "abc" / "sae" / name).symlink_to(f"../../../blobs/{name}")
+    assert saes.load_sae(hub / "snapshots" / "abc" / "sae").cfg.d_sae == 96
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    (tmp_path / "ae.pt").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    (tmp_path / "cfg.json").write_text("{}")
+    for given in (tmp_path, tmp_path / "ae.pt"):
+        refused(given, r"is a pickle, which can run any code.*weights_only=True.*sae_from_dictionary_learning")
 
 
 def test_a_release_that_cannot_be_fetched_says_what_to_do(monkeypatch):
