@@ -12,7 +12,8 @@ To read in order:
 4. `gradients`: the mean gradient between two runs.
 5. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
 6. `counting`: which tokens a statistic leaves out.
-7. `packaged`, `load`, `processing` and `copies`: where models come from, how their weights were treated, controls.
+7. `load`, `packaged`, `weights`, `tokenizer`, `processing` and `copies`: where models come from and whether they are
+   whole, how their weights were treated, controls.
 8. `identity`: what decides the numbers of a model, and the tokens of a text.
 """
 

@@ -1,13 +1,16 @@
 """Loading a model: from a data package, a local directory or the model hub, with errors that tell them apart."""
 
 import difflib
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saekit.errors import ModelError, OfflineError
+from saekit.errors import ModelError, OfflineError, SaekitError
 from saekit.models.packaged import PACKAGED, converted, transformers_without_bars
+from saekit.models.tokenizer import attach, own_tokenizer, said_of_bos, stand_in
+from saekit.models.weights import Listening, check_folder
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -35,35 +38,61 @@ def load_model(
         progress: Whether a first download and conversion show progress bars.
 
     Raises:
-        ModelError: No such model, or its licence has to be accepted first; the message shows the notice.
+        ModelError: No such model, files that do not hold all of it, or its licence has to be accepted first; the
+            message shows the notice.
         OfflineError: The model has to be downloaded and cannot be.
         ChecksumError: The downloaded file is not the one that saekit was tested with.
-    """
-    from sae_lens import SAETransformerBridge
 
+    Warns:
+        UserWarning: The model has no tokenizer, or its files hold weights beside those of the model.
+    """
     name = str(name)
     if name in PACKAGED:
         source = str(converted(PACKAGED[name], accept_licence=accept_licence, progress=progress))
     elif (local := Path(name).expanduser()).is_dir():
-        if not (local / "config.json").is_file():
-            raise ModelError(f"{local} has no config.json: expected a model directory in transformers' format")
+        check_folder(local)
         source = str(local)
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
     else:
         source = _source_on_hub(name)
     try:
-        with transformers_without_bars():
-            model = SAETransformerBridge.boot_transformers(source, device=str(device), dtype=dtype)
+        model = _booted(source, name, device=str(device), dtype=dtype)
+    except SaekitError:
+        raise
     except Exception as error:
         if name in PACKAGED or local.is_dir():
-            raise
+            cause = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{source} cannot be read as a model ({type(error).__name__}: {cause}): is it complete, and does "
+                f"transformer-lens know its architecture?"
+            ) from error
         raise _hub_error(name, error, offline=source != name and isinstance(error, OSError)) from error
     # The bridge names a local model by its path; a name that is the same on every machine is what SAEs record.
     model.cfg.model_name = PACKAGED[name].name if name in PACKAGED else name
+    if model.tokenizer is None:
+        warnings.warn(
+            f"{name} has no tokenizer and is loaded without one: pass token ids; texts are refused, and no token is "
+            f"left out as special",
+            stacklevel=2,
+        )
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    return model
+
+
+def _booted(source: str, name: str, **settings: Any) -> "SAETransformerBridge":
+    """Return the model of a directory or of the hub, with its own tokenizer."""
+    from sae_lens import SAETransformerBridge
+
+    with transformers_without_bars():
+        tokenizer = own_tokenizer(source)
+        said = None if tokenizer is None else said_of_bos(source)
+        model = SAETransformerBridge.boot_transformers(
+            source, model_class=Listening(name), tokenizer=stand_in(), **settings
+        )
+    attach(model, tokenizer, said=said)
     return model
 
 

@@ -46,8 +46,8 @@ def special_token_ids(model: "SAETransformerBridge") -> list[int]:
 
 
 def bos_token_id(model: "SAETransformerBridge") -> int | None:
-    """Return the id that `encode_text` and the corpora put first, None where the model has none."""
-    return None if model.tokenizer is None else model.tokenizer.bos_token_id
+    """Return the id that `encode_text` and the corpora put first, None where the model's texts begin without BOS."""
+    return None if model.tokenizer is None or not model.cfg.default_prepend_bos else model.tokenizer.bos_token_id
 
 
 def token_ids(model: "SAETransformerBridge", texts: Sequence[str]) -> list[list[int]]:
