@@ -7,6 +7,8 @@
     # SAEError: architecture must be 'topk', 'batchtopk' or 'gated', not 'tokp': did you mean 'topk'?
     seed = seed_of(seed, error=SteeringError)
     texts = listed("texts", texts, "texts", error=ProbeError)     # one text alone is refused
+    text = unicode_text("corpus.jsonl, line 3", text, error=DataError)
+    # DataError: corpus.jsonl, line 3 must be a text (str), not None: leave it out
     direction = real_tensor("the direction", direction, shape="[d_model]", error=ModelError)
 
 A whole number is one of Python or NumPy, or a tensor or array that holds a single one; True is none, nor is 2.0.
@@ -128,6 +130,39 @@ def text_of(name: str, value: Any, *, error: Error) -> str:
     if not isinstance(value, str) or not value.strip():
         raise error(f"{name} must be a text that is not blank, not {value!r:.80}")
     return value
+
+
+def unicode_text(name: str, value: Any, *, error: Error) -> str:
+    """Return a text that every tokenizer can read: a str of whole characters. The one rule for texts.
+
+    Nothing is converted: a number would be read as its digits, a null as the word None. Blank texts, control
+    characters and NUL are characters like others.
+
+    Args:
+        name: What the text is, as the message begins: "the prompt", "corpus.jsonl, line 3".
+        value: The text to check.
+        error: Class of the error for anything else.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} must be a text (str), not {value!r:.80}: {_instead_of_text(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as half:
+        raise error(
+            f"{name} holds half a surrogate pair (U+{ord(value[half.start]):04X} at character {half.start}), which is "
+            f"no character: leave the text out, or write text.encode('utf-8', 'replace').decode()"
+        ) from half
+    return value
+
+
+def _instead_of_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return "write .decode('utf-8'), or the encoding that it has"
+    if isinstance(value, int | float | np.number) and not _is_bool(value) and value == value:
+        return "write str(number) if its digits are the text"
+    if isinstance(value, list | tuple | dict | np.ndarray):
+        return "make one text of it first; a chat with tokenizer.apply_chat_template(messages, tokenize=False)"
+    return "leave it out"
 
 
 def listed(name: str, values: Any, of: str, *, error: Error, empty: bool = True) -> list:

@@ -5,7 +5,7 @@ by the BOS token. Which documents are held out depends on the document alone, so
 can slip into its evaluation.
 """
 
-from saekit.data.files import documents
+from saekit.data.documents import Documents, documents
 from saekit.data.labelled import LabelledItems, labelled_texts, list_labelled, load_labelled
 from saekit.data.parallel import PARALLEL, ParallelTexts, linked, load_parallel, parallel_texts
 from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
@@ -13,6 +13,7 @@ from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corp
 __all__ = [
     "CORPORA",
     "PARALLEL",
+    "Documents",
     "LabelledItems",
     "ParallelTexts",
     "Tokens",

@@ -1,20 +1,23 @@
 """Labelled data sets: by name, from a CSV file, a data frame or the hub, and in memory."""
 
-import csv
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from saekit._base.checks import unicode_text
 from saekit._base.table import Column, Table
+from saekit.data.documents import existing
+from saekit.data.files import Rows, is_table, open_hub, open_rows
 from saekit.data.labelled_sets import LABELLED, LabelledSource
-from saekit.errors import DataError, OfflineError
+from saekit.errors import DataError
 
 _OWN = "not stated"
 _GAPS = ("nan", "na", "none", "null")  # among numbers no numbers; among words they are words
@@ -145,7 +148,7 @@ def load_labelled(
     """Load a labelled data set.
 
     Args:
-        source: A name from `list_labelled` (``"sms-spam"``), a ``.csv`` or ``.tsv`` file, a pandas data frame, or
+        source: A name from `list_labelled` (``"sms-spam"``), a .csv, .tsv, .jsonl or .parquet file, a data frame, or
             the name of a data set on the hub (``"owner/set"``), which streams.
         text: Column of the texts. Not for a data set by name.
         label: Column of the labels: numbers or words; the classes are sorted.
@@ -170,18 +173,19 @@ def load_labelled(
         texts, labels = zip(*known.rows(progress), strict=True)
         data = LabelledItems(source, texts, np.array(labels), known.labels, known.licence, known.citation)
         return data if max_texts is None else data.sample(max_texts)  # some of the files are sorted by class
-    if hasattr(source, "columns") and not isinstance(source, str | Path):
-        name, found = "data frame", _from_frame(source, text, label)
-    elif Path(str(source)).expanduser().is_file():
-        name, found = Path(str(source)).name, _from_csv(Path(str(source)).expanduser(), text, label)
+    if is_table(source):
+        name, rows = "data frame", open_rows(source)
+    elif (path := existing(str(source))) is not None and path.is_file():
+        name, rows = path.name, open_rows(path)
     elif "/" in str(source) and not str(source).startswith((".", "/", "~")) and max_texts is not None:
-        name, found = str(source), _from_hub(str(source), text, label, configuration, split, max_texts)
+        instead = f"a packaged set: {', '.join(LABELLED)}"
+        name, rows = str(source), open_hub(str(source), configuration=configuration, split=split, instead=instead)
     else:
         raise DataError(
-            f"no labelled data set {str(source)!r}: expected one of {', '.join(LABELLED)}, a .csv or .tsv file, a "
-            f"data frame, or a data set on the hub (owner/name, with max_texts=)"
+            f"no labelled data set {str(source)!r:.80}: expected one of {', '.join(LABELLED)}, a .csv, .tsv, .jsonl or "
+            f".parquet file, a data frame, or a data set on the hub (owner/name, with max_texts=)"
         )
-    texts, labels = zip(*found[:max_texts], strict=True) if found else ((), ())
+    texts, labels = _texts_and_labels(rows, text, label, max_texts)
     data = labelled_texts(texts, labels, name=name, drop_missing=drop_missing)
     if len(texts) == max_texts and max_texts > 1 and len(data.label_names) == 1:
         warnings.warn(
@@ -218,13 +222,14 @@ def labelled_texts(
             numbers.
 
     Raises:
-        DataError: Not as many labels or groups as texts, none at all, or missing ones.
+        DataError: Not as many labels or groups as texts, none at all, missing ones, or what is no text or label; the
+            message has the row.
     """
     texts, labels = list(texts), list(labels)
     for what, several in (("label", labels), ("group", texts if groups is None else list(groups))):
         if len(texts) != len(several):
             raise DataError(f"{len(texts):,} texts but {len(several):,} {what}s: expected one {what} per text")
-    labels = _plain(labels)
+    labels = _plain([_label(i, label) for i, label in enumerate(labels)])
     kept = [
         i for i, (text, label) in enumerate(zip(texts, labels, strict=True)) if not (_missing(text) or label is None)
     ]
@@ -242,7 +247,7 @@ def labelled_texts(
     of = () if groups is None else list(groups)
     return LabelledItems(
         name=name,
-        items=tuple(str(texts[i]) for i in kept),
+        items=tuple(unicode_text(f"the text of row {i}", texts[i], error=DataError) for i in kept),
         labels=np.array([number[labels[i]] for i in kept]),
         label_names=tuple(map(str, classes)),
         licence=licence,
@@ -256,6 +261,18 @@ def _missing(value: Any) -> bool:
     if value is None or str(value) in ("<NA>", "NaT"):
         return not isinstance(value, str)
     return isinstance(value, float | np.floating) and not math.isfinite(value)
+
+
+def _label(row: int, label: Any) -> Any:
+    """Return a label that is a word, a number, True or False, or missing; refuse any other."""
+    if isinstance(label, str):
+        return unicode_text(f"the label of row {row}", label, error=DataError)
+    if isinstance(label, bytes) or (isinstance(label, Iterable) and not getattr(label, "ndim", 1) == 0):
+        raise DataError(
+            f"the label of row {row} must be a word, a whole number, True or False, not {label!r:.80}: give each text "
+            f"one label"
+        )
+    return label
 
 
 def _plain(labels: Sequence[Any]) -> list[Any]:
@@ -287,55 +304,12 @@ def _number(label: Any) -> int | float | None:
     return None
 
 
-def _from_frame(frame: Any, text: str, label: str) -> list[tuple[Any, Any]]:
-    columns = [str(name) for name in frame.columns]
-    _expect_columns("the data frame", columns, text, label)
-    if twice := [name for name in (text, label) if columns.count(name) > 1]:
-        raise DataError(
-            f"the data frame has {columns.count(twice[0])} columns {twice[0]!r}: rename or drop all but one"
-        )
-    return list(zip(frame[text].tolist(), frame[label].tolist(), strict=True))
-
-
-def _from_csv(path: Path, text: str, label: str) -> list[tuple[Any, Any]]:
-    csv.field_size_limit(1 << 24)  # a text may be long
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            _expect_columns(str(path), list(reader.fieldnames or []), text, label)
-            return [(row[text], row[label]) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table in UTF-8 ({error})") from error
-
-
-def _from_hub(
-    name: str, text: str, label: str, configuration: str | None, split: str, most: int
-) -> list[tuple[Any, Any]]:
-    from itertools import islice
-
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(name, configuration, split=split, streaming=True)
-        found = list(islice(iter(rows), most))
-        features = getattr(rows, "features", None)
-    except Exception as error:
-        said = " ".join(str(error).split())
-        if isinstance(error, ValueError) and re.search("config", said, re.I):
-            raise DataError(f"data set {name!r}: {said[:300]}. Say which to take with configuration=") from error
-        raise OfflineError(
-            f"could not open {name!r} on the data hub: {said[:200]}. Connect and try "
-            f"again, pass a local file, or use a packaged set: {', '.join(LABELLED)}"
-        ) from error
-    _expect_columns(f"data set {name!r}", list(found[0]) if found else [], text, label)
-    names = getattr((features or {}).get(label), "names", None)  # the hub's own words for the classes
-    words = dict(enumerate(names or ()))
-    return [(row[text], words.get(y, y) if isinstance(y := row[label], int) else y) for row in found]
-
-
-def _expect_columns(what: str, columns: list[str], text: str, label: str) -> None:
-    if gone := [name for name in (text, label) if name not in columns]:
-        raise DataError(
-            f"{what} has columns {', '.join(columns) or 'none'}: expected {' and '.join(map(repr, gone))}. Say which "
-            f"to take with text= and label="
-        )
+def _texts_and_labels(rows: Rows, text: str, label: str, most: int | None) -> tuple[list[Any], list[Any]]:
+    rows.expect(text=text, label=label)
+    classes = dict(enumerate(rows.classes.get(label, ())))  # a data set's own words for its classes
+    texts, labels = [], []
+    for place, cells in islice(rows.cells, most):
+        texts.append(rows.cell("text", text, place, cells))
+        found = rows.cell("label", label, place, cells)
+        labels.append(classes.get(found, found) if isinstance(found, int) else found)
+    return texts, labels

@@ -2,7 +2,7 @@
 
 A document never loses its boundary: every position knows which document it belongs to, and documents are parted
 by the BOS token. Which documents are held out depends on the document alone, so no text that an SAE was trained on
-can slip into its evaluation.
+can slip into its evaluation: `saekit.data.split` for corpora of your own.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._base.cache import cache_dir, made_once
+from saekit._base.checks import unicode_text, whole
 from saekit._base.identity import Identity
 from saekit._base.progress import tracked
 from saekit._base.table import Column, Table
-from saekit.data.files import documents
+from saekit.data.documents import documents, existing
 from saekit.data.sources import SOURCES, Source
+from saekit.data.split import HELD_OUT, Split
 from saekit.errors import DataError
 from saekit.models import bos_token_id, counted as counted_tokens, token_ids, tokenizer_identity
 
@@ -36,7 +38,6 @@ CORPORA = {
     "english": ("wikitext", "wikipedia", "sentences", "news", "dialogue", "opinion"),
     "english-open": ("wikitext", "wikipedia", "sentences"),  # openly licensed text only
 }
-_HELD_OUT = 20  # one document in 20
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Tokens:
         name: Name of the corpus.
         sources: Names of the sources that it was made from.
         split: "train" or "heldout".
+        how: What a document is, in words: "by blank lines"; "" where the source says it itself.
     """
 
     ids: Int[np.ndarray, "sequence pos"]
@@ -58,6 +60,7 @@ class Tokens:
     name: str = "texts"
     sources: tuple[str, ...] = ()
     split: str = "train"
+    how: str = ""
 
     def __getitem__(self, rows: slice) -> "Tokens":
         """Return some of the rows."""
@@ -91,7 +94,8 @@ class Tokens:
 
     def __repr__(self) -> str:
         rows, pos = self.ids.shape
-        return f"Tokens({self.name!r}, {self.split}, {self.n_tokens:,} tokens in {rows:,} sequences of {pos})"
+        how = f"; documents {self.how}" if self.how else ""
+        return f"Tokens({self.name!r}, {self.split}, {self.n_tokens:,} tokens in {rows:,} sequences of {pos}{how})"
 
 
 _COLUMNS = (
@@ -110,60 +114,97 @@ def list_corpora() -> Table[tuple[str, Source]]:
 
 
 def load_corpus(
-    name: str = "english",
+    name: "str | Path | Iterable[str] | Any" = "english",
     *,
     model: "SAETransformerBridge",
     context_size: int = 128,
     split: str = "train",
     max_tokens: int | None = None,
+    text: str = "text",
+    separator: str | None = None,
+    configuration: str | None = None,
     progress: bool = True,
 ) -> Tokens:
     """Load and tokenise a corpus.
 
     Args:
         name: ``"english"`` (six sources in different styles, some 7 million tokens), ``"english-open"`` (its openly
-            licensed part), a ``.txt`` or ``.jsonl`` file or a folder of ``.txt`` files, or the name of a data set
-            with a ``text`` column on the hub, which streams.
+            licensed part); or a corpus of your own: a file of text, whose documents are parted by blank lines, a
+            .jsonl, .csv, .tsv or .parquet file, a data frame or a data set of ``datasets``, with a document per row,
+            a folder of files, with a document per .txt file, an iterable of texts, or the name of a data set on the
+            hub, which streams.
         model: Model whose tokenizer is used.
-        context_size: Length of a row in tokens, BOS included.
-        split: ``"train"``, or ``"heldout"``: every document whose name hashes to 0 modulo 20.
-        max_tokens: Number of tokens after which to stop; None for all. Rows are shuffled once, always in the same
-            way, so the first rows are a fair sample of all sources. Needed for a hub data set, which may have no end.
+        context_size: Length of a row in tokens, BOS included; at most the model's context.
+        split: ``"train"``, or ``"heldout"``: every document whose text hashes to 0 modulo 20, wherever it stands (of
+            a packaged corpus, whose name and number in its source do: these are pinned, and decide what the bundled
+            SAEs and indexes have seen).
+        max_tokens: Number of tokens after which to stop; None for all. Rows of a packaged corpus are shuffled once,
+            always in the same way, so the first rows are a fair sample of all sources. Needed for a hub data set,
+            which may have no end.
+        text: Name of the column that holds the text, of a corpus with rows.
+        separator: What parts the documents of a file of text, such as ``"<|endoftext|>"``; None for blank lines.
+        configuration: Part of a hub data set that has several.
         progress: Whether downloads and tokenising show progress bars.
 
     Raises:
-        DataError: No such corpus, or it is empty.
+        DataError: No such corpus; rows that hold no text, with file and line; or no document in this split.
         OfflineError: It has to be downloaded and cannot be.
+
+    Warns:
+        UserWarning: Held-out documents nearly equal documents of training (asked for one's own held-out split).
     """
     if split not in ("train", "heldout"):
         raise DataError(f"split must be 'train' or 'heldout', not {split!r}")
-    if context_size < 2:
-        raise DataError(f"context_size must be at least 2 (BOS and one token), not {context_size}")
-    if name in CORPORA:
+    _check_context(context_size, model)
+    if isinstance(name, str) and name in CORPORA:
         tokens = _packaged(name, model, context_size, split, progress)
     else:
-        if not Path(name).expanduser().exists() and max_tokens is None:
+        if isinstance(name, str | Path) and existing(name) is None and max_tokens is None:
             raise DataError(
-                f"no packaged corpus or local file {name!r} (packaged: {', '.join(CORPORA)}). To stream it from the "
-                f"hub, say how much with max_tokens="
+                f"no packaged corpus or local file {str(name)!r:.80} (packaged: {', '.join(CORPORA)}). To stream it "
+                f"from the hub, say how much with max_tokens="
             )
-        texts = documents(name)
-        held = ((number, text) for number, text in enumerate(texts) if _held_out(name, number) == (split == "heldout"))
+        found = documents(name, text=text, separator=separator, configuration=configuration)
+        side = Split(split == "heldout")
         rows = None if max_tokens is None else -(-max_tokens // (context_size - 1))
-        tokens = _pack(held, model, context_size, rows)
-        tokens = replace(tokens, name=name, sources=(name,), split=split)
+        tokens = _pack(side.of(found.texts), model, context_size, rows)
+        tokens = replace(tokens, name=found.name, sources=(found.name,), split=split, how=found.how)
+        if not tokens.n_tokens:
+            raise DataError(
+                f"corpus {found.name!r} has no tokens in its {split} split: documents are taken {found.how}, it has "
+                f"{side.seen:,}, and about one in {HELD_OUT} is held out, by the hash of its text. Part it into more "
+                f"documents (separator=, or one per row), or keep texts apart yourself: tokens_from_texts"
+            )
+        if side.held_out:
+            side.warn(found.name)
     if max_tokens is not None:
         per_row = (tokens.document >= 0).sum(1)
         tokens = tokens[: int(np.searchsorted(np.cumsum(per_row), max_tokens)) + 1]
     if not tokens.n_tokens:
-        raise DataError(f"corpus {name!r} has no tokens in its {split} split: is it empty?")
+        raise DataError(f"corpus {tokens.name!r} has no tokens in its {split} split: is it empty?")
     return tokens
 
 
+def _check_context(context_size: int, model: "SAETransformerBridge") -> None:
+    if (size := whole("context_size", context_size, error=DataError)) < 2:
+        raise DataError(f"context_size must be at least 2 (BOS and one token), not {size}")
+    if size > model.cfg.n_ctx:
+        raise DataError(
+            f"context_size {size:,} is longer than the context of {model.cfg.model_name}, {model.cfg.n_ctx:,} tokens: "
+            f"pass at most that"
+        )
+
+
 def tokens_from_texts(texts: Sequence[str], *, model: "SAETransformerBridge", context_size: int = 128) -> Tokens:
-    """Tokenise texts of your own, one document each. Raises DataError if there are none."""
+    """Tokenise texts of your own, one document each.
+
+    Raises:
+        DataError: There are none, one of them is no text, or ``context_size`` is longer than the model's context.
+    """
     if isinstance(texts, str):
         raise DataError("expected a list of texts, got one string: write tokens_from_texts([text], ...)")
+    _check_context(context_size, model)
+    texts = [unicode_text(f"text {i}", text, error=DataError) for i, text in enumerate(texts)]
     tokens = _pack(enumerate(texts), model, context_size, None)
     if not tokens.n_tokens:
         raise DataError("no tokens: expected at least one text that is not empty")
@@ -187,7 +228,12 @@ def counted(
 
 
 def _held_out(source: str, number: int) -> bool:
-    return zlib.crc32(f"{source}/{number}".encode()) % _HELD_OUT == 0
+    """Return whether a document of a packaged source is held out, by its number in the pinned file.
+
+    Not by its text, as those of your own are: this rule decided what the bundled SAEs were trained on, and their
+    indexes hold. The files are checked by SHA-256, so a number is as stable a name as a text.
+    """
+    return zlib.crc32(f"{source}/{number}".encode()) % HELD_OUT == 0
 
 
 def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split: str, progress: bool) -> Tokens:
@@ -232,7 +278,9 @@ def _pack(
     filled = 0
     stream = iter(documents)
     while (max_rows is None or filled < max_rows * body) and (batch := list(islice(stream, 256))):
-        for (number, _), document in zip(batch, token_ids(model, [text for _, text in batch]), strict=True):
+        for (number, _), document in zip(
+            batch, token_ids(model, [text for _, text in batch], error=DataError), strict=True
+        ):
             if not document:
                 continue
             separator = [bos] if bos is not None and ids else []

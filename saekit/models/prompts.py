@@ -1,7 +1,7 @@
 """From text to tokens, and tokens to batches: the one place that cuts a text, and says so.
 
 `encode_texts` and `encode_start` cut at the model's context and return that they did; `encode_text` warns,
-`encode_whole` refuses.
+`encode_whole` refuses. What is no text is refused at `token_ids`, through which all texts go.
 """
 
 import warnings
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from saekit._base.checks import listed, unicode_text
 from saekit.errors import ModelError, SaekitError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Of a very long text only the start can fit, and tokenising the rest would take seconds. A token has some four.
 CHARACTERS = 32
+LONGEST = 10_000_000  # characters of a text that is read whole: some gigabyte while it is tokenised
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,34 @@ def bos_token_id(model: "SAETransformerBridge") -> int | None:
     return None if model.tokenizer is None or not model.cfg.default_prepend_bos else model.tokenizer.bos_token_id
 
 
-def token_ids(model: "SAETransformerBridge", texts: Sequence[str]) -> list[list[int]]:
+def token_ids(
+    model: "SAETransformerBridge", texts: Sequence[str], *, error: type[SaekitError] = ModelError
+) -> list[list[int]]:
     """Return the token ids of whole texts, without BOS. Markers of special tokens inside a text stay text.
+
+    Args:
+        model: The model.
+        texts: The texts; an empty one has no tokens.
+        error: Class of the error for texts that cannot be read.
 
     Raises:
         ModelError: The model has no tokenizer.
+        SaekitError: One of them is no str of whole characters, or longer than `LONGEST`; of the class ``error``.
     """
     if model.tokenizer is None:
         raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass token ids, or load the model with one")
+    texts = [
+        unicode_text(f"text {i}", text, error=error)
+        for i, text in enumerate(listed("texts", texts, "texts", error=error))
+    ]
+    if long := [i for i, text in enumerate(texts) if len(text) > LONGEST]:
+        raise error(
+            f"text {long[0]} has {len(texts[long[0]]):,} characters, of which at most {LONGEST:,} can be tokenised in "
+            f"one piece: split it into documents"
+        )
     if not texts:
         return []
-    return model.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return model.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def token_text(model: "SAETransformerBridge", token: int) -> str:
@@ -69,7 +88,11 @@ def token_text(model: "SAETransformerBridge", token: int) -> str:
 
 
 def encode_texts(
-    model: "SAETransformerBridge", texts: Sequence[str], *, most: int | None = None
+    model: "SAETransformerBridge",
+    texts: Sequence[str],
+    *,
+    most: int | None = None,
+    error: type[SaekitError] = ModelError,
 ) -> tuple[Encoded, ...]:
     """Return texts as the model reads them, cut where they are too long.
 
@@ -77,14 +100,17 @@ def encode_texts(
         model: The model.
         texts: The texts; an empty one is BOS alone.
         most: Number of tokens at which to cut, BOS included; None for the model's context.
+        error: Class of the error for what is no text.
 
     Raises:
         ModelError: The model has no tokenizer.
+        SaekitError: One of them is no str of whole characters; of the class ``error``.
     """
     most = model.cfg.n_ctx if most is None else most
     bos = [] if bos_token_id(model) is None else [bos_token_id(model)]
     encoded = []
-    for text, ids in zip(texts, token_ids(model, [text[: CHARACTERS * most] for text in texts]), strict=True):
+    starts = [text[: CHARACTERS * most] if isinstance(text, str) else text for text in texts]
+    for text, ids in zip(texts, token_ids(model, starts, error=error), strict=True):
         ids, long = [*bos, *ids], len(text) > CHARACTERS * most
         size = f"{len(text):,} characters" if long else f"{len(ids):,} tokens"
         encoded.append(Encoded(torch.tensor(ids[:most], dtype=torch.long), long or len(ids) > most, size))
@@ -106,13 +132,13 @@ def encode_start(
         text: The text.
         most: Number of tokens at which to cut, BOS included; None for the model's context.
         name: Name of the text in messages.
-        error: Class of the error for an empty text.
+        error: Class of the error for an empty text, or what is no text.
 
     Raises:
         ModelError: The model has no tokenizer.
-        SaekitError: The text is empty; of the class ``error``.
+        SaekitError: The text is empty, or no str of whole characters; of the class ``error``.
     """
-    (encoded,) = encode_texts(model, [text], most=most)
+    (encoded,) = encode_texts(model, [unicode_text(name, text, error=error)], most=most, error=error)
     if len(encoded.ids) == (bos_token_id(model) is not None):
         raise error(f"{name} is empty: expected at least one character")
     return encoded
@@ -146,7 +172,7 @@ def encode_whole(
         model: The model.
         text: The text.
         name: Name of the text in messages.
-        error: Class of the error for an empty or too long text.
+        error: Class of the error for an empty or too long text, or what is no text.
 
     Raises:
         ModelError: The model has no tokenizer.

@@ -5,7 +5,6 @@ depends on the order in which they came. Only texts of equal length share a batc
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -144,13 +143,8 @@ def encode_texts(
         raise ProbeError(f"{model.cfg.model_name} has no tokenizer, so it cannot read texts")
     if not texts:
         raise ProbeError("no text to extract features from")
-    if bad := [i for i, text in enumerate(texts) if re.search("[\ud800-\udfff]", text)]:
-        raise ProbeError(
-            f"{len(bad):,} of {len(texts):,} texts hold half a surrogate pair, which is no character (the first is "
-            f"text {bad[0]}): leave them out, or write text.encode('utf-8', 'replace').decode()"
-        )
     first = int(bos_token_id(model) is not None)
-    encoded = encode_each(model, texts, most=context_size)
+    encoded = encode_each(model, texts, most=context_size, error=ProbeError)
     return [text.ids[first:].tolist() for text in encoded], np.array([text.cut for text in encoded])
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from saekit.data import LabelledItems
 from saekit.errors import ProbeError
-from saekit.models import Edit, batches_of_one_length, bos_token_id, encode_whole, forward, hooked
+from saekit.models import Edit, batches_of_one_length, bos_token_id, encode_whole, forward, hooked, token_ids
 from saekit.probes.features import TextFeatures, as_extracted
 from saekit.probes.pooling import Pooling, pool
 
@@ -173,8 +173,7 @@ def answer_questions(
             raise ProbeError(f"question {i} has no prompt, and this model no BOS token in its place: expected a prompt")
         else:
             prompt = [bos]
-        for c, choice in enumerate(question.choices):
-            ids = tuple(model.tokenizer(choice, add_special_tokens=False)["input_ids"])
+        for c, ids in enumerate(map(tuple, token_ids(model, question.choices, error=ProbeError))):
             n_tokens[i, c] = len(ids)
             wanted.setdefault((*prompt, *ids[:-1]), []).append((i, c, ids))
     rows = sorted(wanted)

@@ -39,7 +39,7 @@ def prompt_ids(
     if isinstance(prompt, str):
         if not prompt.strip():
             raise SteeringError("the prompt is empty: expected at least one character that is not white space")
-        start = encode_start(model, prompt)
+        start = encode_start(model, prompt, name="the prompt", error=SteeringError)
         cut, in_template = start.cut, has_chat(model) if chat is None else chat
         ids = _in_template(model, prompt) if in_template and not cut else start.ids
     else:

@@ -258,3 +258,27 @@ def test_texts_keep_the_groups_of_the_user():
     assert labelled_texts(["one"], [1]).groups == ()
     with pytest.raises(DataError, match="2 texts but 1 groups"):
         labelled_texts(["one", "two"], [1, 2], groups=["Ann"])
+
+
+@pytest.mark.parametrize("odd", [3, 2.5, b"bytes", ["a list"], {"text": "a"}, "half \udc00"])
+def test_what_is_no_text_or_label_is_refused_with_its_row(odd):
+    with pytest.raises(DataError, match="the text of row 2 (must be a text|holds half a surrogate)"):
+        labelled_texts(["a", "b", odd], [0, 1, 0])
+    if not isinstance(odd, int | float):
+        with pytest.raises(DataError, match="the label of row 1 (must be a word|holds half a surrogate)"):
+            labelled_texts(["a", "b", "c"], ["x", odd, "y"])
+
+
+def test_rows_of_json_and_parquet_give_the_same_as_a_data_frame(tmp_path):
+    import pandas
+
+    frame = pandas.DataFrame({"text": ["one", "two", "drei"], "label": ["b", "a", "b"]})
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "t.parquet")
+    want = load_labelled(frame)
+    for name in ("t.jsonl", "t.parquet"):
+        data = load_labelled(tmp_path / name)
+        assert (data.texts, data.labels.tolist()) == (want.texts, want.labels.tolist())
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b"}\n')
+    with pytest.raises(DataError, match=r"t\.jsonl, line 2 has columns text: expected 'label'"):
+        load_labelled(tmp_path / "t.jsonl")

@@ -104,7 +104,7 @@ def test_the_hub_path_streams_one_text_column(model, monkeypatch):
     class Rows(list):
         column_names = ("text",)
 
-    def load_dataset(name, *, split, streaming):
+    def load_dataset(name, configuration=None, *, split, streaming):
         asked.update(name=name, split=split, streaming=streaming)
         return Rows({"text": f"row {i} {tiny.TEXT[:60]}"} for i in range(10_000))
 
