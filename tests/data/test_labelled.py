@@ -262,10 +262,10 @@ def test_texts_keep_the_groups_of_the_user():
 
 @pytest.mark.parametrize("odd", [3, 2.5, b"bytes", ["a list"], {"text": "a"}, "half \udc00"])
 def test_what_is_no_text_or_label_is_refused_with_its_row(odd):
-    with pytest.raises(DataError, match="the text of row 2 (must be a text|holds half a surrogate)"):
+    with pytest.raises(DataError, match=r"the text of row 2 (must be a text|holds half a surrogate)"):
         labelled_texts(["a", "b", odd], [0, 1, 0])
     if not isinstance(odd, int | float):
-        with pytest.raises(DataError, match="the label of row 1 (must be a word|holds half a surrogate)"):
+        with pytest.raises(DataError, match=r"the label of row 1 (must be a word|holds half a surrogate)"):
             labelled_texts(["a", "b", "c"], ["x", odd, "y"])
 
 
