@@ -184,7 +184,7 @@ def _of_arrow(name: str, schema: Any, batches: Iterable[Any]) -> Rows:
 def _of_frame(frame: Any) -> Rows:
     columns = tuple(map(str, frame.columns))
     # Of two columns with one name neither is meant: whoever asks for it is refused.
-    values = [
+    values: list[Any] = [
         frame[own] if columns.count(name) == 1 else [None] * len(frame)
         for own, name in zip(frame.columns, columns, strict=True)
     ]
