@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import encode_start
+from saekit.models import encode_start, given_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -45,19 +44,7 @@ def prompt_ids(
     else:
         if chat:
             raise SteeringError("chat=True needs the prompt as text, got tokens: they are read as they are")
-        try:
-            ids = torch.as_tensor(prompt)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise SteeringError(f"the prompt must be text or token ids, not {prompt!r:.80}") from error
-        if ids.ndim != 1 or not len(ids) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise SteeringError(
-                f"the prompt must be text or one row of token ids, not {list(ids.shape)} of {ids.dtype}"
-            )
-        ids = ids.long()
-        if ids.min() < 0 or ids.max() >= model.cfg.d_vocab:
-            raise SteeringError(
-                f"token ids go from 0 to {model.cfg.d_vocab - 1}, the prompt has {int(ids.min())} to {int(ids.max())}"
-            )
+        ids = given_ids(model, prompt, error=SteeringError)
     if cut or len(ids) >= model.cfg.n_ctx:
         raise SteeringError(
             f"the prompt fills the context of {model.cfg.n_ctx} tokens: no room for an answer. Shorten it"
