@@ -76,6 +76,12 @@ class Tokens:
         """Number of text tokens: BOS, separators and padding are not counted."""
         return int((self.document >= 0).sum())
 
+    @property
+    def bos_first(self) -> bool:
+        """Whether every row begins with BOS: a token that is no text, the same one in all."""
+        first = self.ids[:1, 0]
+        return bool((self.document[:, 0] < 0).all() and (self.ids[:, 0] == first).all()) and len(self) > 0
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over ids and row numbers: equal fingerprints, equal corpora."""
         digest = hashlib.sha256(str(self.ids.shape).encode())
@@ -86,8 +92,7 @@ class Tokens:
     def identity(self) -> Identity:
         """Return everything that decides what a model reads of the corpus."""
         rows, pos = self.ids.shape
-        first = np.where(self.document[:, :1] < 0, self.ids[:, :1], -1)
-        bos = int(first[0, 0]) if rows and first[0, 0] >= 0 and (first == first[0, 0]).all() else None
+        bos = int(self.ids[0, 0]) if self.bos_first else None
         return Identity(
             "corpus", {"rows": rows, "context size": pos, "begins with": bos, "content": self.fingerprint()}
         )

@@ -332,13 +332,17 @@ class FeatureIndex:
     def search(self, token: str | None = None, text: str | None = None, *, k: int = 50) -> list[Hit]:
         """Find features by the token their examples peak on, or by text in their examples' contexts.
 
-        Case and outer whitespace do not matter. The score is the share of a feature's activation, over its strongest
+        Neither case nor outer whitespace matters, nor how accents are composed. Characters may be spread over
+        tokens; a text is found within a row of the corpus and within a document. The score is the share of a feature's activation, over its strongest
         examples, that fits.
 
         Args:
-            token: Token on which examples peak.
+            token: Token on which examples peak, or the character of which that is a piece.
             text: Text that stands in their contexts; give this or ``token``.
             k: Number of features, at most.
+
+        Raises:
+            FeatureIndexError: Both or neither is given, or what is no text.
         """
         if (token is None) == (text is None):
             raise FeatureIndexError("pass either token= or text=, not both")
@@ -358,13 +362,13 @@ class FeatureIndex:
         return text_side.read_prompt(self._read, model, sae, text)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
-        """Return the indexed text as `Tokens`, to index it again with another SAE. Each row is one document."""
+        """Return the indexed text as `Tokens`, to index it again with another SAE.
+
+        Of an index from before documents were stored, each row is one document.
+        """
         ids = np.asarray(self._read.arrays["tokens"][rows]).astype(np.int32)
         numbers = np.asarray(self._read.arrays["sequence_ids"][rows])
-        document = np.repeat(numbers[:, None], ids.shape[1], 1).astype(np.int32)
-        if self.manifest["bos_first"]:
-            document[ids == ids[0, 0]] = -1
-        about = self.manifest
+        document, about = self._read.documents[0][rows], self.manifest
         return Tokens(ids, document, numbers, about["corpus"], tuple(about["sources"]), about["split"])
 
     def __repr__(self) -> str:

@@ -79,6 +79,16 @@ def in_order(tokens: Tokens) -> Tokens:
     return replace(tokens, ids=tokens.ids[order], document=tokens.document[order], sequence_ids=ids)
 
 
+def runs(document: Integer[np.ndarray, "sequence pos"]) -> dict[str, np.ndarray]:
+    """Return the document numbers of a corpus as they are stored: runs of equal ones, each within a row."""
+    begins = np.ones(document.shape, bool)
+    begins[:, 1:] = document[:, 1:] != document[:, :-1]
+    start = np.flatnonzero(begins)
+    length = np.diff(start, append=document.size)
+    number = document.reshape(-1)[start].astype(np.int32)
+    return {"document_length": length.astype(np.min_scalar_type(document.shape[1])), "document_number": number}
+
+
 @contextmanager
 def place(path: Path | str | None) -> "Generator[tuple[Path, tempfile.TemporaryDirectory | None]]":
     """Yield where to write an index, and the owner of that place if it is a temporary one, which goes with an error.
@@ -137,10 +147,11 @@ def fill(
         "corpus": tokens.name,
         "sources": list(tokens.sources),
         "split": tokens.split,
+        "bos_first": tokens.bos_first,
         "neuronpedia_id": getattr(sae.cfg.metadata, "neuronpedia_id", None),
         "versions": {name: version(name) for name in ("torch", "transformer-lens", "sae-lens")},
     }
-    corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids}
+    corpus = {"tokens": tokens.ids, "sequence_ids": tokens.sequence_ids, **runs(tokens.document)}
     hopeless = False
     try:
         with INDEX.resume(folder, identity) as out:
@@ -174,10 +185,7 @@ def finish(
         stored = INDEX.load(out.folder, verify=False, partial=True).arrays
         log = {name: array for name, array in stored.items() if name.startswith("token_")}
         arrays |= by_feature(log, state.statistics.count, out.empty, stop)
-    first = corpus["tokens"][:, 0]
     manifest = {**about, "counted": state.counted, "excluded": state.excluded, "events": state.events}
-    # Whether every row starts with the same token: BOS, which windows leave out.
-    manifest["bos_first"] = len(first) > 1 and bool((first == first[0]).all())
     out.finish(manifest, arrays)
 
 
@@ -221,6 +229,9 @@ def join(parts: Sequence[Reader], out: Writer, progress: Progress = False, stop:
     corpus = {"tokens": tokens, "sequence_ids": ids[order], **{name: first.arrays[name] for name in _SHARED}}
     # The documents are those of the parts, and only a build compares them.
     about = {key: value for key, value in first.about.items() if key != "documents_hash"}
+    if all("document_length" in part.arrays for part in parts):
+        corpus |= runs(np.concatenate([part.documents[0] for part in parts])[order])
+    about["bos_first"] = all(part.first_shown for part in parts)
     about["sources"] = sorted({source for part in parts for source in part.about["sources"]})
     about["tokens_hash"] = corpus_hash(tokens, corpus["sequence_ids"])
     if not first.bounded:

@@ -12,7 +12,10 @@ from jaxtyping import Bool, Float, Integer, Shaped
 
 from saekit._base.table import Column, Shown, Table
 from saekit.index.collect import BINS, Events, around, first_of_each, left_of, priority
-from saekit.models import join_pieces
+from saekit.index.text import SearchText, search_text
+from saekit.models import join_pieces, readable
+
+PIECES = 3  # further tokens that a character may take
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Example:
 
     def __repr__(self) -> str:
         near = range(max(0, self.peak - 6), min(len(self.tokens), self.peak + 5))
-        text = "".join(f"«{self.tokens[i]}»" if i == self.peak else self.tokens[i] for i in near)
+        whole = max((i for i in near if i <= self.peak and self.tokens[i]), default=self.peak)  # where its text stands
+        text = "".join(f"«{self.tokens[i]}»" if i == whole else self.tokens[i] for i in near)
         return f"{self.value:7.2f}  {text!r}" + (f"  (+{self.duplicates} alike)" if self.duplicates else "")
 
 
@@ -253,7 +257,10 @@ class Reader:
         shift = begin - (position - self.left)
         activations = window[shift : shift + end - begin].copy()
         activations[position - begin] = value  # windows are in half precision, the peak is not
-        tokens = join_pieces([self.piece(i) for i in self.arrays["tokens"][row, begin:end]])
+        # A character that the window cuts is whole in the row.
+        wide = range(max(begin - PIECES, 0), min(end + PIECES, self.n_pos))
+        tokens = join_pieces([self.piece(i) for i in self.arrays["tokens"][row, wide.start : wide.stop]])
+        tokens = tokens[begin - wide.start : end - wide.start]
         return Example(value, int(self.arrays["sequence_ids"][row]), position, tokens, activations, position - begin)
 
     def places(self, pointers: Integer[np.ndarray, " row"]) -> Integer[np.ndarray, " row"]:
@@ -333,7 +340,7 @@ class Reader:
 
     def text(self, token: int) -> str:
         """Return a token on its own as a string."""
-        return self.piece(token).decode("utf-8", errors="replace")
+        return readable(self.piece(token))
 
     # --- computed once, when they are first asked for ---------------------------------------------------------
 
@@ -343,12 +350,31 @@ class Reader:
         return self.arrays["tokens"].reshape(-1)[self.arrays["top_pointer"]]
 
     @cached_property
-    def text_and_ends(self) -> tuple[bytes, Integer[np.ndarray, " token"]]:
-        """The whole corpus in lower case, and the byte at which each of its tokens ends."""
-        pieces = [_lower(self.piece(token)) for token in range(len(self.arrays["vocabulary_start"]) - 1)]
-        flat = np.asarray(self.arrays["tokens"]).ravel()
-        ends = np.cumsum(np.array([len(piece) for piece in pieces])[flat])
-        return b"".join(map(pieces.__getitem__, flat.tolist())), ends
+    def documents(self) -> tuple[Integer[np.ndarray, "sequence pos"], Bool[np.ndarray, "sequence pos"]]:
+        """The number of each token's document, -1 where it is no text, and whether a document or row begins there.
+
+        An index from before documents were stored knows BOS alone: each of its rows is one document.
+        """
+        ids = np.asarray(self.arrays["tokens"])
+        if "document_length" in self.arrays:
+            number, length = (
+                np.asarray(self.arrays[name], np.int64) for name in ("document_number", "document_length")
+            )
+            document = np.repeat(number, length).astype(np.int32).reshape(ids.shape)
+        else:
+            document = np.repeat(np.asarray(self.arrays["sequence_ids"])[:, None], ids.shape[1], 1).astype(np.int32)
+            if self.first_shown:
+                document[ids == ids[0, 0]] = -1
+        first = np.ones(ids.shape, bool)
+        first[:, 1:] = document[:, 1:] != document[:, :-1]
+        return document, first
+
+    @cached_property
+    def search_text(self) -> SearchText:
+        """The whole corpus as it is searched."""
+        document, first = self.documents
+        pieces = [self.piece(token) for token in range(len(self.arrays["vocabulary_start"]) - 1)]
+        return search_text(np.asarray(self.arrays["tokens"]), document >= 0, first, pieces)
 
     @cached_property
     def active(self) -> "Active":
@@ -407,11 +433,3 @@ def gather(
     end = np.cumsum(length)
     index = np.arange(end[-1] if len(end) else 0) - np.repeat(end - length, length) + np.repeat(start[rows], length)
     return np.asarray(values[index])
-
-
-def _lower(piece: bytes) -> bytes:
-    """Fold the case of a token's bytes where they are whole characters."""
-    try:
-        return piece.decode().casefold().encode()
-    except UnicodeDecodeError:
-        return piece

@@ -1,6 +1,5 @@
 """The parts of a feature index that deal in text and weights: vocabulary, logits, neighbours, search, prompts."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,9 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Integer
 
+from saekit._base.checks import unicode_text
 from saekit.errors import FeatureIndexError
 from saekit.index.collect import narrow
 from saekit.index.read import Example, Hit, PromptReading, Reader, gather, offsets
+from saekit.index.text import folded
 from saekit.models import (
     counted,
     encode_start,
@@ -21,6 +22,7 @@ from saekit.models import (
     special_token_ids,
     token_bytes,
     unembedding,
+    whole_text,
 )
 from saekit.saes import encoded
 
@@ -101,7 +103,8 @@ def fold(items: Sequence[Example]) -> list[Example]:
 
 def search(index: Reader, token: str | None, text: str | None, k: int) -> list[Hit]:
     """Return the features whose strongest examples fit a token or a text, by the share of activation that does."""
-    query = (token or text or "").strip().casefold()
+    asked = "token" if text is None else "text"
+    query = folded(unicode_text(asked, token if text is None else text, error=FeatureIndexError)).strip()
     if not query:
         return []
     owner, value = index.arrays["top_feature"], index.arrays["top_value"]
@@ -117,21 +120,25 @@ def search(index: Reader, token: str | None, text: str | None, k: int) -> list[H
 
 
 def _rows_peaking_on(index: Reader, query: str) -> Integer[np.ndarray, " example"]:
-    """Return the top examples whose peak token is a word, whatever its case and outer whitespace."""
-    same = [token for token in np.unique(index.peak_tokens) if index.text(token).strip().casefold() == query]
-    return np.flatnonzero(np.isin(index.peak_tokens, same))
+    """Return the top examples whose peak token is a word, whatever its case and outer whitespace.
+
+    A token that is a piece of a character stands for the whole character.
+    """
+    pieces = {token: index.piece(token) for token in np.unique(index.peak_tokens).tolist()}
+    whole = {token: text for token, piece in pieces.items() if (text := whole_text(piece)) is not None}
+    same = [token for token, text in whole.items() if folded(text).strip() == query]
+    rows = np.isin(index.peak_tokens, same)
+    pointer = index.arrays["top_pointer"]
+    for row in np.flatnonzero(np.isin(index.peak_tokens, list(pieces.keys() - whole.keys()))).tolist():
+        rows[row] = index.search_text.of_token(int(pointer[row])).strip() == query
+    return np.flatnonzero(rows)
 
 
 def _rows_with_text(index: Reader, query: str) -> Integer[np.ndarray, " example"]:
     """Return the top examples whose window contains a text."""
-    text, ends = index.text_and_ends
-    wanted = query.encode()
-    # Occurrences may overlap, hence the lookahead.
-    byte = np.array([match.start() for match in re.finditer(b"(?=" + re.escape(wanted) + b")", text)], np.int64)
-    if not len(byte):
-        return byte
-    first = np.searchsorted(ends, byte, side="right")  # token in which each occurrence begins
-    last = np.searchsorted(ends, byte + len(wanted) - 1, side="right")
+    first, last = index.search_text.find(query)
+    if not len(first):
+        return first
     pointer = np.asarray(index.arrays["top_pointer"], np.int64)
     row_begin = pointer - pointer % index.n_pos
     begin = np.maximum(pointer - index.left, row_begin + index.first_shown)

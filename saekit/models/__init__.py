@@ -53,7 +53,7 @@ from saekit.models.prompts import (
     token_text,
 )
 from saekit.models.reader import CachedReader
-from saekit.models.vocabulary import join_pieces, token_bytes
+from saekit.models.vocabulary import join_pieces, readable, token_bytes, whole_text
 
 __all__ = [
     "AT_START",
@@ -93,6 +93,7 @@ __all__ = [
     "midpoints",
     "model_identity",
     "processing_of",
+    "readable",
     "reading",
     "readout_from",
     "shuffled_model",
@@ -105,4 +106,5 @@ __all__ = [
     "tokenizer_identity",
     "twin",
     "unembedding",
+    "whole_text",
 ]

@@ -49,6 +49,24 @@ def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
     return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]
 
 
+def whole_text(piece: bytes) -> str | None:
+    """Return the text of a token that is whole characters; None for pieces of one."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def readable(piece: bytes) -> str:
+    """Return a token on its own as a string; bytes that are a piece of a character as SentencePiece writes them.
+
+    >>> readable(b" caf"), readable(b" \\xe6\\x88")
+    (' caf', ' <0xE6><0x88>')
+    """
+    text = piece.decode("utf-8", "surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)
+
+
 def join_pieces(pieces: Sequence[bytes]) -> list[str]:
     """Turn the bytes of consecutive tokens into readable strings, one per token.
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from saekit.models import encode_text, join_pieces, token_bytes
+from saekit.models import encode_text, join_pieces, readable, token_bytes
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,10 @@ def test_sentencepiece_vocabularies_become_bytes_too():
 
     model = SimpleNamespace(tokenizer=Pieces(["<s>", "▁the", "<0xE2>"]), cfg=SimpleNamespace(d_vocab=4))
     assert token_bytes(model) == [b"<s>", b" the", b"\xe2", b"<3>"]
+
+
+def test_a_piece_of_a_character_on_its_own_is_shown_as_its_bytes():
+    assert readable("naïve 戦".encode()) == "naïve 戦"
+    assert readable(b"\xe6\x88") == "<0xE6><0x88>"
+    assert readable(b" \xd0") == " <0xD0>"
+    assert readable("\ufffd".encode()) == "\ufffd", "a character of its own"
