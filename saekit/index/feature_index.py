@@ -333,8 +333,8 @@ class FeatureIndex:
         """Find features by the token their examples peak on, or by text in their examples' contexts.
 
         Neither case nor outer whitespace matters, nor how accents are composed. Characters may be spread over
-        tokens; a text is found within a row of the corpus and within a document. The score is the share of a feature's activation, over its strongest
-        examples, that fits.
+        tokens; a text is found within a row of the corpus and within a document. The score is the share of a feature's
+        activation, over its strongest examples, that fits.
 
         Args:
             token: Token on which examples peak, or the character of which that is a piece.
