@@ -6,14 +6,4 @@ None of the three ever raises, so that a notebook with blank or wrong answers st
 from saekit.exercises.checking import ATOL, EXERCISES, RTOL, Note, Verdict, check, hint, solution
 from saekit.exercises.exercise import Exercise
 
-__all__ = [
-    "ATOL",
-    "EXERCISES",
-    "RTOL",
-    "Exercise",
-    "Note",
-    "Verdict",
-    "check",
-    "hint",
-    "solution",
-]
+__all__ = ["ATOL", "EXERCISES", "RTOL", "Exercise", "Note", "Verdict", "check", "hint", "solution"]

@@ -31,9 +31,7 @@ def feature_contributions(
 
 
 def first_order_effect(
-    clean: Float[np.ndarray, "feature"],
-    baseline: Float[np.ndarray, "feature"],
-    gradient: Float[np.ndarray, "feature"],
+    clean: Float[np.ndarray, "feature"], baseline: Float[np.ndarray, "feature"], gradient: Float[np.ndarray, "feature"]
 ) -> Float[np.ndarray, "feature"]:
     """Return the estimated effect of each feature: positive if its clean value is in favour of the answer.
 
@@ -122,10 +120,7 @@ EXERCISES = {
         mistakes=(
             (lambda a, W, v: W @ v, "these are contributions for an activation of 1: multiply by the activations"),
             (lambda a, W, v: (a > 0) * (W @ v), "this says only whether a feature fires, not how strongly"),
-            (
-                lambda a, W, v: a * (W @ v) / np.linalg.norm(W, axis=1),
-                "no cosines: a longer decoder row writes more",
-            ),
+            (lambda a, W, v: a * (W @ v) / np.linalg.norm(W, axis=1), "no cosines: a longer decoder row writes more"),
             (lambda a, W, v: np.abs(a * (W @ v)), "the sign is lost: features can speak against the answer"),
             (lambda a, W, v: (a @ W) @ v, "this is their sum; asked is one number a feature"),
             (lambda a, W, v: a @ W, "this is what all features write together, before it is read along v"),

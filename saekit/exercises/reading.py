@@ -48,10 +48,7 @@ EXERCISES["density"] = Exercise(
         (lambda a, keep: (a > 0).mean(), "this averages over all positions, the masked ones too"),
         (lambda a, keep: ((a > 0) & keep).mean(), "masked tokens still stand in the denominator"),
         (lambda a, keep: (a[~keep] > 0).mean(), "the mask is read the wrong way round: True means kept"),
-        (
-            lambda a, keep: a[keep].mean(),
-            "this is the mean activation; how strong does not matter, only whether",
-        ),
+        (lambda a, keep: a[keep].mean(), "this is the mean activation; how strong does not matter, only whether"),
         (lambda a, keep: (a[keep] > 0).sum(), "this is a count; divide it by the number of kept tokens"),
         (lambda a, keep: (a[keep] >= 0).mean(), "an activation of exactly 0 is not active: use > and not >="),
         (
@@ -100,18 +97,9 @@ EXERCISES["top_k_one_per_sequence"] = Exercise(
     mistakes=(
         (_all_positions, "this ranks all positions: one sequence can take several places"),
         (_in_sequence_order, "the right tokens, in order of sequence; put the best first"),
-        (
-            lambda v, k: top_k_one_per_sequence(v, k)[::-1],
-            "the right tokens, weakest first; put the best first",
-        ),
-        (
-            lambda v, k: top_k_one_per_sequence(v, k)[:, ::-1],
-            "the columns are swapped: (sequence, pos) is asked",
-        ),
-        (
-            _by_last_tie,
-            "of equal values the higher sequence comes first here: reversing a sort reverses its ties",
-        ),
+        (lambda v, k: top_k_one_per_sequence(v, k)[::-1], "the right tokens, weakest first; put the best first"),
+        (lambda v, k: top_k_one_per_sequence(v, k)[:, ::-1], "the columns are swapped: (sequence, pos) is asked"),
+        (_by_last_tie, "of equal values the higher sequence comes first here: reversing a sort reverses its ties"),
         (lambda v, k: top_k_one_per_sequence(-v, k), "this finds the weakest tokens"),
     ),
     minutes=10,
@@ -144,20 +132,11 @@ EXERCISES["interval_of"] = Exercise(
         "np.ceil keeps whole numbers as they are; then count from 0.",
     ),
     mistakes=(
-        (
-            lambda v, m, n: (v * n // m).astype(int),
-            "an upper edge goes to the interval above, the maximum outside",
-        ),
-        (
-            lambda v, m, n: (v * n // m).clip(max=n - 1),
-            "an inner edge goes to the interval above it, not below",
-        ),
+        (lambda v, m, n: (v * n // m).astype(int), "an upper edge goes to the interval above, the maximum outside"),
+        (lambda v, m, n: (v * n // m).clip(max=n - 1), "an inner edge goes to the interval above it, not below"),
         (lambda v, m, n: np.ceil(v * n / m), "this counts from 1; the weakest interval is 0"),
         (lambda v, m, n: n - np.ceil(v * n / m), "this counts from the strongest down; the weakest is 0"),
-        (
-            lambda v, m, n: interval_of(v, v.max(), n),
-            "this takes the largest of these values for the maximum",
-        ),
+        (lambda v, m, n: interval_of(v, v.max(), n), "this takes the largest of these values for the maximum"),
         (_by_rank, "these intervals hold equally many values; they should be equally wide"),
     ),
     minutes=6,
@@ -191,10 +170,7 @@ EXERCISES["logit_effect"] = Exercise(
         (lambda d, w, u: d @ u, "the norm's weight is missing, and the logits' mean is not subtracted"),
         (lambda d, w, u: logit_effect(d, 1 / w, u), "this divides by the norm's weight; it multiplies"),
         (lambda d, w, u: (d * w - (d * w).mean()) @ u, "this centres the row; centre the logits"),
-        (
-            lambda d, w, u: logit_effect(d, w, u) / ((d * w) @ u).std(),
-            "this also divides by the standard deviation",
-        ),
+        (lambda d, w, u: logit_effect(d, w, u) / ((d * w) @ u).std(), "this also divides by the standard deviation"),
     ),
     minutes=6,
     difficulty=2,
@@ -254,23 +230,11 @@ EXERCISES["hypothesis_score"] = Exercise(
     ),
     mistakes=(
         (lambda f, h: hypothesis_score(f, h)[::-1], "precision and recall are swapped"),
-        (
-            lambda f, h: np.full(2, (f & h).mean()),
-            "both divide by all tokens; each has a denominator of its own",
-        ),
-        (
-            lambda f, h: np.full(2, hypothesis_score(f, h)[0]),
-            "both are the precision; recall divides by holds",
-        ),
-        (
-            lambda f, h: np.full(2, hypothesis_score(f, h)[1]),
-            "both are the recall; precision divides by fires",
-        ),
+        (lambda f, h: np.full(2, (f & h).mean()), "both divide by all tokens; each has a denominator of its own"),
+        (lambda f, h: np.full(2, hypothesis_score(f, h)[0]), "both are the precision; recall divides by holds"),
+        (lambda f, h: np.full(2, hypothesis_score(f, h)[1]), "both are the recall; precision divides by fires"),
         (lambda f, h: hypothesis_score(f, ~h), "this scores the opposite of the statement"),
-        (
-            lambda f, h: hypothesis_score(f, h) + ~np.array([f.any(), h.any()]),
-            "0 / 0 counts as 0 here, not as 1",
-        ),
+        (lambda f, h: hypothesis_score(f, h) + ~np.array([f.any(), h.any()]), "0 / 0 counts as 0 here, not as 1"),
     ),
     minutes=6,
     difficulty=2,

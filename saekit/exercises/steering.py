@@ -113,10 +113,7 @@ EXERCISES = {
     ),
     "steering_score": Exercise(
         solve=steering_score,
-        cases=lambda: [
-            *((r.uniform(0.1, 1, size=n),) for r, n in seeded(2, 3, 5)),
-            (np.array([1.0, 0.0, 0.8]),),
-        ],
+        cases=lambda: [*((r.uniform(0.1, 1, size=n),) for r, n in seeded(2, 3, 5)), (np.array([1.0, 0.0, 0.8]),)],
         hints=(
             "Harmonic: the reciprocal of the mean of the reciprocals.",
             "Look at the smallest part first: where it is 0 there is no reciprocal, and the answer is 0.",
@@ -183,10 +180,7 @@ EXERCISES = {
                 lambda x, d, s: np.tile(s * np.linalg.norm(x) * _unit(d), (len(x), 1)),
                 "this is the length of all states together; take it position by position with axis=1",
             ),
-            (
-                lambda x, d, s: x + matched_edit(x, d, s),
-                "this is the state after the edit; asked is the edit itself",
-            ),
+            (lambda x, d, s: x + matched_edit(x, d, s), "this is the state after the edit; asked is the edit itself"),
             (
                 lambda x, d, s: s * np.linalg.norm(x, axis=1, keepdims=True) ** 2 * _unit(d),
                 "the state's length comes in squared",

@@ -71,10 +71,7 @@ EXERCISES = {
                 lambda W: np.linalg.norm(W, axis=0) ** 2 / interference(W),
                 "the feature itself is missing from the denominator: the sum is over all j",
             ),
-            (
-                lambda W: np.linalg.norm(W, axis=0) / ((_unit(W).T @ W) ** 2).sum(1),
-                "the length has to be squared",
-            ),
+            (lambda W: np.linalg.norm(W, axis=0) / ((_unit(W).T @ W) ** 2).sum(1), "the length has to be squared"),
             (lambda W: 1 / ((_unit(W).T @ W) ** 2).sum(1), "the numerator is |W_i|^2, not 1"),
             (
                 lambda W: np.full(W.shape[1], len(W) / (W**2).sum()),
@@ -86,10 +83,7 @@ EXERCISES = {
     "phase_boundary": Exercise(
         solve=phase_boundary,
         cases=lambda: [()],
-        hints=(
-            "Set p/3 - p^2/4 equal to p^2/3 and divide by p.",
-            "1/3 = p (1/3 + 1/4).",
-        ),
+        hints=("Set p/3 - p^2/4 equal to p^2/3 and divide by p.", "1/3 = p (1/3 + 1/4)."),
         mistakes=(
             (lambda: 4.0, "a sign is lost: p^2/4 moves to the other side with a plus"),
             (lambda: 0.0, "p = 0 is a solution too, but asked is the density above 0"),
