@@ -2,8 +2,4 @@
 
 from saekit.functional.removal import Removal, spurious_correlation_removal, targeted_probe_perturbation
 
-__all__ = [
-    "Removal",
-    "spurious_correlation_removal",
-    "targeted_probe_perturbation",
-]
+__all__ = ["Removal", "spurious_correlation_removal", "targeted_probe_perturbation"]

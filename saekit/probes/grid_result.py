@@ -60,11 +60,7 @@ class Round:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid(
-    Saved,
-    kind="grid",
-    holds=(Cell, Round, Scores, Comparison, Estimate, HiddenPCA, *_CHOICES),
-):
+class Grid(Saved, kind="grid", holds=(Cell, Round, Scores, Comparison, Estimate, HiddenPCA, *_CHOICES)):
     """What `grid` returns.
 
     Attributes:

@@ -133,12 +133,7 @@ class FirstK(Pooling):
         return _only(features.events, np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts)) < self.k)
 
 
-POOLINGS = Choices(
-    "pooling",
-    Pooling,
-    {"max": Max(), "mean": Mean(), "sum": Sum(), "last": Last()},
-    (TopN, FirstK),
-)
+POOLINGS = Choices("pooling", Pooling, {"max": Max(), "mean": Mean(), "sum": Sum(), "last": Last()}, (TopN, FirstK))
 
 
 def pool(features: SAEFeatures, how: "str | Pooling" = "max") -> "csr_array":

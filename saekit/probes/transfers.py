@@ -16,16 +16,7 @@ from saekit.probes.pooling import Binarising, Pooling
 from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
 from saekit.probes.result import Saved
 from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
-from saekit.probes.validation import (
-    Folds,
-    Recipe,
-    find_duplicates,
-    in_both,
-    make_folds,
-    nested,
-    same_keys,
-    usual,
-)
+from saekit.probes.validation import Folds, Recipe, find_duplicates, in_both, make_folds, nested, same_keys, usual
 
 Table = tuple[tuple[Estimate, ...], ...]  # [trained on][tested on]
 

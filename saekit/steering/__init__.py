@@ -17,15 +17,7 @@ An intervention is plain data. Hooks are on the model only while a pass of it ru
 from saekit.steering.baselines import KINDS, baseline, difference_of_means, random_feature
 from saekit.steering.effects import SideEffects, criterion, neutral_kl, side_effects
 from saekit.steering.generation import Generation, NextTokens, Sampler, Stream, generate, generate_stream
-from saekit.steering.intervention import (
-    MODES,
-    UNITS,
-    Edit,
-    Intervention,
-    bounded,
-    check_feature,
-    checked_positions,
-)
+from saekit.steering.intervention import MODES, UNITS, Edit, Intervention, bounded, check_feature, checked_positions
 from saekit.steering.plan import Plan, planned
 from saekit.steering.prompt import Decoder, has_chat, prompt_ids
 from saekit.steering.sweep import SteeringSweep, SweepPoint, steering_sweep
