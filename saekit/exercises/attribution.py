@@ -31,7 +31,9 @@ def feature_contributions(
 
 
 def first_order_effect(
-    clean: Float[np.ndarray, "feature"], baseline: Float[np.ndarray, "feature"], gradient: Float[np.ndarray, "feature"]
+    clean: Float[np.ndarray, "feature"],
+    baseline: Float[np.ndarray, "feature"],
+    gradient: Float[np.ndarray, "feature"],
 ) -> Float[np.ndarray, "feature"]:
     """Return the estimated effect of each feature: positive if its clean value is in favour of the answer.
 

@@ -43,7 +43,10 @@ def leaked(
 
 
 def strongest_columns(
-    columns: Float[np.ndarray, "text column"], labels: Int[np.ndarray, " text"], train: Int[np.ndarray, " row"], k: int
+    columns: Float[np.ndarray, "text column"],
+    labels: Int[np.ndarray, " text"],
+    train: Int[np.ndarray, " row"],
+    k: int,
 ) -> Int[np.ndarray, " k"]:
     """Return the k columns whose means in the two classes (0 and 1) lie farthest apart, the farthest first.
 
