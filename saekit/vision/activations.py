@@ -94,6 +94,8 @@ def reconstruction(sae: "SAE[Any]", train: PatchActivations, held_out: PatchActi
 
     Raises VisionError if widths or hook points differ.
     """
+    from sklearn.decomposition import PCA
+
     check_sae(sae, held_out)
     if train.hook_name != held_out.hook_name or train.values.shape[2] != held_out.values.shape[2]:
         raise VisionError(f"train and held_out must be of one point, not {train.hook_name} and {held_out.hook_name}")
@@ -104,11 +106,8 @@ def reconstruction(sae: "SAE[Any]", train: PatchActivations, held_out: PatchActi
     active = features != 0
     l0 = active.sum(1).double().mean().item()
     components = max(1, round(l0))
-    known = torch.from_numpy(train.rows).double()
-    mean = known.mean(0)
-    axes = torch.linalg.svd(known - mean, full_matrices=False).Vh[:components]  # [component, d_model]
-    x = x.double()
-    by_pca = mean + (x - mean) @ axes.T @ axes
+    x, pca = x.double(), PCA(min(components, *train.rows.shape), svd_solver="full").fit(train.rows.astype(np.float64))
+    by_pca = torch.from_numpy(pca.inverse_transform(pca.transform(x.numpy())))
     variance = (x - x.mean(0)).square().sum()
     missed = [((x - y).square().sum() / variance).item() for y in (rebuilt.double(), by_pca)]
     dead = int((~active.any(0)).sum())

@@ -199,10 +199,10 @@ def predicted_classes(model: VisionTransformer, data: LabelledImages) -> Int[Ten
 
 def accuracy(model: VisionTransformer, data: LabelledImages) -> Estimate:
     """Return the share of images that the model names rightly, with Wilson's 95 % interval (Wilson 1927)."""
+    from scipy.stats import binomtest
+
     if not len(data):
         raise VisionError("got no images: an accuracy needs at least one")
-    n, z = len(data), 1.959964  # the normal distribution's 97.5th percentile
-    share = (predicted_classes(model, data) == torch.from_numpy(data.labels)).double().mean().item()
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Estimate(share, centre - half, centre + half)
+    right = binomtest(int((predicted_classes(model, data) == torch.from_numpy(data.labels)).sum()), len(data))
+    interval = right.proportion_ci(method="wilson")
+    return Estimate(float(right.statistic), float(interval.low), float(interval.high))
