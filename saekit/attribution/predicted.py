@@ -14,7 +14,7 @@ from saekit.attribution.comparison import Baseline, chosen_nodes, compared_state
 from saekit.attribution.inputs import Answers, Prompts, prompts_of, read_position, tokens_of
 from saekit.attribution.result import Contribution
 from saekit.errors import ModelError
-from saekit.models import logits_from, token_text
+from saekit.models import forward, logits_from, token_text
 from saekit.saes import changes
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def predictions(
     k = whole("k", k, at_least=1, at_most=model.cfg.d_vocab, error=ModelError)
     wanted = tokens_of(model, also, len(also) if not isinstance(also, (str, int)) else 1, "token") if _any(also) else []
     if not len(nodes):
-        clean = patched = model(ids[None].to(model.cfg.device), prepend_bos=False)[0, at].float().cpu()
+        clean = patched = forward(model, ids[None])[0, at].float().cpu()
     else:
         if sae is None:
             raise ModelError("nodes= need the SAE whose features they are: pass sae=")

@@ -27,6 +27,7 @@ from saekit.errors import SAEError, TaskError
 from saekit.models import (
     AT_START,
     Points,
+    check_finite,
     forward,
     hidden_states,
     hidden_states_at,
@@ -382,6 +383,7 @@ def _edges_of(
         if not through.requires_grad:
             continue
         (gradient,) = torch.autograd.grad(through, start, retain_graph=True)
+        check_finite(gradient, "gradients")
         for source in sources:
             if source.position not in places:
                 continue

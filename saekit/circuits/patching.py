@@ -12,7 +12,7 @@ from torch import Tensor
 from saekit._base.progress import Progress, Stop, progress_of, tracked
 from saekit.circuits.tasks import Task
 from saekit.errors import TaskError
-from saekit.models import check_hook, hidden_states_at, last_logits_from
+from saekit.models import check_hook, forward, hidden_states_at, last_logits_from
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -107,7 +107,7 @@ def task_performance(
     top = torch.empty(len(task), dtype=torch.bool)
     for rows, part in tracked(list(task.batches(batch_size)), progress, "batch", stop=stop):
         ids = torch.stack(part.ids_corrupted if corrupted else part.ids)
-        logits = model(ids.to(model.cfg.device), prepend_bos=False)[:, -1].float().cpu()
+        logits = forward(model, ids)[:, -1].float().cpu()
         difference[rows] = part.logit_difference(logits)
         at_answer = part.answers[:, None]
         probability[rows] = logits.softmax(-1).gather(1, at_answer)[:, 0]

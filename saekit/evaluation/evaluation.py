@@ -18,9 +18,9 @@ from saekit._base.checks import whole
 from saekit._base.progress import Progress, Step, Stop, progress_of
 from saekit._base.table import Column, Table
 from saekit.data import Tokens, counted
-from saekit.errors import DataError, ModelError, SAEError
+from saekit.errors import DataError, SAEError
 from saekit.models import check_hook, first_block_after, hidden_states_at, logits_from, special_token_ids
-from saekit.saes import check_pair, check_rebuilds, encoded, sae_hook
+from saekit.saes import check_pair, check_rebuilds, decoded, encoded, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -226,7 +226,7 @@ def evaluate_many(
             for i, (sae, point) in enumerate(zip(saes, map(points.__getitem__, at), strict=True)):
                 x = point.states[number][point.kept[number]]
                 features = encoded(sae, x)
-                new = sae.decode(features).float().cpu()
+                new = decoded(sae, features).float().cpu()
                 rebuilt[i].add(x, features.float().cpu(), new, point.mean)
                 costs[i] += clean.compared(_logits_with(model, ids, point, number, new))
             step()
@@ -295,8 +295,6 @@ def _hook_point(name: str, states: list[Tensor], kept: list[Tensor], excluded: d
     count = sum(int(keep.sum()) for keep in kept)
     if not count:
         raise DataError("no token is left to count: all are BOS, padding, special or massive")
-    if not all(torch.isfinite(x[keep]).all() for x, keep in pairs):
-        raise ModelError(f"the model's activations at {name} are not finite: was it loaded in half precision?")
     zero = torch.zeros((), dtype=torch.float64)
     mean = (sum((x[keep].double().sum(0) for x, keep in pairs), zero) / count).float()
     norm = sum(_total(x[keep].double().norm(dim=-1)) for x, keep in pairs) / count

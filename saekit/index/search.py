@@ -18,13 +18,14 @@ from saekit.models import (
     encode_start,
     final_norm,
     hidden_states,
+    in_residual,
     join_pieces,
     special_token_ids,
     token_bytes,
     unembedding,
     whole_text,
 )
-from saekit.saes import encoded
+from saekit.saes import check_pair, encoded, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -38,8 +39,8 @@ def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarr
     """Return what follows from the weights alone: decoder directions, their logits, the vocabulary."""
     rows = sae.W_dec.detach().float()
     W_U = unembedding(model).detach().float()
-    reads_residual = rows.shape[1] == W_U.shape[0]  # an SAE inside a head has no direct path to the logits
-    kept = min(KEPT, W_U.shape[1] // 2) if reads_residual else 0
+    # Inside a layer (heads, MLP neurons) a decoder row is no direction of the residual stream, whatever its width.
+    kept = min(KEPT, W_U.shape[1] // 2) if in_residual(model, sae_hook(sae)) else 0
     arrays: dict[str, np.ndarray] = {}
     for side in ("promoted", "suppressed"):
         arrays[f"{side}_logits"] = np.zeros((len(rows), kept), np.float32)
@@ -154,8 +155,10 @@ def read_prompt(index: Reader, model: "SAETransformerBridge", sae: "SAE[Any]", t
 
     Raises:
         FeatureIndexError: The SAE has another number of features than the index.
+        SAEError: The SAE does not fit the model.
         ModelError: The text is empty, or the model has no tokenizer.
     """
+    check_pair(model, sae)
     if sae.cfg.d_sae != index.d_sae:
         raise FeatureIndexError(
             f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: pass the SAE that the index was built with"

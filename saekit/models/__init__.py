@@ -6,20 +6,22 @@ or decides which tokens count.
 
 To read in order:
 
-1. `hooks`: reading and editing activations; one forward pass, which may end early.
-2. `blocks`: running a model from the middle, with states that are put there.
-3. `final`: the final norm and the unembedding, and what is read off them.
-4. `gradients`: the mean gradient between two runs.
-5. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
-6. `counting`: which tokens a statistic leaves out.
-7. `load`, `packaged`, `weights`, `tokenizer`, `processing` and `copies`: where models come from and whether they are
+1. `door`: what every run is checked for, before and after.
+2. `hooks`: reading and editing activations; one forward pass, which may end early.
+3. `blocks`: running a model from the middle, with states that are put there.
+4. `final`: the final norm and the unembedding, and what is read off them.
+5. `gradients`: the mean gradient between two runs.
+6. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
+7. `counting`: which tokens a statistic leaves out.
+8. `load`, `packaged`, `weights`, `tokenizer`, `processing` and `copies`: where models come from and whether they are
    whole, how their weights were treated, controls.
-8. `identity`: what decides the numbers of a model, and the tokens of a text.
+9. `identity`: what decides the numbers of a model, and the tokens of a text.
 """
 
 from saekit.models.blocks import first_block_after, last_logits_from, logits_from
 from saekit.models.copies import shuffled_model, twin
 from saekit.models.counting import counted, massive
+from saekit.models.door import check_finite, check_tokens, context_length
 from saekit.models.final import FinalRun, FrozenNorm, final_norm, final_run, frozen_norm, readout_from, unembedding
 from saekit.models.gradients import AT_START, Points, gauss_legendre, integrated_gradient, midpoints
 from saekit.models.hooks import (
@@ -31,6 +33,7 @@ from saekit.models.hooks import (
     hidden_states_at,
     hook_width,
     hooked,
+    in_residual,
     reading,
     stopping,
 )
@@ -46,8 +49,6 @@ from saekit.models.prompts import (
     encode_text,
     encode_texts,
     encode_whole,
-    given_ids,
-    single_token,
     special_token_ids,
     token_ids,
     token_text,
@@ -67,7 +68,10 @@ __all__ = [
     "batches_of_one_length",
     "before_blocks",
     "bos_token_id",
+    "check_finite",
     "check_hook",
+    "check_tokens",
+    "context_length",
     "counted",
     "encode_start",
     "encode_text",
@@ -79,11 +83,11 @@ __all__ = [
     "forward",
     "frozen_norm",
     "gauss_legendre",
-    "given_ids",
     "hidden_states",
     "hidden_states_at",
     "hook_width",
     "hooked",
+    "in_residual",
     "integrated_gradient",
     "join_pieces",
     "last_logits_from",
@@ -97,7 +101,6 @@ __all__ = [
     "reading",
     "readout_from",
     "shuffled_model",
-    "single_token",
     "special_token_ids",
     "stopping",
     "token_bytes",

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit.errors import ModelError
+from saekit.models.door import check_eval, check_finite, check_tokens, in_pass, run
 from saekit.models.hooks import before_blocks, check_hook, forward, hooked
 
 if TYPE_CHECKING:
@@ -70,22 +71,35 @@ def block_calls(model: "SAETransformerBridge", pos: int) -> Calls | None:
 
 
 def run_blocks(
-    model: "SAETransformerBridge", states: Float[Tensor, "batch pos d_model"], hook_name: str
+    model: "SAETransformerBridge", ids: Tensor, states: Float[Tensor, "_batch _pos _d"], hook_name: str
 ) -> Float[Tensor, "batch pos d_model"] | None:
     """Return the states after the last block when these stand at a hook point; gradients flow to them.
 
     None for a point that is not between blocks, and for a model whose blocks cannot be called one by one.
+
+    Raises:
+        ModelError: No such hook point, the states are not of the tokens' shape, or the model cannot be run on the
+            tokens, as in `forward`.
     """
-    first = first_block_after(model, check_hook(model, hook_name))
+    point = check_hook(model, hook_name)
+    check_eval(model)
+    ids = check_tokens(model, ids)
+    if states.shape[:2] != ids.shape:
+        raise ModelError(
+            f"the states are for {list(states.shape[:2])} [batch, pos], but there are tokens for {list(ids.shape)}"
+        )
+    first = first_block_after(model, point)
     if first is None or (calls := block_calls(model, states.shape[1])) is None:
         return None
-    return _through(model, states, calls, first)
+    weight = next(model.parameters())
+    return _through(model, states.to(weight.device, weight.dtype), calls, first)
 
 
 def _through(model: "SAETransformerBridge", states: Tensor, calls: Calls, first: int) -> Tensor:
-    for block, (args, kwargs) in zip(list(model.blocks)[first:], calls[first:], strict=True):
-        states = block(states, *args, **kwargs)
-        states = states[0] if isinstance(states, tuple) else states
+    with in_pass(states):
+        for block, (args, kwargs) in zip(list(model.blocks)[first:], calls[first:], strict=True):
+            states = block(states, *args, **kwargs)
+            states = states[0] if isinstance(states, tuple) else states
     return states
 
 
@@ -114,7 +128,8 @@ def logits_from(
         hook_name: The hook point.
 
     Raises:
-        ModelError: No such hook point, or the states are not of the tokens' shape.
+        ModelError: No such hook point, the states are not of the tokens' shape, the model cannot be run on the
+            tokens, as in `forward`, or the logits are not finite.
     """
     return _logits_from(model, ids, states, hook_name, slice(None))
 
@@ -135,16 +150,9 @@ def last_logits_from(
 def _logits_from(
     model: "SAETransformerBridge", ids: Tensor, states: Tensor, hook_name: str, read: slice
 ) -> Float[Tensor, "batch _read d_vocab"]:
-    check_hook(model, hook_name)
-    if states.shape[:2] != ids.shape:
-        raise ModelError(
-            f"the states are for {list(states.shape[:2])} [batch, pos], but there are tokens for {list(ids.shape)}"
-        )
-    weight = next(model.parameters())
-    states = states.to(weight.device, weight.dtype)
-    last = run_blocks(model, states, hook_name)
+    last = run_blocks(model, ids, states, hook_name)
     if last is not None:
-        return _logits(model, last[:, read])
+        return check_finite(_logits(model, last[:, read]), "logits")
     with hooked(model, {hook_name: lambda _: states}):
         return forward(model, ids)[:, read]
 
@@ -159,12 +167,14 @@ def _tried(model: "SAETransformerBridge") -> bool:
             ours = _logits(model, _through(model, states, calls, 0))
     except Exception:  # whatever a block misses when it is called like this: the model runs as a whole then
         return False
+    if not logits.isfinite().all():  # half precision that overflows says nothing; the run as a whole will be refused
+        return False
     most = logits.float().abs().max().item() * (1e-4 if logits.dtype == torch.float32 else 2e-2)
     return torch.allclose(ours.float(), logits.float(), rtol=0, atol=most)
 
 
 def _made_up(model: "SAETransformerBridge", pos: int, step: int) -> Int[Tensor, " pos"]:
-    return (torch.arange(1, pos + 1) * step % model.cfg.d_vocab).to(model.cfg.device)
+    return torch.arange(1, pos + 1) * step % model.W_E.shape[0]
 
 
 @torch.no_grad()
@@ -181,7 +191,7 @@ def _taken_down(model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"]) ->
         calls.append((args[1:], kwargs))
 
     with _without_hooks(model), before_blocks(model, take_down):
-        logits = model(ids, use_cache=False, prepend_bos=False)
+        logits = run(model, ids, use_cache=False)
     return calls, first[0], logits
 
 

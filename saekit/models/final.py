@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit.models.blocks import run_blocks
+from saekit.models.door import check_finite
 from saekit.models.hooks import forward, hooked, reading
 
 if TYPE_CHECKING:
@@ -59,11 +60,9 @@ def readout_from(
         position: Position of each prompt that is read.
 
     Raises:
-        ModelError: No such hook point.
+        ModelError: No such hook point, or the model cannot be run on the tokens, as in `forward`.
     """
-    weight = next(model.parameters())
-    states = states.to(weight.device, weight.dtype)
-    last = run_blocks(model, states, hook_name)
+    last = run_blocks(model, ids, states, hook_name)
     if last is not None:
         normed = model.ln_final(last)
     else:
@@ -71,6 +70,7 @@ def readout_from(
         with hooked(model, {hook_name: lambda _: states}), reading(model, [after]) as seen:
             forward(model, ids)
         normed = seen[after]
+    check_finite(normed, "outputs of the final norm")
     at = normed[torch.arange(len(ids)), position.to(normed.device)]
     return (at.double() * direction.to(at.device)).sum(-1) + constant.to(at.device)
 

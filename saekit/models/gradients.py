@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saekit.models.door import check_finite
+
 RUNS_TOGETHER = 32  # runs of one forward and backward pass; more are faster, and take memory for their graph
 
 Metric = Callable[[Float[Tensor, "run pos d_in"], Int[Tensor, "run"]], Float[Tensor, "run"]]
@@ -71,6 +73,9 @@ def integrated_gradient(
 
     Returns:
         The gradient, float64, and the metric's values without a graph.
+
+    Raises:
+        ModelError: A gradient is not finite: half precision overflows on the way back, too.
     """
     gradient = torch.zeros_like(start, dtype=torch.float64)
     share, weight = torch.from_numpy(points.shares).to(start), torch.from_numpy(points.weights).to(gradient)
@@ -81,6 +86,7 @@ def integrated_gradient(
             states = states.flatten(0, 1).detach().requires_grad_()
             value = metric(states, torch.arange(len(start)).repeat(len(some)))
             (slope,) = torch.autograd.grad(value.sum(), states)
+            check_finite(slope, "gradients")
             gradient += (weight[some, None, None, None] * slope.unflatten(0, (len(some), -1)).double()).sum(0)
             values.append(value.detach().unflatten(0, (len(some), -1)))
     return gradient, torch.cat(values)

@@ -8,7 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -85,61 +85,6 @@ def token_ids(
 def token_text(model: "SAETransformerBridge", token: int) -> str:
     """Return the text of one token, its number for a model without a tokenizer."""
     return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([int(token)])
-
-
-def single_token(
-    model: "SAETransformerBridge", text: str, *, name: str = "the word", error: type[SaekitError] = ModelError
-) -> int:
-    """Return the id of a text that is one token.
-
-    Args:
-        model: The model.
-        text: The text, usually with a space before it: ``" Mary"``.
-        name: Name of the text in messages.
-        error: Class of the error for a text of no or several tokens, or one that the tokenizer does not know.
-
-    Raises:
-        ModelError: The model has no tokenizer.
-        SaekitError: The text is not one known token; of the class ``error``, with the pieces that it is.
-    """
-    (ids,) = token_ids(model, [text])
-    if len(ids) != 1:
-        pieces = ", ".join(repr(token_text(model, i)) for i in ids) or "none"
-        first = f" Its first piece is {token_text(model, ids[0])!r}." if ids else ""
-        raise error(
-            f"{name} {text!r} is {len(ids)} tokens for this tokenizer ({pieces}); one logit belongs to one "
-            f"token.{first} Words inside a text usually begin with a space: {' ' + text.strip()!r}"
-        )
-    if ids[0] == model.tokenizer.unk_token_id:
-        raise error(f"{name} {text!r} is unknown to this model's tokenizer: choose another word")
-    return int(ids[0])
-
-
-def given_ids(
-    model: "SAETransformerBridge", ids: Any, *, name: str = "the prompt", error: type[SaekitError] = ModelError
-) -> Int[Tensor, "pos"]:
-    """Return the token ids of a prompt that is given as ids, checked.
-
-    Args:
-        model: The model.
-        ids: The ids ``[pos]``: a tensor, an array or a list of whole numbers, BOS among them where it is wanted.
-        name: Name of the prompt in messages.
-        error: Class of the error.
-
-    Raises:
-        SaekitError: No ids, not one row of whole numbers, or not tokens of the model; of the class ``error``.
-    """
-    try:
-        given = torch.as_tensor(ids)
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise error(f"{name} must be text or token ids, not {ids!r:.80}") from problem
-    whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-    if given.ndim != 1 or not len(given) or not whole:
-        raise error(f"{name} must be text or one row of token ids, not {list(given.shape)} of {given.dtype}")
-    given, n = given.cpu().long(), model.cfg.d_vocab
-    if given.min() < 0 or given.max() >= n:
-        raise error(f"token ids go from 0 to {n - 1}, {name} has {int(given.min())} to {int(given.max())}")
-    return given
 
 
 def encode_texts(

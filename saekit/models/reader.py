@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.progress import Stop
+from saekit.models.door import check_finite, run
 from saekit.models.hooks import stopping
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ class CachedReader:
         offset = 0 if self._cache is None else self._read
         with nullcontext() if self._hooks is None else self._hooks(offset):
             logits = self._pass(ids)
-        # Logits of overflown half precision may be no numbers; there is a next token all the same.
-        return torch.nan_to_num(logits[:, -1].float(), nan=-1e9, posinf=1e9, neginf=-1e9)
+        return check_finite(logits[:, -1:], "logits")[:, 0].float()
 
     def _pass(self, ids: Int[Tensor, "row pos"]) -> Tensor:
         """Run the model over tokens that follow those in the cache."""
@@ -101,7 +101,7 @@ class CachedReader:
             mask = torch.ones(len(ids), self._read + ids.shape[1], dtype=torch.long, device=ids.device)
             more.update(past_key_values=self._cache, use_cache=True, attention_mask=mask)
         with stopping(self.model, self.stop):
-            logits = self.model(ids, prepend_bos=False, **more)
+            logits = run(self.model, ids, past=self._read, **more)
         if self._cache is not None:
             self._read += ids.shape[1]
             if self._cache.get_seq_length() != self._read:  # the model has not filled it: it keeps its past elsewhere

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saekit.saes import sae_hook, states_of_some
+from saekit.saes import check_pair, decoded, encoded, sae_hook, states_of_some
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -36,7 +36,11 @@ def hook_alignment(model: "SAETransformerBridge", sae: "SAE[Any]", ids: list[lis
         model: Model that reads the texts.
         sae: SAE to try.
         ids: Token ids of some texts, without BOS.
+
+    Raises:
+        SAEError: The SAE does not fit the model.
     """
+    check_pair(model, sae)
     names = _beside(model, sae)
     states = states_of_some(model, ids, names)
     return {name: _unexplained(sae, states[name]) for name in names}
@@ -74,7 +78,7 @@ def _unexplained(sae: "SAE[Any]", states: Float[Tensor, "token d_model"]) -> flo
     """Return the geometric mean over tokens of squared error over squared distance to the mean."""
     if len(states) < _TOKENS:
         return float("nan")
-    rebuilt = sae.decode(sae.encode(states.to(sae.dtype))).float()
+    rebuilt = decoded(sae, encoded(sae, states)).float().to(states.device)
     error = (states - rebuilt).double().square().sum(1)
     around = (states - states.mean(0)).double().square().sum(1)
     share = error[around > 0] / around[around > 0]

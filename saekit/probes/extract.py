@@ -21,6 +21,7 @@ from saekit.models import (
     bos_token_id,
     encode_texts as encode_each,
     hidden_states_at,
+    hook_width,
     special_token_ids,
 )
 from saekit.probes.alignment import warn_if_misaligned
@@ -200,11 +201,8 @@ def _run(
         k = getattr(sae.cfg, "k", None)
         room = n_tokens * (k if isinstance(k, int) else _ACTIVE)
         events[name] = (Column(np.int64, n_tokens), Column(np.int32, room), Column(np.float32, room))
-    width = len(ids) * model.cfg.d_model
-    kinds: dict[str, tuple[Any, int]]
-    kinds = {"count": (np.int64, len(ids)), "position": (np.int32, n_tokens), "last": (np.float32, width)}
-    kinds |= {"mean": (np.float32, width), "states": (np.float16, n_tokens * model.cfg.d_model * keep_states)}
-    columns = {hook: {what: Column(*kind) for what, kind in kinds.items()} for hook in names}
+    widths = {hook: hook_width(model, hook) for hook in names}
+    columns = {hook: _columns(len(ids), n_tokens, width, keep_states) for hook, width in widths.items()}
     excluded: dict[str, dict[str, int]] = {hook: {} for hook in names}
     special = torch.tensor(special_token_ids(model), dtype=torch.long)
     bos = bos_token_id(model)
@@ -213,7 +211,7 @@ def _run(
             start, end = int(rows[0]), int(rows[-1]) + 1
             batch = _batch(ids[start:end], bos, start)
             if batch.ids.shape[1] == 0:  # empty texts of a model without BOS
-                states = {hook: torch.zeros(end - start, 0, model.cfg.d_model) for hook in names}
+                states = {hook: torch.zeros(end - start, 0, width) for hook, width in widths.items()}
             else:
                 states = hidden_states_at(model, torch.from_numpy(batch.ids).long(), names)
             for hook in names:
@@ -237,6 +235,13 @@ def _run(
         matrix = _matrix(*events.pop(name), sae.cfg.d_sae)
         read[name] = SAEFeatures(name, hooks[hook_of[name]], matrix, control, of)
     return hooks, read
+
+
+def _columns(n_texts: int, n_tokens: int, width: int, keep_states: bool) -> dict[str, Column]:
+    kinds: dict[str, tuple[Any, int]]
+    kinds = {"count": (np.int64, n_texts), "position": (np.int32, n_tokens), "last": (np.float32, n_texts * width)}
+    kinds |= {"mean": (np.float32, n_texts * width), "states": (np.float16, n_tokens * width * keep_states)}
+    return {what: Column(*kind) for what, kind in kinds.items()}
 
 
 def _batch(rows: list[list[int]], bos: int | None, first: int) -> Tokens:

@@ -74,8 +74,8 @@ class Dictionary:
     def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch feature"]:
         """Return the features of states; gradients flow."""
         if isinstance(self.of, Directions):
-            return self.of.encode(states).to(states.dtype)
-        return encode(self.of, states).to(states.dtype)
+            return self.of.encode(states).to(states)
+        return encode(self.of, states).to(states)
 
     @torch.no_grad()
     def scale(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"] | float:
@@ -87,16 +87,16 @@ class Dictionary:
         longest = int(self.rows.norm(dim=1).argmax())
         along = self.rows[longest] / self.rows[longest].square().sum()
         pulled = pulled_back(self.of, features, along.expand(flat.shape))
-        return pulled[..., longest].reshape(*states.shape[:-1], 1).to(states.dtype)
+        return pulled[..., longest].reshape(*states.shape[:-1], 1).to(states)
 
     @torch.no_grad()
     def split(self, states: Float[Tensor, "*batch d_model"]) -> Split:
         """Take states apart."""
         scale, features = self.scale(states), self.encode(states)
         if isinstance(self.of, Directions):
-            error = states - self.of.mean.to(states.dtype) - features @ self.rows.to(states.dtype)
+            error = states - self.of.mean.to(states) - features @ self.rows.to(states)
         else:
-            error = error_of(self.of, states, features.to(self.of.dtype)).to(states.dtype)
+            error = error_of(self.of, states, features).to(states)
         return Split(features, scale, error)
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class Dictionary:
 
     def writes(self, amounts: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch d_model"]:
         """Return what these amounts of the rows write."""
-        return amounts @ self.rows.to(amounts.dtype)
+        return amounts @ self.rows.to(amounts)
 
 
 def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
@@ -136,7 +136,7 @@ def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
 
 
 def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> list[Dictionary]:
-    """Check the SAEs or directions of a circuit, one alone or several; return them lowest layer first.
+    """Check the dictionaries of a circuit, one alone or several; return them lowest layer first.
 
     Raises:
         SAEError: None, two on one hook point, one off the residual stream, or one that does not fit the model.
@@ -151,9 +151,7 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
         raise SAEError(f"circuits are for the residual stream, not {', '.join(hooks)}")
     after = [first_block_after(model, check_hook(model, hook)) for hook in hooks]  # post of one layer, pre of the next
     if (len(set(after)) < len(after) and None not in after) or len(set(hooks)) < len(hooks):
-        raise SAEError(
-            f"one SAE or Directions per hook point, not {', '.join(hooks)}: their features would count twice"
-        )
+        raise SAEError(f"one dictionary per hook point, not {', '.join(hooks)}: their features would count twice")
     return sorted(found, key=lambda one: _layer(one.hook_name))
 
 
@@ -165,5 +163,5 @@ def _layer(hook: str) -> tuple[int, bool]:
 @torch.no_grad()
 def _rows(sae: "SAE[Any]") -> Float[Tensor, "feature d_model"]:
     """Return the decoder as a matrix: its gradient along each coordinate, at states that all have one scale."""
-    axes = torch.eye(sae.cfg.d_in, device=sae.device, dtype=sae.dtype)[None]
+    axes = torch.eye(sae.cfg.d_in)[None]
     return pulled_back(sae, encoded(sae, axes), axes)[0].T.contiguous()

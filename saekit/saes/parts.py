@@ -1,10 +1,12 @@
 """States at a hook point as an SAE splits them: features, what it misses, and its bias.
 
 Features come as a dense matrix (`encoded`), or as a list of those that are active (`active_entries`): no other place
-asks which of the two layouts an SAE answers in.
+asks which of the two layouts an SAE answers in, moves states to its device and dtype, or asks how it takes heads.
 """
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saekit.errors import SAEError
+from saekit.models import check_finite
+
 if TYPE_CHECKING:
     from sae_lens import SAE
+
+_RESHAPING = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,42 @@ def nodes_of(sae: "SAE[Any]", states: Float[Tensor, "batch pos d_in"]) -> Nodes:
 
 
 def encode(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-    """Return the features of states, dense, in the SAE's dtype; gradients flow.
+    """Return the features of states, dense, in the SAE's dtype and on its device; gradients flow to the states.
 
     An SAE that normalises each input decodes with the last input's scale.
+
+    Raises:
+        SAEError: A feature is infinite or not a number.
     """
-    features = sae.encode(states.to(sae.device, sae.dtype))
-    return features.to_dense() if features.is_sparse else features
+    with _flat(sae):
+        features = sae.encode(_for(sae, states))
+    return _checked(features.to_dense() if features.is_sparse else features)
+
+
+def _for(sae: "SAE[Any]", states: Tensor) -> Tensor:
+    """Return states on the device and in the dtype of the SAE's weights."""
+    weight = next(sae.parameters())
+    if (sae.device, sae.dtype) != (weight.device, weight.dtype):  # after `half()`, sae-lens would cast to the old one
+        sae.to(weight.device, weight.dtype)
+    return states.to(weight)
+
+
+def _checked(features: Tensor) -> Tensor:
+    return check_finite(features, "features of the SAE", error=SAEError)
+
+
+@contextmanager
+def _flat(sae: "SAE[Any]") -> Generator[None]:
+    """Let an SAE of ``hook_z`` take and give states with heads one after the other: all of saekit has them so."""
+    if not getattr(sae, "hook_z_reshaping_mode", False):
+        yield
+        return
+    own = {name: sae.__dict__[name] for name in _RESHAPING if name in sae.__dict__}
+    sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        yield
+    finally:
+        sae.__dict__.update(own)
 
 
 def sparse_form(sae: "SAE[Any]") -> "SAE[Any]":
@@ -79,16 +116,17 @@ def active_entries(
         Three tensors on the SAE's device, in the order of tokens; values in its dtype.
     """
     with torch.sparse.check_sparse_tensor_invariants(False):  # said explicitly, or torch warns that it is the default
-        features = sae.encode(states.to(sae.device, sae.dtype))
+        with _flat(sae):
+            features = sae.encode(_for(sae, states))
     keep = keep.to(features.device)
     if features.is_sparse:
         (row, feature), value = features._indices(), features._values()
         active = ((value != 0) & keep[row]).nonzero().squeeze(1)
-        return row[active], feature[active], value[active]
+        return row[active], feature[active], _checked(value[active])
     features[~keep] = 0
     flat = features.reshape(-1)
     where = flat.nonzero().squeeze(1)  # the one look at the dense matrix
-    return where // features.shape[1], where % features.shape[1], flat[where]
+    return where // features.shape[1], where % features.shape[1], _checked(flat[where])
 
 
 @torch.no_grad()
@@ -99,15 +137,16 @@ def encoded(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tens
 
 @torch.no_grad()
 def decoded(sae: "SAE[Any]", features: Tensor) -> Tensor:
-    """Return reconstructions, float64."""
-    return _decode(sae, features).double()
+    """Return reconstructions, float64, on the SAE's device."""
+    return _decode(sae, _for(sae, features)).double()
 
 
 def _decode(sae: "SAE[Any]", features: Tensor) -> Tensor:
     """Decode, as often as wanted: sae-lens forgets the scale of the encoded input once it has decoded with it."""
     scales = {name: sae.__dict__[name] for name in ("x_norm_coeff", "ln_mu", "ln_std") if name in sae.__dict__}
     try:
-        return sae.decode(features)
+        with _flat(sae):
+            return sae.decode(features)
     finally:
         sae.__dict__.update(scales)
 
@@ -115,7 +154,8 @@ def _decode(sae: "SAE[Any]", features: Tensor) -> Tensor:
 @torch.no_grad()
 def error_of(sae: "SAE[Any]", states: Tensor, features: Tensor) -> Tensor:
     """Return what the SAE misses, float64."""
-    return states.to(sae.device).double() - decoded(sae, features)
+    rebuilt = decoded(sae, features)
+    return states.to(rebuilt.device).double() - rebuilt
 
 
 def pulled_back(
@@ -127,7 +167,7 @@ def pulled_back(
     """
     with torch.enable_grad():
         leaf = features.detach().clone().requires_grad_()
-        (out,) = torch.autograd.grad(_decode(sae, leaf), leaf, gradient.to(sae.device, sae.dtype))
+        (out,) = torch.autograd.grad(_decode(sae, leaf), leaf, _for(sae, gradient))
     return out
 
 

@@ -11,7 +11,7 @@ from saekit._base.checks import one_of
 from saekit._base.progress import Progress, Stop, progress_of
 from saekit.errors import SteeringError
 from saekit.models import counted, encode_text, hidden_states, hook_width, special_token_ids, stopping
-from saekit.saes import encoded, sae_hook
+from saekit.saes import check_pair, encoded, sae_hook
 from saekit.steering.effects import NEUTRAL
 from saekit.steering.intervention import Intervention
 
@@ -109,8 +109,10 @@ def random_feature(
 
     Raises:
         SteeringError: No other feature is live.
+        SAEError: The SAE does not fit the model.
         Stopped: stop() returned True.
     """
+    check_pair(model, sae)
     if index is not None:
         live = torch.from_numpy(~index.dead)
     else:

@@ -25,7 +25,7 @@ from saekit.models import (
     special_token_ids,
     stopping,
 )
-from saekit.saes import encoded, sae_hook
+from saekit.saes import check_pair, encoded, sae_hook
 from saekit.steering.generation import Generation, Prompt
 from saekit.steering.intervention import Intervention, check_feature, check_sae
 from saekit.steering.plan import planned
@@ -125,6 +125,7 @@ def side_effects(
     Raises:
         SteeringError: The criterion is no regular expression, a feature is out of range, of another SAE or
             without its SAE, or the prompt is none.
+        SAEError: The SAE does not fit the model.
         Stopped: stop() returned True.
     """
     matches = criterion(concept)
@@ -137,6 +138,8 @@ def side_effects(
         if sae is None:
             raise SteeringError("to read features, the SAE is needed: pass sae=")
         check_feature(sae, feature)
+    if sae is not None:
+        check_pair(model, sae)
     if prompt is not None:
         generation = replace(generation, prompt_ids=_prompt_before(model, generation, prompt))
     if neutral is None:
@@ -224,8 +227,7 @@ def _neutral_kl(
             plan = planned(model, list(members.values()), ids[0], sae=sae)
             edited = plan.edited(hook, states.expand(len(members), -1, -1))
             for row, state in zip(members, edited, strict=True):
-                logits = logits_from(model, ids, state[None], hook)[0, keep].double()
-                steered = torch.nan_to_num(logits, nan=-1e9, posinf=1e9, neginf=-1e9).log_softmax(-1)
+                steered = logits_from(model, ids, state[None], hook)[0, keep].double().log_softmax(-1)
                 per_token[row].append((clean.exp() * (clean - steered)).sum(-1).cpu())
         step()
     unchanged = 0.0 if len(neutral) else math.nan

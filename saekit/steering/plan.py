@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saekit.errors import SteeringError
 from saekit.models import bos_token_id, check_hook, hooked
-from saekit.saes import encoded, sae_hook
+from saekit.saes import check_pair, encoded, sae_hook
 from saekit.steering.intervention import Edit, Intervention, check_sae, decoder_row
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def check_fits(model: "SAETransformerBridge", intervention: Intervention, sae: "
     check_sae(intervention, sae)
     for feature in intervention.features:
         decoder_row(sae, feature)  # or the reason why there is none
+    check_pair(model, sae)
     if check_hook(model, sae_hook(sae)) != name:
         raise SteeringError(
             f"the intervention is at {intervention.hook_name}, but the SAE reads {sae_hook(sae)}: expected the SAE "

@@ -20,7 +20,7 @@ from saekit._base.progress import Progress, Stop, progress_of
 from saekit._base.writer import Writer
 from saekit.data import Tokens, counted
 from saekit.errors import DataError
-from saekit.models import check_hook, hidden_states_at, special_token_ids
+from saekit.models import hidden_states_at, hook_width, special_token_ids
 from saekit.training.activations import HARVEST, Activations, batch_count
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def harvest(
         stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
 
     Raises:
-        DataError: The folder holds something else; the disk is too full; an activation is not a number.
-        ModelError: The model has no such hook point.
+        DataError: The folder holds something else; the disk is too full.
+        ModelError: The model has no such hook point, cannot read these tokens, or an activation is not finite.
     """
     return _harvest(model, tokens, {hook_name: Path(path)}, batch_size, progress, stop)[hook_name]
 
@@ -118,10 +118,7 @@ def _harvest(
 
 
 def _widths(model: "SAETransformerBridge", hook_names: list[str]) -> dict[str, int]:
-    for name in hook_names:
-        check_hook(model, name)
-    states = hidden_states_at(model, torch.zeros(1, 1, dtype=torch.long), hook_names)
-    return {name: values.shape[-1] for name, values in states.items()}
+    return {name: hook_width(model, name) for name in hook_names}
 
 
 def _done(writer: Writer) -> int:
@@ -147,8 +144,6 @@ def _counted_states(
         states = states.float().cpu()
         keep, left_out = counted(batch, states, special)
         kept[name] = states[keep], left_out
-        if kept[name][0].isnan().any():
-            raise DataError(f"the model gives activations that are not numbers at {name}: is its dtype float16?")
     return kept
 
 

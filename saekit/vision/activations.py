@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 
 from saekit.errors import VisionError
+from saekit.saes import decoded, encoded
 from saekit.vision.data import LabelledImages
 from saekit.vision.model import VisionTransformer
 
@@ -100,16 +101,15 @@ def reconstruction(sae: "SAE[Any]", train: PatchActivations, held_out: PatchActi
     if train.hook_name != held_out.hook_name or train.values.shape[2] != held_out.values.shape[2]:
         raise VisionError(f"train and held_out must be of one point, not {train.hook_name} and {held_out.hook_name}")
     x = torch.from_numpy(held_out.rows)
-    with torch.no_grad():
-        features = sae.encode(x)
-        rebuilt = sae.decode(features)
-    active = features != 0
+    features = encoded(sae, x)
+    rebuilt = decoded(sae, features).cpu()
+    active = features.cpu() != 0
     l0 = active.sum(1).double().mean().item()
     components = max(1, round(l0))
     x, pca = x.double(), PCA(min(components, *train.rows.shape), svd_solver="full").fit(train.rows.astype(np.float64))
     by_pca = torch.from_numpy(pca.inverse_transform(pca.transform(x.numpy())))
     variance = (x - x.mean(0)).square().sum()
-    missed = [((x - y).square().sum() / variance).item() for y in (rebuilt.double(), by_pca)]
+    missed = [((x - y).square().sum() / variance).item() for y in (rebuilt, by_pca)]
     dead = int((~active.any(0)).sum())
     return Reconstruction(missed[0], l0, dead, active.shape[1], missed[1], components, len(x))
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from saekit.errors import VisionError
+from saekit.saes import encoded
 from saekit.vision.activations import PatchActivations, check_sae
 from saekit.vision.data import LabelledImages
 
@@ -181,8 +182,7 @@ def image_features(sae: "SAE[Any]", activations: PatchActivations, data: Labelle
     Raises VisionError if the SAE reads another width, or the activations are of another number of images.
     """
     check_sae(sae, activations)
-    with torch.no_grad():
-        values = sae.encode(torch.from_numpy(activations.rows)).float().numpy()
+    values = encoded(sae, torch.from_numpy(activations.rows)).float().cpu().numpy()
     images, patches = activations.values.shape[:2]
     return features_of(
         values.reshape(images, patches, -1), data, grid=activations.grid, hook_name=activations.hook_name

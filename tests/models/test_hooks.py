@@ -34,20 +34,26 @@ def test_a_replacement_acts_as_it_does_under_transformer_lens(model):
     assert not torch.equal(got, forward(model, ids))
 
 
-def test_heads_are_shown_apart_and_put_back_flat(model):
-    """The bridge passes hook_z flat; transformer-lens shows it as [batch, pos, head, d_head]."""
-    ids, hook = ids_of(2, 9), "blocks.1.attn.hook_z"
+@pytest.mark.parametrize("point", ["z", "q", "k", "v"])
+def test_heads_are_shown_one_after_the_other_and_put_back_as_they_were(model, point):
+    """transformer-lens shows them as [batch, pos, head, d_head]; keys and values have two heads, shared by four."""
+    ids, hook = ids_of(2, 9), f"blocks.1.attn.hook_{point}"
+    heads = 2 if point in "kv" else 4
+    silent = torch.ones(heads)
+    silent[1] = 0
 
-    def silence(z):
-        return z * torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None]
-
-    with hooked(model, {hook: silence}), reading(model, [hook]) as seen:
+    with hooked(model, {hook: lambda flat: flat * silent.repeat_interleave(8)}), reading(model, [hook]) as seen:
         got = forward(model, ids)
-    assert seen[hook].shape == (2, 9, 4, 8)
-    assert not seen[hook][:, :, 1].any()
-    point = check_hook(model, hook)
-    want = model.run_with_hooks(ids, fwd_hooks=[(point, lambda z, hook: silence(z))], prepend_bos=False)
-    torch.testing.assert_close(got, want)
+    assert seen[hook].shape == (2, 9, 8 * heads)
+    assert not seen[hook][..., 8:16].any()
+
+    def silence(apart, hook):
+        assert apart.shape == (2, 9, heads, 8)
+        return apart * silent[:, None]
+
+    want = model.run_with_hooks(ids, fwd_hooks=[(check_hook(model, hook), silence)], prepend_bos=False)
+    assert torch.equal(got, want)
+    assert not torch.allclose(got, forward(model, ids))
 
 
 def test_the_last_hook_runs_last_on_what_the_others_made(model):

@@ -1,6 +1,5 @@
 """Text to tokens: what is cut, who says so, and batches without padding."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,8 +10,6 @@ from saekit.models import (
     encode_text,
     encode_texts,
     encode_whole,
-    given_ids,
-    single_token,
     special_token_ids,
     token_ids,
 )
@@ -65,37 +62,3 @@ def test_batches_hold_rows_of_one_length_and_every_row_once():
     rows = ["abc", "a", "xyz", "", "b", "uvw", "c"]
     batches = [batch.tolist() for batch in batches_of_one_length(rows, 2)]
     assert batches == [[3], [1, 4], [6], [0, 2], [5]]
-
-
-@pytest.mark.parametrize("ids", [[3, 5, 399], (3, 5, 399), np.array([3, 5, 399]), torch.tensor([3, 5, 399])])
-def test_token_ids_are_read_as_they_are_given(model, ids):
-    assert torch.equal(given_ids(model, ids), torch.tensor([3, 5, 399]))
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        ([], r"prompt 2 must be text or one row of token ids, not \[0\]"),
-        ([[3, 5], [7, 9]], r"one row of token ids, not \[2, 2\]"),
-        ([0.5, 1.0], "one row of token ids, not .* of torch.float32"),
-        (np.array([True, False]), "one row of token ids, not .* of torch.bool"),
-        (torch.tensor([1j]), "one row of token ids, not .* of torch.complex64"),
-        (7, r"one row of token ids, not \[\]"),
-        ([3, 400], "token ids go from 0 to 399, prompt 2 has 3 to 400"),
-        ([-1, 3], "prompt 2 has -1 to 3"),
-        (None, "prompt 2 must be text or token ids, not None"),
-        (["a", "b"], "prompt 2 must be text or token ids"),
-    ],
-)
-def test_what_are_no_token_ids_is_refused_in_the_callers_words(model, ids, message):
-    with pytest.raises(TaskError, match=message):
-        given_ids(model, ids, name="prompt 2", error=TaskError)
-
-
-def test_a_text_is_one_token_that_the_tokenizer_knows_or_refused(model):
-    for text in ("c", " the", "."):
-        assert [single_token(model, text)] == token_ids(model, [text])[0]
-    with pytest.raises(TaskError, match=r"the answer 'cat' is 2 tokens for this tokenizer \('c', 'at'\).*one token"):
-        single_token(model, "cat", name="the answer", error=TaskError)
-    with pytest.raises(ModelError, match=r"the word '' is 0 tokens for this tokenizer \(none\)"):
-        single_token(model, "")

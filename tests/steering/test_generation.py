@@ -391,12 +391,13 @@ def test_bad_options_are_refused_before_anything_runs(model, sae):
 
     for empty in ("", "  \n"):
         refused("prompt is empty", prompt=empty)
-    refused("text or one row of token ids", prompt=[])
+    refused("the prompt is of torch.float32: expected token ids", prompt=[])
+    refused("the prompt has no tokens", prompt=torch.zeros(0, dtype=torch.long))
     refused("text or one row of token ids", prompt=torch.zeros(2, 3, dtype=torch.long))
-    refused("text or one row of token ids", prompt=[0.5, 1.0])
+    refused("the prompt is of torch.float32: expected token ids", prompt=[0.5, 1.0])
     refused("text or token ids", prompt=["a", "b"])
     refused("text or token ids", prompt=None)
-    refused("token ids go from 0 to 399, the prompt has 3 to 400", prompt=[3, 400])
+    refused("the prompt has token ids from 3 to 400, outside 0 to 399", prompt=[3, 400])
     refused("no chat template", chat=True)
     refused("pass seed=", temperature=1.0)
     refused("temperature must be", temperature=-1.0, seed=0)

@@ -166,9 +166,9 @@ def test_activations_that_are_not_numbers_are_refused(model, tokens, tmp_path):
     with torch.no_grad():
         for weight in broken.parameters():
             weight.fill_(torch.nan)
-    with pytest.raises(DataError, match="activations that are not numbers at blocks"):
+    with pytest.raises(ModelError, match=r"activations at blocks\.1\.hook_resid_post are not finite"):
         harvest(broken, tokens, HOOK, tmp_path / "a", progress=False)
-    with pytest.raises(DataError, match="activations that are not numbers at blocks"):
+    with pytest.raises(ModelError, match=r"activations at blocks\.1\.hook_resid_post are not finite"):
         next(stream_activations(broken, tokens, HOOK).batches(8))
 
 
