@@ -92,16 +92,16 @@ def predictions(
     (ids,) = prompts_of(model, [prompt])
     at = read_position(ids, position)
     k = whole("k", k, at_least=1, at_most=model.cfg.d_vocab, error=ModelError)
-    wanted = tokens_of(model, also, len(also) if not isinstance(also, (str, int)) else 1, "token") if _any(also) else []
+    several: Any = [also] if isinstance(also, (str, int)) else also
+    wanted = tokens_of(model, several, len(several), "token").tolist() if len(several) else []
     if not len(nodes):
         clean = patched = forward(model, ids[None])[0, at].float().cpu()
     else:
         if sae is None:
             raise ModelError("nodes= need the SAE whose features they are: pass sae=")
         others = corrupted if corrupted is None or isinstance(corrupted, Sequence) else [corrupted]
-        comparison = comparison_of(
-            model, sae, [ids], answer=0, corrupted=others, baseline=baseline, reference=reference
-        )  # the answer is not read
+        against: dict[str, Any] = {"corrupted": others, "baseline": baseline, "reference": reference}
+        comparison = comparison_of(model, sae, [ids], answer=0, **against)  # the answer is not read
         chosen = chosen_nodes(comparison, nodes)
         (batch,) = compared_states(model, comparison, 1)
         features, errors = nodes_in_batch(comparison, chosen, batch)
@@ -118,7 +118,7 @@ def predictions(
     order = [
         *before.topk(k).indices.tolist(),
         *(after.topk(k).indices.tolist() if len(nodes) else []),
-        *map(int, wanted),
+        *wanted,
     ]
     shown = torch.tensor(list(dict.fromkeys(order)))
     return Predictions(
@@ -131,7 +131,3 @@ def predictions(
         kl=(before.double().exp() * (before - after).double()).sum().item() if len(nodes) else 0.0,
         n_patched=len(nodes),
     )
-
-
-def _any(also: Answers) -> bool:
-    return isinstance(also, (str, int)) or len(also) > 0

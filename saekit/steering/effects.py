@@ -282,14 +282,11 @@ def _read_again(
             likely = logits[number].double().log_softmax(-1).cpu().gather(1, output[number, :, None])[:, 0]
             active = None
             if sae is not None and features[row]:
-                active = _strongest(sae, states[hooks[0]][number, -n:], features[row])
+                every = encoded(sae, states[hooks[0]][number, -n:])
+                active = every[:, features[row]].float().amax(-1).cpu()  # of the strongest
             readings[row] = (likely, active)
         step(len(rows))
     return readings
-
-
-def _strongest(sae: "SAE[Any]", states: Float[Tensor, "out d_model"], features: list[int]) -> Float[Tensor, " out"]:
-    return encoded(sae, states)[:, features].float().amax(-1).cpu()
 
 
 def _perplexity(logprobs: Float[Tensor, " out"]) -> float:

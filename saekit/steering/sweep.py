@@ -297,11 +297,7 @@ class _Sweep:
         self.run(rows, target.features)
 
     def run(self, rows: list[_Row], features: list[int], prompts: tuple[str, ...] | None = None) -> None:
-        """Run rows in batches, on every prompt or on others in their places.
-
-        Raises:
-            Stopped: stop() returned True.
-        """
+        """Run rows in batches, on every prompt or on others in their places. Raises Stopped once stop() is True."""
         for start in range(0, len(rows), self.batch_size):
             self._run_batch(rows[start : start + self.batch_size], features, prompts or self.prompts)
 
@@ -310,23 +306,18 @@ class _Sweep:
         written: list[tuple[str, ...]] = []
         measured: list[tuple[SideEffects, ...]] = []
         options: dict[str, Any] = {"sae": self.sae, "stop": self.stop}
+        read: dict[str, Any] = {"features": None if self.sae is None else features, "concept": self.concept}
         for prompt, plain in zip(prompts, self.prompts, strict=True):
             made = generate(self.model, prompt, interventions, **options, **self.options)
             if "stopped" in made.ends:
                 raise Stopped("the sweep was stopped within a text")
-            read: dict[str, Any] = {
-                "features": None if self.sae is None else features,
-                "concept": self.concept,
-                "neutral": [],
-            }
             judged_after = prompt_ids(self.model, plain, self.options.get("chat"))
             written.append(made.texts)
-            measured.append(side_effects(self.model, made, prompt=judged_after, **read, **options))
+            measured.append(side_effects(self.model, made, prompt=judged_after, neutral=[], **read, **options))
         kl = neutral_kl(self.model, interventions, neutral=self.neutral, **options)
         known = self.concept is not None or bool(features)
-        for row, texts, effects, one in zip(
-            rows, zip(*written, strict=True), zip(*measured, strict=True), kl, strict=True
-        ):
+        by_row = zip(rows, zip(*written, strict=True), zip(*measured, strict=True), kl, strict=True)
+        for row, texts, effects, one in by_row:
             self.points.append(self._point(row, texts, effects, one, known))
             if self.on_point is not None:
                 self.on_point(self.points[-1])

@@ -14,9 +14,7 @@ from saekit.training.harvesting import harvest_many
 from saekit.training.loop import trained
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, SAETransformerBridge
-
-    from saekit.data import Tokens
+    from sae_lens import SAE
 
 
 class Wanted(NamedTuple):
@@ -144,6 +142,7 @@ def publish(
     """
     from saekit.data import load_corpus
     from saekit.evaluation import evaluate_many
+    from saekit.index import FeatureIndex
     from saekit.models import load_model
     from saekit.saes import save_sae
 
@@ -157,15 +156,8 @@ def publish(
     for (name, sae), card in zip(saes.items(), cards, strict=True):
         save_sae(sae, out / name / "sae", card=card | {"training": training[name]})
         if shown is not None:
-            dead = _index(model, sae, shown, out / name, index_examples, index_per_interval)
-            save_sae(sae, out / name / "sae", card=card | dead | {"training": training[name]})
-
-
-def _index(
-    model: "SAETransformerBridge", sae: "SAE", shown: "Tokens", folder: Path, examples: int, per_interval: int
-) -> dict:
-    from saekit.index import FeatureIndex
-
-    index = FeatureIndex.build(model, sae, shown, path=folder / "index-mergeable", examples_per_feature=examples)
-    index.compacted(folder / "index", per=per_interval)
-    return {"dead_share_of_index_tokens": float(index.dead.mean()), "index_tokens": index.n_tokens}
+            mergeable = out / name / "index-mergeable"
+            index = FeatureIndex.build(model, sae, shown, path=mergeable, examples_per_feature=index_examples)
+            index.compacted(out / name / "index", per=index_per_interval)
+            card |= {"dead_share_of_index_tokens": float(index.dead.mean()), "index_tokens": index.n_tokens}
+            save_sae(sae, out / name / "sae", card=card | {"training": training[name]})
