@@ -13,8 +13,8 @@ from saekit.probes.features import TextFeatures
 from saekit.probes.pooling import Binarising, Pooling
 from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
 from saekit.probes.result import Saved
-from saekit.probes.score import Estimate, estimate, f1_of, f1_resampled, resamples
-from saekit.probes.validation import Recipe, make_folds
+from saekit.probes.score import Estimate, PerText, estimate, f1_of, f1_resampled, resamples
+from saekit.probes.validation import Recipe, Rows, make_folds
 
 _PARTS = 3  # in which the training texts of a point are cut to choose the strength
 
@@ -114,10 +114,10 @@ def curve(
 def training_texts(
     over: str,
     point: float,
-    train: Int[np.ndarray, " row"],
-    labels: Int[np.ndarray, " text"],
+    train: Rows,
+    labels: PerText,
     generator: np.random.Generator,
-) -> tuple[Int[np.ndarray, " drawn"], Int[np.ndarray, " text"]]:
+) -> tuple[Int[np.ndarray, " drawn"], PerText]:
     """Draw the training texts of one point of a curve.
 
     Args:

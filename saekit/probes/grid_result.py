@@ -16,7 +16,17 @@ from saekit.probes.features import TextFeatures, subset
 from saekit.probes.pooling import BINARISINGS, POOLINGS, learn_thresholds, pool
 from saekit.probes.recipes import HiddenPCA, Settings, baseline_recipe, sae_recipe
 from saekit.probes.result import ProbeResult, Saved, described, digest_of
-from saekit.probes.score import Comparison, Estimate, Scores, auroc_resampled, estimate, f1_resampled, resamples
+from saekit.probes.score import (
+    Comparison,
+    Estimate,
+    PerText,
+    Scores,
+    auroc_resampled,
+    estimate,
+    f1_resampled,
+    resamples,
+)
+from saekit.probes.validation import Rows
 
 AXES = ("sae", "pooling", "binarise", "classifier")
 FIGURES = ("macro_f1", "auroc", "accuracy")
@@ -113,12 +123,12 @@ class Grid(Saved, kind="grid", holds=(Cell, Round, Scores, Comparison, Estimate,
         return None if self.test_difference is None else self.test_difference.verdict
 
     @property
-    def fold(self) -> Int[np.ndarray, " text"]:
+    def fold(self) -> PerText:
         """Folds of the first repeat; see `Round`."""
         return self.rounds[0].fold
 
     @property
-    def validation_rows(self) -> Int[np.ndarray, " row"]:
+    def validation_rows(self) -> Rows:
         """Numbers of the texts outside the test part."""
         return np.flatnonzero(self.fold != 0)
 

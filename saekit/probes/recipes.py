@@ -17,6 +17,7 @@ from saekit.errors import ProbeError
 from saekit.probes.classifiers import CLASSIFIERS, Classifier, Fitted, fit
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted
 from saekit.probes.pooling import BINARISINGS, Binarising, Pooling, binarised, learn_thresholds, pool
+from saekit.probes.score import Scored
 from saekit.probes.validation import Recipe, Rows
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class ColumnRecipe(Recipe):
     prepare: Callable[[Rows], Columns]
     settings: Settings
 
-    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Scored]:
         """Learn with each strength; yield the scores of all texts."""
         columns, _ = self.prepare(train)
         for fitted in self._fits(columns, train, strengths):
@@ -97,7 +98,7 @@ class ColumnRecipe(Recipe):
 class MajorityRecipe(Recipe):
     """The most frequent class of the training rows, whatever the text."""
 
-    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Scored]:
         """Yield the share of each class among the training rows, for every text."""
         share = np.bincount(self.labels[train], minlength=self.n_classes) / len(train)
         for _ in strengths:
@@ -268,7 +269,7 @@ class AttentionRecipe(Recipe):
         if self.hook.states is None:
             raise ProbeError("the attention-pooled probe needs the tokens' states: extract with keep_states=True")
 
-    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Scored]:
         """Learn with each strength; yield the scores of all texts."""
         mean, among = self.hook.mean, tuple(-s for s in strengths if s < 0)
         part = mean[train], self.labels[train], self.n_classes

@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 
 from saekit._base.threads import one_blas_thread
 
+PerText = Int[np.ndarray, " text"]  # a whole number for each text: its class, fold or group
+Scored = Float[np.ndarray, "text c"]  # how strongly each class was predicted
+Drawn = Float[np.ndarray, "sample text"]  # how often each text is in each resample
 RESAMPLES = 1000
 _CHUNK = 100  # resamples that are weighted at once
 LEVEL = 0.95
@@ -71,21 +74,17 @@ def macro_f1(confusion: Float[np.ndarray, "*b c c"] | Int[np.ndarray, "*b c c"])
     return np.asarray(f1.sum(-1) / np.maximum(there.sum(-1), 1))
 
 
-def confusion_of(
-    labels: Int[np.ndarray, " text"], predicted: Int[np.ndarray, " text"], n_classes: int
-) -> Int[np.ndarray, "c c"]:
+def confusion_of(labels: PerText, predicted: PerText, n_classes: int) -> Int[np.ndarray, "c c"]:
     """Return ``[true, predicted]`` counts."""
     return np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def f1_of(labels: Int[np.ndarray, " text"], predicted: Int[np.ndarray, " text"], n_classes: int) -> float:
+def f1_of(labels: PerText, predicted: PerText, n_classes: int) -> float:
     """Return macro F1."""
     return float(macro_f1(confusion_of(labels, predicted, n_classes)))
 
 
-def resamples(
-    group: Int[np.ndarray, " text"], *, seed: int, number: int = RESAMPLES
-) -> Float[np.ndarray, "sample text"]:
+def resamples(group: PerText, *, seed: int, number: int = RESAMPLES) -> Drawn:
     """Return how often each text is drawn in each resample: whole groups of duplicates at a time."""
     _, dense = np.unique(group, return_inverse=True)
     n_groups = int(dense.max(initial=-1)) + 1
@@ -95,24 +94,14 @@ def resamples(
 
 
 @one_blas_thread()
-def f1_resampled(
-    labels: Int[np.ndarray, " text"],
-    predicted: Int[np.ndarray, " text"],
-    n_classes: int,
-    weights: Float[np.ndarray, "sample text"],
-) -> Float[np.ndarray, " sample"]:
+def f1_resampled(labels: PerText, predicted: PerText, n_classes: int, weights: Drawn) -> Float[np.ndarray, " sample"]:
     """Return macro F1 of each resample."""
     cell = np.zeros((len(labels), n_classes**2), np.float32)
     cell[np.arange(len(labels)), labels * n_classes + predicted] = 1
     return macro_f1((weights @ cell).reshape(-1, n_classes, n_classes))
 
 
-def auroc_resampled(
-    labels: Int[np.ndarray, " text"],
-    scores: Float[np.ndarray, "text c"],
-    fold: Int[np.ndarray, " text"],
-    weights: Float[np.ndarray, "sample text"],
-) -> Float[np.ndarray, " sample"]:
+def auroc_resampled(labels: PerText, scores: Scored, fold: PerText, weights: Drawn) -> Float[np.ndarray, " sample"]:
     """Return the mean AUROC over folds and classes of each resample; NaN where no fold has two classes."""
     classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
@@ -127,9 +116,7 @@ def auroc_resampled(
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _auroc(
-    positive: np.ndarray, score: Float[np.ndarray, " text"], weights: Float[np.ndarray, "sample text"]
-) -> Float[np.ndarray, " sample"]:
+def _auroc(positive: np.ndarray, score: Float[np.ndarray, " text"], weights: Drawn) -> Float[np.ndarray, " sample"]:
     """Return the share of pairs that are in the right order, ties counted half (Mann and Whitney 1947)."""
     _, rank = np.unique(score, return_inverse=True)
     order = np.argsort(rank, kind="stable")
@@ -155,15 +142,7 @@ def estimate(value: float, drawn: Float[np.ndarray, " sample"]) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def score(
-    labels: Int[np.ndarray, " text"],
-    predicted: Int[np.ndarray, " text"],
-    scores: Float[np.ndarray, "text c"],
-    *,
-    fold: Int[np.ndarray, " text"],
-    group: Int[np.ndarray, " text"],
-    seed: int,
-) -> Scores:
+def score(labels: PerText, predicted: PerText, scores: Scored, *, fold: PerText, group: PerText, seed: int) -> Scores:
     """Score predictions.
 
     Args:
@@ -228,12 +207,12 @@ class Comparison:
 
 
 def compare_predictions(
-    labels: Int[np.ndarray, " text"],
+    labels: PerText,
     first: tuple[str, np.ndarray, np.ndarray],
     second: tuple[str, np.ndarray, np.ndarray],
     *,
-    fold: Int[np.ndarray, " text"],
-    group: Int[np.ndarray, " text"],
+    fold: PerText,
+    group: PerText,
     seed: int,
 ) -> Comparison:
     """Compare two sets of ``(name, predicted, scores)`` on the same texts, with the same resamples for both."""

@@ -17,7 +17,17 @@ from saekit.probes.grid_result import AXES, Cell, Grid, Round
 from saekit.probes.pooling import BINARISINGS, POOLINGS, Binarising, Pooling, Quantile, pool
 from saekit.probes.recipes import CONTROLS, HiddenPCA, Settings, baseline_recipe, reads_hidden, sae_recipe
 from saekit.probes.result import digest_of
-from saekit.probes.score import Comparison, Scores, compare_predictions, estimate, f1_of, f1_resampled, resamples, score
+from saekit.probes.score import (
+    Comparison,
+    Drawn,
+    Scores,
+    compare_predictions,
+    estimate,
+    f1_of,
+    f1_resampled,
+    resamples,
+    score,
+)
 from saekit.probes.validation import Folds, Recipe, deal_rest, make_folds, validate
 
 
@@ -205,7 +215,7 @@ def _validated(
     setting: dict[str, Any],
     features: TextFeatures,
     dealt: Sequence[Folds],
-    weights: Float[np.ndarray, "sample text"],
+    weights: Drawn,
 ) -> _Scored:
     labels, n_classes = features.data.labels, len(features.data.label_names)
     each = [validate(recipe, labels, folds, n_classes) for folds in dealt]

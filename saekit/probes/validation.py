@@ -17,7 +17,7 @@ from saekit.data import LabelledItems, linked
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Fitted
 from saekit.probes.features import TextFeatures
-from saekit.probes.score import f1_of
+from saekit.probes.score import PerText, Scored, f1_of
 
 Rows = Int[np.ndarray, " row"]
 
@@ -70,11 +70,11 @@ class Folds:
     seed: int
     duplicates: Duplicates
 
-    def train(self, *held_out: int) -> Int[np.ndarray, " row"]:
+    def train(self, *held_out: int) -> Rows:
         """Return the texts outside these folds."""
         return np.flatnonzero(~np.isin(self.fold, held_out))
 
-    def test(self, fold: int) -> Int[np.ndarray, " row"]:
+    def test(self, fold: int) -> Rows:
         """Return the texts of one fold."""
         return np.flatnonzero(self.fold == fold)
 
@@ -154,14 +154,14 @@ def _duplicates(data: LabelledItems, keys: Sequence[tuple[Any, ...]]) -> Duplica
     return Duplicates(group, n_texts, n_texts - n_by_words, len(several), conflicting, largest)
 
 
-def _labels_by_group(data: LabelledItems, group: Int[np.ndarray, " text"]) -> Int[np.ndarray, "group c"]:
+def _labels_by_group(data: LabelledItems, group: PerText) -> Int[np.ndarray, "group c"]:
     """Return how many texts of each group have each label; those without one count as a class of their own."""
     n_classes = len(data.label_names) + 1
     counts = np.bincount(group * n_classes + data.labels + 1, minlength=(group.max(initial=-1) + 1) * n_classes)
     return counts.reshape(-1, n_classes)
 
 
-def _numbered(keys: Iterable[Hashable]) -> Int[np.ndarray, " text"]:
+def _numbered(keys: Iterable[Hashable]) -> PerText:
     """Return a number for each key, in the order in which they first occur."""
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
@@ -228,7 +228,7 @@ class Recipe:
     n_classes: int
     strengths: tuple[float, ...]
 
-    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Float[np.ndarray, "text c"]]:
+    def each(self, train: Rows, strengths: tuple[float, ...]) -> Iterator[Scored]:
         """Learn from the training rows with each strength; yield the scores of all texts."""
         raise NotImplementedError
 
@@ -255,7 +255,7 @@ class Outcome:
     validation: float
 
 
-def nested(recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int) -> Outcome:
+def nested(recipe: Recipe, labels: PerText, folds: Folds, n_classes: int) -> Outcome:
     """Run a recipe through nested cross-validation.
 
     The inner folds of an outer fold are all the other folds, each in turn. A fit without folds i and j serves both
@@ -283,9 +283,7 @@ def nested(recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_cla
     return Outcome(predicted, all_scores, tuple(chosen), float(np.mean(best)))
 
 
-def validate(
-    recipe: Recipe, labels: Int[np.ndarray, " text"], folds: Folds, n_classes: int
-) -> tuple[float, Int[np.ndarray, " text"], Float[np.ndarray, "text c"]]:
+def validate(recipe: Recipe, labels: PerText, folds: Folds, n_classes: int) -> tuple[float, PerText, Scored]:
     """Score a recipe on the inner folds of fold 0, which stays untouched.
 
     The strength is chosen by macro F1 on the first inner fold alone, which saves half of the fits of a grid.
