@@ -16,7 +16,7 @@ from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes,
 from saekit.saes.demands import DEMANDS, Demand, Finding, findings, same_model, unknown_fields
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
 from saekit.saes.identity import sae_fingerprint, sae_identity
-from saekit.saes.load import load_sae, save_sae
+from saekit.saes.load import card_of, load_sae, save_sae
 from saekit.saes.pair import check_pair, check_rebuilds, check_sae, sae_hook
 from saekit.saes.parts import (
     active_entries,
@@ -54,6 +54,7 @@ __all__ = [
     "active_entries",
     "baseline_sae",
     "bundled",
+    "card_of",
     "changes",
     "check_pair",
     "check_rebuilds",

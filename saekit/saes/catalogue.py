@@ -98,6 +98,16 @@ def check_release(name: str, sae_id: str) -> None:
         raise SAEError(f"release {name!r} has {len(ids)} SAEs, none named {sae_id!r}. Nearest: {', '.join(near)}")
 
 
+def released_card(name: str, sae_id: str) -> dict[str, float]:
+    """Return what sae-lens's directory says of the quality of a released SAE; {} for one that it does not have."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    lookup = get_pretrained_saes_directory().get(name)
+    l0 = lookup and lookup.expected_l0.get(sae_id)
+    variance = lookup and lookup.expected_var_explained.get(sae_id)
+    return ({"l0": l0} if l0 else {}) | ({"fvu": 1 - variance} if variance else {})
+
+
 def unknown(name: str) -> SAEError:
     """Return the error for a name that is no SAE's, with what was perhaps meant."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory

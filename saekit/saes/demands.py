@@ -151,9 +151,10 @@ def _prepend_bos(value, sae, model):
     if model is None or model.tokenizer is None or bool(value) == (bos_token_id(model) is not None):
         return None
     was, now = ("with", "without") if value else ("without", "with")
+    none = bool(value) and model.tokenizer.bos_token_id is None
     return "note", (
-        f"this SAE was trained on texts {was} BOS in front, and {model.cfg.model_name!r} reads them {now}: "
-        f"its features may differ, most of all on the first tokens"
+        f"this SAE was trained on texts {was} BOS in front, and those of {model.cfg.model_name!r} begin {now} it"
+        + (": its tokenizer has none" if none else f": set model.cfg.default_prepend_bos = {bool(value)}")
     )
 
 

@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from saekit._base.files import atomic
 from saekit.errors import OfflineError, SAEError
-from saekit.saes.catalogue import DEFAULT, bundled, bundled_folder, check_release, unknown
-from saekit.saes.folder import PICKLES, check_folder, pickled
-from saekit.saes.pair import check_pair, check_sae
+from saekit.saes.catalogue import DEFAULT, bundled, bundled_folder, check_release, released_card, unknown
+from saekit.saes.folder import PICKLES, check_folder, pickled, read_json
+from saekit.saes.pair import begin_as_trained, check_pair, check_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
+
+_CARDS: "WeakKeyDictionary[SAE[Any], dict[str, Any]]" = WeakKeyDictionary()
 
 
 def load_sae(
@@ -36,7 +39,8 @@ def load_sae(
         name: A bundled SAE (``list_saes()`` shows them), a local directory in sae-lens's format, or a release of
             sae-lens's directory, together with ``sae_id``.
         sae_id: Name of the SAE in the release.
-        model: Model that the SAE is checked against (`check_pair`); None for no check.
+        model: Model that the SAE is checked against (`check_pair`), and whose texts from now on begin as those that the
+            SAE was trained on, with BOS or without; None to check the SAE alone.
         device: Device that the SAE goes to.
 
     Raises:
@@ -45,14 +49,15 @@ def load_sae(
         OfflineError: The release has to be downloaded and cannot be.
 
     Warns:
-        UserWarning: The SAE's configuration asks for care.
+        UserWarning: The SAE's configuration asks for care, or the model's texts begin otherwise from now on.
     """
     from sae_lens import SAE
 
     name = str(name)
     folder = bundled_folder(name) if sae_id is None else None
     if folder is not None or (sae_id is None and Path(name).expanduser().is_dir()):
-        sae = _from_folder(folder or Path(name).expanduser(), device)
+        folder = folder or Path(name).expanduser()
+        sae, card = _from_folder(folder, device), _card(folder)
     elif sae_id is None:
         file = Path(name).expanduser()
         raise pickled(file) if file.suffix in PICKLES and file.is_file() else unknown(name)
@@ -66,12 +71,23 @@ def load_sae(
                 f"SAE {sae_id!r} of release {name!r} is not in the local cache and the hub cannot be reached. Connect "
                 f"and try again, pass a local directory, or use a bundled SAE: {', '.join(bundled())}"
             ) from error
+        card = released_card(name, sae_id)
+    _CARDS[sae] = card
     sae = sae.to(device=device, dtype=torch.float32).eval()
     sae.cfg.dtype = "float32"
     for parameter in sae.parameters():
         parameter.requires_grad_(False)
-    check_sae(sae) if model is None else check_pair(model, sae)
+    if model is None:
+        check_sae(sae)
+    else:
+        begin_as_trained(model, sae)
+        check_pair(model, sae)
     return sae
+
+
+def card_of(sae: "SAE[Any]") -> dict[str, Any]:
+    """Return what is known of an SAE's quality from where `load_sae` found it: its card, {} where there is none."""
+    return _CARDS.get(sae, {})
 
 
 def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -> None:
@@ -93,6 +109,10 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
         half.save_model(str(draft))
         if card is not None:
             (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
 
 
 def _from_folder(folder: Path, device: str | torch.device) -> "SAE[Any]":

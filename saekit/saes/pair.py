@@ -78,6 +78,23 @@ def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]", *, row_length: in
     known[model] = state
 
 
+def begin_as_trained(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:
+    """Let a model's texts begin with BOS if, and only if, those did that an SAE was trained on; it is said once.
+
+    Nothing changes for an SAE that does not say, and a tokenizer without BOS stays without: `check_pair` notes it.
+    """
+    wanted = sae.cfg.metadata.prepend_bos
+    if wanted is None or model.tokenizer is None or bool(wanted) == (bos_token_id(model) is not None):
+        return
+    model.cfg.default_prepend_bos = bool(wanted)
+    if bool(wanted) == (bos_token_id(model) is not None):
+        warnings.warn(
+            f"texts of {model.cfg.model_name!r} begin {'with' if wanted else 'without'} BOS from now on, as those did "
+            f"that this SAE was trained on (model.cfg.default_prepend_bos = {bool(wanted)})",
+            stacklevel=3,
+        )
+
+
 def check_rebuilds(
     model: "SAETransformerBridge | None", sae: "SAE[Any]", *, error: type[SaekitError] = SAEError, hint: str = ""
 ) -> None:

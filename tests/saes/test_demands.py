@@ -11,7 +11,7 @@ import torch
 
 from saekit import saes
 from saekit.errors import SAEError
-from saekit.models import load_model
+from saekit.models import encode_text, load_model
 from tests import tiny
 
 PLAIN = ("standard", "gated", "topk", "abstopk", "jumprelu", "matching_pursuit")
@@ -164,8 +164,28 @@ def test_another_checkpoint_and_an_unknown_setting_are_said(gpt2):
 
 
 def test_an_sae_that_wants_texts_to_begin_otherwise_than_the_model_has_them_says_so(model):
-    with pytest.warns(UserWarning, match="trained on texts without BOS"):
+    with pytest.warns(UserWarning, match=r"trained on texts without BOS.*default_prepend_bos = False"):
         saes.check_pair(model, own(prepend_bos=False))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_loaded_for_a_model_an_saes_wish_for_bos_wins_and_is_said_once(wanted, tmp_path):
+    model = load_model(str(tiny.write_own(tmp_path / "tiny", "llama")))
+    model.cfg.default_prepend_bos = not wanted
+    own(prepend_bos=wanted).save_model(str(tmp_path / "sae"))
+    with pytest.warns(UserWarning, match=f"begin {'with' if wanted else 'without'} BOS from now on"):
+        saes.load_sae(tmp_path / "sae", model=model)
+    first = encode_text(model, "The cat sat")[0]
+    assert (first == model.tokenizer.bos_token_id) == wanted
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saes.check_pair(model, saes.load_sae(tmp_path / "sae", model=model))
+
+
+def test_an_sae_that_wants_bos_of_a_tokenizer_without_one_is_a_note(tmp_path):
+    model = load_model(str(tiny.write_own(tmp_path / "tiny", "qwen2", bos=None)))
+    with pytest.warns(UserWarning, match="its tokenizer has none"):
+        saes.check_pair(model, own(prepend_bos=True))
 
 
 def test_positions_versions_and_rows_that_were_not_trained_on_are_said(model):

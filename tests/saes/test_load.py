@@ -342,3 +342,11 @@ def test_the_bundled_index_is_small_opens_for_its_sae_and_covers_a_million_token
     assert index.manifest["window"] >= 24
     assert index.manifest["examples"] >= 20
     assert set(index.manifest["sources"]) == {"wikitext", "wikipedia", "sentences"}, "openly licensed text only"
+
+
+def test_a_loaded_sae_knows_its_card(folder):
+    assert saes.card_of(saes.load_sae(folder)) == {"fvu": 0.5}
+    assert saes.card_of(saes.load_sae())["l0"] == 46
+    assert saes.card_of(tiny.topk_sae(32, 96)) == {}
+    (folder / "card.json").write_text("[")
+    refused(folder, r"card\.json cannot be read as JSON")
