@@ -29,11 +29,13 @@ class Demand:
         why: What meets the demand, or why it asks for nothing.
         look: Function of the value, the SAE and the model (or None) that returns what is to be noted or is wrong, None
             where all is right; None for a field that is right whatever it holds.
+        kind: What the value must be.
     """
 
     field: str
     why: str
     look: Look | None = None
+    kind: type | tuple[type, ...] = object
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def same_model(one: str, other: str) -> bool:
 
 
 def _verdict(demand: Demand, value: Any, sae: "SAE[Any]", model: "SAETransformerBridge | None") -> tuple[Verdict, str]:
+    if not isinstance(value, demand.kind):
+        return "wrong", f"{demand.field} in the SAE's configuration cannot be {value!r:.80}"
     said = demand.look(value, sae, model) if demand.look else None
     return said or ("right", demand.why)
 
@@ -198,10 +202,10 @@ def _positions(value, sae, model):
 
 
 def _version(value, sae, model):
-    from packaging.version import Version
     from sae_lens import __version__
 
-    if Version(str(value)).release[:1] <= Version(__version__).release[:1]:
+    major = value.partition(".")[0]
+    if not major.isdecimal() or int(major) <= int(__version__.partition(".")[0]):
         return None
     return "note", f"the SAE was written by sae-lens {value}, and {__version__} is installed: update sae-lens"
 
@@ -236,27 +240,27 @@ DEMANDS: tuple[Demand, ...] = (
     Demand("activation_normalization_factor", _TEMPORAL),
     Demand("metadata", "the rows below"),
     # their metadata
-    Demand("model_name", "compared with the model's name", _model_name),
+    Demand("model_name", "compared with the model's name", _model_name, str),
     Demand("model_class_name", "hook points are looked for by name in the model at hand"),
-    Demand("model_from_pretrained_kwargs", "the model is loaded in this way", _loading),
-    Demand("hook_name", "looked for in the model"),
-    Demand("hook_name_out", "an SAE that writes elsewhere is refused wherever something is put back"),
+    Demand("model_from_pretrained_kwargs", "the model is loaded in this way", _loading, dict),
+    Demand("hook_name", "looked for in the model", kind=str),
+    Demand("hook_name_out", "an SAE that writes elsewhere is refused wherever something is put back", kind=str),
     Demand("hook_head_index", "", _head),
     Demand("hook_head_index_out", "belongs to transcoders, which are refused wherever something is put back"),
     Demand("hf_hook_name", "another name of the same hook point"),
     Demand("hf_hook_name_out", "another name of the same hook point"),
     Demand("prepend_bos", "the model's texts begin in the same way", _prepend_bos),
-    Demand("context_size", "compared with the rows of a corpus"),
-    Demand("seqpos_slice", "all positions were trained on", _positions),
+    Demand("context_size", "compared with the rows of a corpus", kind=int),
+    Demand("seqpos_slice", "all positions were trained on", _positions, (list, tuple)),
     Demand("exclude_special_tokens", _ROWS),
     Demand("sequence_separator_token", _ROWS),
     Demand("disable_concat_sequences", _ROWS),
     Demand("dataset_path", _LABEL),
     Demand("neuronpedia_id", _LABEL),
-    Demand("sae_lens_version", _LABEL, _version),
+    Demand("sae_lens_version", _LABEL, _version, str),
     Demand("sae_lens_training_version", _LABEL),
     Demand("training_architecture", _LABEL),
     Demand("training_architecture_details", _LABEL),
-    Demand("l0", "compared with what is measured by sk.check"),
+    Demand("l0", "compared with what is measured by sk.check", kind=(int, float)),
     Demand("num_dead_features", _LABEL),
 )

@@ -61,15 +61,16 @@ def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]", *, row_length: in
     Warns:
         UserWarning: The SAE was trained on a model of another name or in another way, or on shorter rows.
     """
-    context = sae.cfg.metadata.context_size or row_length
-    state = (*_state(model, sae), row_length > context)
+    context = sae.cfg.metadata.context_size
+    long = isinstance(context, int) and row_length > context
+    state = (*_state(model, sae), long)
     known = _RIGHT.setdefault(sae, WeakKeyDictionary())
     if known.get(model) == state:
         return
-    _check_width(model, sae)
     check_sae(sae)
+    _check_width(model, sae)
     _say(sae, model)
-    if row_length > context:
+    if long:
         warnings.warn(
             f"this SAE was trained on rows of {context:,} tokens, and these have {row_length:,}: behind position "
             f"{context:,} it extrapolates",

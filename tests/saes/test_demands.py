@@ -201,6 +201,32 @@ def test_positions_versions_and_rows_that_were_not_trained_on_are_said(model):
         saes.check_pair(model, own(seqpos_slice=(None,), context_size=64), row_length=64)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"model_name": 3},
+        {"hook_name": ["blocks.1"]},
+        {"context_size": "128"},
+        {"seqpos_slice": 4},
+        {"model_from_pretrained_kwargs": [1]},
+        {"sae_lens_version": 6.0},
+        {"l0": "many"},
+    ],
+)
+def test_metadata_of_another_kind_than_they_must_be_are_named(odd, tmp_path, model):
+    sae = own()
+    ((name, value),) = odd.items()
+    setattr(sae.cfg.metadata, name, value)
+    for check in (lambda: saes.check_sae(sae), lambda: saes.check_pair(model, sae, row_length=8)):
+        with pytest.raises(SAEError, match=f"{name} in the SAE's configuration cannot be"):
+            check()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sae.save_model(str(tmp_path / "sae"))
+    with pytest.raises(SAEError, match=f"{name}|cannot be read as an SAE"):
+        saes.load_sae(tmp_path / "sae")
+
+
 def test_a_warning_is_said_once_for_a_pair_and_again_when_something_has_changed(model):
     sae = own(model_name="another")
     with pytest.warns(UserWarning, match="trained on 'another'"):
