@@ -103,9 +103,11 @@ def released_card(name: str, sae_id: str) -> dict[str, float]:
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     lookup = get_pretrained_saes_directory().get(name)
-    l0 = lookup and lookup.expected_l0.get(sae_id)
-    variance = lookup and lookup.expected_var_explained.get(sae_id)
-    return ({"l0": l0} if l0 else {}) | ({"fvu": 1 - variance} if variance else {})
+    if lookup is None:
+        return {}
+    card, variance = {"l0": lookup.expected_l0.get(sae_id)}, lookup.expected_var_explained.get(sae_id)
+    card["fvu"] = None if variance is None else 1 - variance
+    return {key: value for key, value in card.items() if value is not None}
 
 
 def unknown(name: str) -> SAEError:
