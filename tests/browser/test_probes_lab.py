@@ -33,7 +33,7 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     run_cell(page, 0)
     view = page.locator(".saekit-probes")
     view.get_by_role("button", name="Compute the grid").click()
-    cell = view.locator("[data-cell='2']")
+    cell = view.locator(".saekit-heat[data-key='2']")
     cell.wait_for()
     cells = page.locator(".jp-CodeCell").count()
     cell.focus()
@@ -49,7 +49,7 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
         "'the·dog·sat·on·it'",
     )
     said = view.locator(".saekit-class").inner_text()
-    button = view.get_by_role("region", name="Weights").get_by_role("button").first
+    button = view.get_by_role("region", name="Weights").locator("button:visible").first
     button.click()
     feature = button.get_attribute("data-feature")
     verdict = view.locator(".saekit-verdict").inner_text()

@@ -2,17 +2,16 @@
 
 import csv
 import io
-from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from saekit import probes
+from saekit.probes import cell_figures, top_features
 from saekit.views.probes import Probes
+from saekit.views.probes.state import STRONGEST, confusion
+from saekit.views.probes.words import FIGURE_NAMES, interval_words, two, verdict_words
 from tests.views.probes_parts import HOSTILE, OPTIONS, extraction, fake_index, random_sae
-
-data = import_module("saekit.views.probes.state")
 
 pytestmark = pytest.mark.browser
 
@@ -31,6 +30,11 @@ def view(model):
     return made
 
 
+def cell(number):
+    """Where a cell of the heat map is, or a baseline."""
+    return f".saekit-heat[data-key='{number}']"
+
+
 def test_the_heat_map_shows_every_cell_with_its_interval(open_view, view):
     page = open_view
     cells = page.get_by_role("grid", name="Cells of the grid").get_by_role("gridcell")
@@ -38,15 +42,14 @@ def test_the_heat_map_shows_every_cell_with_its_interval(open_view, view):
     assert (cells.count(), lines.count()) == (8, 2)
     for figure in ("macro_f1", "auroc", "accuracy"):
         page.get_by_label("figure").select_option(figure)
-        for number, (value, low, high) in enumerate(view._figures[figure]):
-            node = page.locator(f"[data-cell='{number}']")
-            assert node.inner_text().split()[0] == data.two(value)
-            assert f"{data.two(low)}–{data.two(high)}" in node.inner_text()
-            assert f"{data.FIGURE_NAMES[figure]} {data.interval_words([value, low, high])}" in node.get_attribute(
-                "title"
-            )
-    assert "★" in page.locator(f"[data-cell='{view.grid.best}']").inner_text()
-    assert page.locator(".saekit-verdict").inner_text() == view._facts["verdict"]
+        for number, found in enumerate(cell_figures(view.grid, figure)):
+            node = page.locator(cell(number))
+            title, value, interval = node.locator("title, text").all_text_contents()
+            assert value.split()[0] == two(found.value)
+            assert interval == f"{two(found.low)}–{two(found.high)}"
+            assert f"{FIGURE_NAMES[figure]} {interval_words(found)}" in title
+    assert "★" in page.locator(cell(view.grid.best)).text_content()
+    assert page.locator(".saekit-verdict").inner_text() == verdict_words(view.grid)
 
 
 def test_keys_walk_the_grid_and_enter_opens_a_cell(open_view, view):
@@ -57,39 +60,40 @@ def test_keys_walk_the_grid_and_enter_opens_a_cell(open_view, view):
     stop.focus()
     for key in ("Home", *["ArrowUp"] * 4):
         page.keyboard.press(key)
-    assert page.locator(":focus").get_attribute("data-cell") == "0"
+    assert page.locator(":focus").get_attribute("data-key") == "0"
     assert view.grid.cells[0].name in page.locator(".saekit-readout").inner_text()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
-    assert page.locator(":focus").get_attribute("data-cell") == "3"
+    assert page.locator(":focus").get_attribute("data-key") == "3"
     page.keyboard.press("Enter")
     assert page.evaluate("saekit.state.value") == view.grid.cells[3].name
-    assert page.locator("[aria-selected=true]").get_attribute("data-cell") == "3"
+    assert page.locator("[aria-selected=true]").get_attribute("data-key") == "3"
     shown = page.locator(".saekit-confusion tbody td").all_inner_texts()
-    expected = data.opened_cell(3, view.grid)["confusion"]
-    assert [int(n) for n in shown] == list(np.ravel(expected))
-    page.locator("[data-cell='8']").click()
+    assert [int(n) for n in shown] == confusion(view.grid, 3).ravel().tolist()
+    page.locator(cell(8)).click()
     assert page.evaluate("saekit.state.value") == "majority"
     assert (
-        view._figures["macro_f1"][8][0] < 0.5
+        view.grid.baselines[0].macro_f1.value < 0.5
         and "Worse than the best cell" in page.locator(".saekit-cell").inner_text()
     )
-    page.locator("[data-cell='9']").click()
+    page.locator(cell(9)).click()
     assert "Words for class" in page.locator(".saekit-cell").inner_text()
 
 
-def test_features_have_signs_and_a_click_selects_one(open_view, view):
+def test_features_have_signs_and_a_click_selects_one(open_view, view, model):
     page = open_view
     table = page.get_by_role("region", name="Weights")
-    rows = table.locator("tbody tr")
-    expected = view._opened["features"][1]
-    assert [r.split("\t")[0].split()[1] for r in rows.all_inner_texts()] == [str(f) for f, *_ in expected]
-    signs = ["−" if effect < 0 else "+" for _, effect, *_ in expected]
-    assert [text[0] for text in table.locator(".saekit-amount").all_inner_texts()] == signs
+    features = extraction(model)
+    first, second = top_features(view.probe, features, k=STRONGEST).values()
+    shown = lambda where: table.locator(f"{where}:visible").all_inner_texts()  # noqa: E731
+    assert {r.split("\t")[0].split()[1] for r in shown("tbody tr")} == {str(weight.column) for weight in second}
+    signs = [text.strip()[0] for text in shown(".saekit-amount")]
+    assert set(signs) == {"−" if weight.effect < 0 else "+" for weight in second}
     page.get_by_label("Features for class").select_option("0")
-    other = [text[0] for text in table.locator(".saekit-amount").all_inner_texts()]
-    assert other == ["−" if effect < 0 else "+" for _, effect, *_ in view._opened["features"][0]] != signs
-    button = table.get_by_role("button").nth(2)
+    other = [text.strip()[0] for text in shown(".saekit-amount")]
+    assert set(other) == {"−" if weight.effect < 0 else "+" for weight in first}
+    assert other != signs
+    button = table.locator("button:visible").nth(2)
     button.click()
     feature = int(button.get_attribute("data-feature"))
     assert page.evaluate("saekit.state.feature") == feature
@@ -105,16 +109,21 @@ def test_tokens_are_shaded_by_their_parts(open_view, view):
     assert page.locator(".saekit-class").inner_text().startswith(f"{view.classified.label}, probability 0.")
     tokens = outcome.get_by_role("option")
     assert "".join(tokens.all_inner_texts()).replace("·", " ") == "the café cat 😀 sat"
-    parts = view.classified.contributions[view._result["class"]]
-    shown = [float(t.get_attribute("aria-label").split(", ")[-1].replace("−", "-")) for t in tokens.all()]
+    parts = view.classified.contributions[view.grid.label_names.index(view.classified.label)]
+    shown = part_of(tokens)
     assert sum(shown) == pytest.approx(parts.sum(), abs=0.006 * len(shown))
     tokens.first.click()
     assert "to the score of" in outcome.locator(".saekit-part").inner_text()
     outcome.get_by_role("button", name=HOSTILE).click()
-    turned = [float(t.get_attribute("aria-label").split(", ")[-1].replace("−", "-")) for t in tokens.all()]
+    turned = part_of(tokens)
     sign = 1 if view.classified.label == HOSTILE else -1
     assert turned == [sign * value for value in shown]
     assert "The parts add up to the score" in outcome.inner_text()
+
+
+def part_of(tokens):
+    """What screen readers hear of tokens as numbers."""
+    return [float(token.get_attribute("aria-label").split(", ")[1].replace("−", "-")) for token in tokens.all()]
 
 
 def test_what_is_saved_is_what_python_writes(open_view, view):

@@ -5,8 +5,10 @@ from functools import cache
 from pathlib import Path
 
 from saekit.models import load_model
+from saekit.probes import grid
 from saekit.views.circuit import Circuit
 from saekit.views.image_activations import ImageActivations
+from saekit.views.probes import Probes
 from saekit.views.top_activations import TopActivations, work as top_work
 from saekit.views.training import Training
 from tests import tiny
@@ -15,6 +17,7 @@ from tests.views.attribution_parts import OTHER, small_view as small_attribution
 from tests.views.circuit_parts import HIGH, fake_index, random_saes, small_task
 from tests.views.fake_index import NASTY, FakeIndex
 from tests.views.fake_trainer import FakeTrainer
+from tests.views.probes_parts import OPTIONS, extraction, fake_index as probed_index, random_sae
 from tests.views.steering_parts import small_sae, small_view
 
 
@@ -94,6 +97,30 @@ def circuit(monkeypatch):
     return view
 
 
+@cache
+def small_grid():
+    features = extraction(tiny_model())
+    return grid(features, **OPTIONS, repeats=2, progress=False), features
+
+
+def probes(monkeypatch):
+    parts = {"model": tiny_model(), "sae": {"s": random_sae()}, "index": probed_index()}
+    view = Probes(*small_grid(), **parts, figure="auroc", text="a <b>cat</b> & café")
+    view.feature = 7
+    assert view.wait(300)
+    return view
+
+
+def probes_of_words(monkeypatch):
+    view = Probes(*small_grid(), cell="bag-of-words", text="a cat")
+    assert view.wait(300)
+    return view
+
+
+def probes_not_computed(monkeypatch):
+    return Probes(extraction(tiny_model()), autostart=False, **OPTIONS)
+
+
 # Each takes pytest's monkeypatch and returns a view whose background work is done.
 EVERY_VIEW = {
     "top_activations": top_activations,
@@ -107,4 +134,7 @@ EVERY_VIEW = {
     "training": training,
     "training, not begun": untrained_training,
     "circuit": circuit,
+    "probes": probes,
+    "probes, a baseline on words": probes_of_words,
+    "probes, not computed": probes_not_computed,
 }

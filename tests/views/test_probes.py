@@ -2,9 +2,9 @@
 
 import csv
 import io
+import re
 import threading
 from functools import wraps
-from importlib import import_module
 
 import ipywidgets
 import numpy as np
@@ -13,13 +13,14 @@ import traitlets
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.errors import ProbeError
+from saekit.errors import ProbeError, Stopped
 from saekit.views.probes import Probes
+from saekit.views.probes.state import STRONGEST
+from saekit.views.probes.words import interval_words, over_baseline_words, result_words, standing_words, verdict_words
 from saekit.views.top_activations import TopActivations
 from tests import tiny
+from tests.views.panels import elements, text
 from tests.views.probes_parts import D_SAE, HOSTILE, OPTIONS, extraction, fake_index, labelled, random_sae
-
-data = import_module("saekit.views.probes.state")
 
 TEXT = "the cat sat on the mat"
 
@@ -39,6 +40,18 @@ def view(model, grid, features):
     made = Probes(grid, features, model=model, sae={"s": random_sae()}, index=fake_index())
     assert made.wait(300)
     return made
+
+
+def confusion_in(view):
+    """The numbers of the confusion matrix that is shown."""
+    shown = elements(elements(view.state()["cell"], look="confusion")[0], look="shaded")
+    return np.array([int(text(cell).replace(",", "")) for cell in shown])
+
+
+def rows_in(view, look="rows"):
+    """Rows of the tables by class of the opened cell, as texts."""
+    tables = elements(view.state()["cell"], "table", look)
+    return [[[text(cell) for cell in row[2:]] for row in elements(one, "tbody")[0][2:]] for one in tables]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -89,20 +102,29 @@ def test_an_sae_is_known_by_hook_point_and_width_where_it_has_no_name(model, gri
 def test_the_view_begins_with_the_best_cell_and_says_what_the_grid_says(view, grid):
     assert view.value == grid.best_cell.name
     assert view.cell is grid.best_cell and view.grid is grid and view.verdict == grid.verdict
-    assert view._facts["tested"].startswith("On the test part, 20 texts")
-    assert f"{len(grid.as_good) - 1} of the 7 other cells" in view._facts["choice"]
-    assert [row["as_good"] for row in view._cells] == [i in grid.as_good for i in range(10)]
-    assert view._cells[0]["behind"] == data.bounds(grid.behind_best(0))
+    verdict, choice, tested = map(text, elements(view.state()["said"], "p"))
+    assert verdict == verdict_words(grid)
+    assert tested.startswith("On the test part, 20 texts")
+    assert f"{len(grid.as_good) - 1} of the 7 other cells" in choice
+    cells = elements(view.state()["maps"], "g", "heat")
+    marks = dict.fromkeys(grid.as_good, "≈") | {grid.best: "★"}
+    assert [text(cell).count("≈") for cell in cells] == [marks.get(i) == "≈" for i in range(10)]
+    assert [i for i, cell in enumerate(cells) if "★" in text(cell)] == [grid.best]
+    assert cells[0][1]["data-told"] == standing_words(grid.behind_best(0), best=grid.best == 0)
 
 
 def test_every_figure_is_that_of_the_grid(view, grid):
     from saekit.probes import cell_figures
 
-    assert set(view._figures) == {"macro_f1", "accuracy"}
+    assert "auroc" not in view.to_csv() and "AUROC" not in text(view.state()["cell"])
     view.figure = "auroc"
     assert view.wait(300)
-    for figure, shown in view._figures.items():
-        assert shown == [data.bounds(found) for found in cell_figures(grid, figure)]
+    for figure, name in (("macro_f1", "macro F1"), ("auroc", "AUROC"), ("accuracy", "accuracy")):
+        view.figure = figure
+        titles = [text(elements(cell, "title")[0]) for cell in elements(view.state()["maps"], "g", "heat")]
+        for line, found, title in zip(grid.lines, cell_figures(grid, figure), titles, strict=True):
+            assert title.startswith(f"{line.name}: {name} {interval_words(found)}")
+    assert text(view.state()["cell"]).count("AUROC") == 1
 
 
 def test_verdicts_are_given_only_where_the_interval_excludes_zero(grid):
@@ -112,17 +134,35 @@ def test_verdicts_are_given_only_where_the_interval_excludes_zero(grid):
 
     gap = grid.test_difference
     draw = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.01, -0.02, 0.04), verdict=None))
-    assert data.verdict_words(draw).startswith("No verdict against bag-of-words")
-    assert "+0.01 [−0.02, +0.04]" in data.verdict_words(draw)
+    assert verdict_words(draw).startswith("No verdict against bag-of-words")
+    assert "+0.01 [−0.02, +0.04]" in verdict_words(draw)
     better = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.03, 0.01, 0.05), verdict="it is better"))
-    assert data.verdict_words(better) == (
+    assert verdict_words(better) == (
         "Verdict: better than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]."
     )
     close = replace(grid, test_difference=replace(gap, macro_f1=Estimate(0.03, 0.0031, 0.05), verdict="it is better"))
-    assert "[0.003, 0.05]" in data.verdict_words(close), "an interval that excludes 0 does not read as if it held it"
+    assert "[0.003, 0.05]" in verdict_words(close), "an interval that excludes 0 does not read as if it held it"
     worse = replace(grid, test_difference=replace(gap, macro_f1=Estimate(-0.03, -0.05, -0.01), verdict="it is worse"))
-    assert "worse than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]" in data.verdict_words(worse)
-    assert data.verdict_words(replace(grid, test_difference=None)).startswith("No verdict: there is no baseline")
+    assert "worse than bag-of-words, the best baseline, by 0.03 macro F1 [0.01, 0.05]" in verdict_words(worse)
+    assert verdict_words(replace(grid, test_difference=None)).startswith("No verdict: there is no baseline")
+
+
+def test_words_claim_a_difference_only_where_its_interval_excludes_zero():
+    from saekit.probes import Estimate
+
+    assert standing_words(Estimate(0, 0, 0), best=True).startswith("Best in validation")
+    assert re.search("^These texts cannot tell it .*holds 0", standing_words(Estimate(0.02, -0.01, 0.05), best=False))
+    worse = standing_words(Estimate(0.02, 0.01, 0.05), best=False)
+    assert worse.startswith("Worse than the best cell") and "+0.02 [+0.01, +0.05]" in worse
+    assert standing_words(Estimate(-0.02, -0.05, -0.01), best=False).startswith("Better than the best cell")
+    assert over_baseline_words(Estimate(0.01, -0.02, 0.04), "tfidf").startswith("No verdict against tfidf")
+    assert over_baseline_words(Estimate(0.03, 0.02, 0.04), "tfidf").startswith("Better than tfidf")
+    assert over_baseline_words(Estimate(-0.03, -0.04, -0.02), "tfidf").startswith("Worse than tfidf")
+    assert interval_words(Estimate(0.9, 0.85, float("nan"))) == "0.90 [0.85, –]"
+    assert interval_words(Estimate(0.01, 0, 0.004), sign=True) == "+0.01 [0.00, +0.00]"
+    found = probes.Classified("", "spam", np.array([-1, 1.5]), (), np.zeros((2, 0)), ())
+    assert result_words(found, 0.9) == "spam, probability 0.90"
+    assert result_words(found, None).startswith("spam, by 2.50 in score")
 
 
 def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
@@ -132,34 +172,37 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
     view.value = grid.cells[number].name
     rows = grid.fold != 0
     np.testing.assert_array_equal(
-        view._opened["confusion"], confusion_matrix(grid.labels[rows], grid.rounds[0].predicted[number][rows])
+        confusion_in(view), confusion_matrix(grid.labels[rows], grid.rounds[0].predicted[number][rows]).ravel()
     )
     assert view.wait(300)
-    weights = view.probe.fitted.weights
-    for c, listed in enumerate(view._opened["features"]):
-        assert len(listed) == data.STRONGEST
-        for feature, _, weight, _, _ in listed:
-            assert weight == pytest.approx(weights[c, feature])
-            assert view._contexts[f"s/{feature}"]["source"] == "index"
+    strongest = probes.top_features(view.probe, features, k=STRONGEST)
+    shown = rows_in(view)
+    assert [len(listed) for listed in shown] == [STRONGEST, STRONGEST]
+    for listed, label in zip(shown, grid.label_names, strict=True):
+        assert {row[0] for row in listed} == {f"feature {weight.column}" for weight in strongest[label]}
+    for row in shown[1]:
+        best = fake_index().top(int(row[0].split()[1]), 1)[0]
+        assert best.tokens[best.peak].strip() in row[3], "contexts are those of the index"
     view.value = "bag-of-words"
     assert view.wait(300)
-    assert view._opened["features"] is None
-    assert any("cat" in word for word, _ in view._opened["words"][0])
+    assert len(rows_in(view)[0]) == STRONGEST and len(rows_in(view)[0][0]) == 2
+    assert any("cat" in word for word, _ in rows_in(view)[0])
     view.value = "majority"
     assert view.wait(300)
-    assert view._opened["words"] is None and view.probe.fitted is None
+    assert rows_in(view) == [] and view.probe.fitted is None
+    assert "no weights to read" in text(view.state()["cell"])
 
 
 def test_over_repeats_the_view_says_what_the_grid_says(features):
     grid = probes.grid(features, **OPTIONS, repeats=3, progress=False)
     view = Probes(grid, features)
-    assert view.wait(300) and view._facts["repeats"] == 3
+    assert view.wait(300)
     rows = grid.fold != 0
-    for i, row in enumerate(view._cells):
-        value = view._figures["macro_f1"][i][0]
-        assert row["behind"][0] == pytest.approx(grid.best_cell.macro_f1.value - value)
-        right = np.trace(data.opened_cell(i, grid)["confusion"]) / (3 * rows.sum())
-        assert right == pytest.approx(view._figures["accuracy"][i][0]), "every text is counted in every repeat"
+    for row in csv.DictReader(io.StringIO(view.to_csv())):
+        assert float(row["behind_best"]) == pytest.approx(grid.best_cell.macro_f1.value - float(row["macro_f1"]))
+        view.value = row["name"]
+        right = np.trace(confusion_in(view).reshape(2, 2)) / (3 * rows.sum())
+        assert right == pytest.approx(float(row["accuracy"])), "every text is counted in every repeat"
     shown = view._repr_html_()
     assert "mean over 3 repeats" in shown and "each counted once in each of 3 repeats" in shown
     assert "repeats" not in Probes(probes.grid(features, **OPTIONS, progress=False))._repr_html_()
@@ -168,42 +211,51 @@ def test_over_repeats_the_view_says_what_the_grid_says(features):
 def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, grid, features):
     view = Probes(grid, features, model=model, sae={"s": random_sae()})
     assert view.wait(300)
-    feature = view._opened["features"][0][0][0]
-    found = view._contexts[f"s/{feature}"]
-    assert found["source"] == "texts"
+    view.feature = feature = int(rows_in(view)[0][0][0].split()[1])
+    assert view.wait(300)
+    found = view.state()["feature"]
+    assert "strongest contexts in the labelled texts" in text(found)
     by_hand = probes.contexts(features, feature, k=1, model=model)
-    assert found["rows"][0][0] <= by_hand[0].activation + 1e-6
-    assert {row[4] for row in found["rows"]} <= {"plain", HOSTILE}
+    values = [float(text(value)) for value in elements(found, look="context-value")]
+    assert values[0] <= by_hand[0].activation + 0.01
+    assert {text(label).removeprefix(" · ") for label in elements(found, look="faint")[1:]} <= {"plain", HOSTILE}
 
 
 def test_a_text_is_classified_as_in_the_analysis(view, model):
     view.text = TEXT
     assert view.wait(300)
     found = probes.classify(model, random_sae(), view.probe, TEXT)
-    assert view.classified.label == found.label == view._result["label"]
+    assert view.classified.label == found.label
+    assert text(view.state()["text"]).startswith(f"{found.label}, probability 0.")
     np.testing.assert_allclose(view.classified.contributions, found.contributions, atol=1e-5)
-    assert sum(view._result["probabilities"]) == pytest.approx(1)
+    chances = [float(text(amount)) for amount in elements(elements(view.state(), look="classes")[0], look="amount")]
+    assert sum(chances) == pytest.approx(1, abs=0.011)
+    strips = elements(view.state()["text"], "strip")
+    for strip, parts in zip(strips, found.contributions, strict=True):
+        assert sum(float(words.replace("−", "-")) for _, words, *_ in strip[1]["marks"]) == pytest.approx(
+            parts.sum(), abs=0.006 * len(parts)
+        )
     first = view.classified
     view.value = view.grid.cells[0].name
     assert view.wait(300)
-    assert view.classified is not first and view._result["cell"] == view.value
-    assert view._result["probabilities"] is None, "the difference of means gives scores"
+    assert view.classified is not first
+    assert "in score: this classifier gives no probability" in text(view.state()["text"])
     view.text = " "
-    assert view._result == {} and view.classified is None
+    assert "text" not in view.state() and view.classified is None
 
 
 def test_texts_that_cannot_be_classified_are_told_why(view, grid, model, features):
     view.text = TEXT
     view.value = "majority"
     assert view.wait(300)
-    assert view.classified is None and view._result == {}
+    assert view.classified is None and "text" not in view.state()
     assert "A baseline reads no features" in view.error
     view.value = grid.best_cell.name
     assert view.wait(300) and view.error == "" and view.classified is not None
     alone = Probes(grid, text=TEXT)
     assert "needs the features, the model and its SAE" in alone.error
     view.value = None
-    assert view._result == {} and view.cell is None and view.probe is None
+    assert not {"text", "cell"} & set(view.state()) and view.cell is None and view.probe is None
     view.value = grid.best_cell.name
     view.text = "cat " * 600
     assert view.wait(300)
@@ -232,7 +284,7 @@ def test_a_feature_is_linked_to_another_view(view):
     view.feature = 40
     assert top.value == 40
     assert view.wait(300)
-    assert "s/40" in view._contexts
+    assert "strongest contexts in the index" in text(view.state()["feature"])
     link.unlink()
 
 
@@ -253,7 +305,7 @@ def test_the_grid_is_computed_in_the_background(model, grid, features):
     assert view.wait(300)
     assert view.error == "" and repr(view.grid) == repr(grid)
     assert view.classified is not None, "a text that was given before the grid is classified after it"
-    assert view._progress == [] and not view.busy
+    assert not view.busy
 
 
 def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
@@ -261,11 +313,13 @@ def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
     real = probes.grid
 
     @wraps(real)
-    def slow(features, *, progress, **options):
+    def slow(features, *, progress, stop, **options):
         begun.set()
         while not gate.wait(0.005):
             progress(1, 10)
-        return real(features, progress=progress, **options)
+            if stop():
+                raise Stopped
+        return real(features, progress=progress, stop=stop, **options)
 
     monkeypatch.setattr(probes, "grid", slow)
     view = Probes(features, **OPTIONS)
@@ -274,7 +328,7 @@ def test_stop_ends_the_search_and_compute_begins_again(features, monkeypatch):
     assert "not computed yet" in view._repr_html_(), "showing the view does not wait for a search"
     view.set_state({"_stops": 1})
     assert view.wait(300)
-    assert view.grid is None and not view.busy and view._progress == []
+    assert view.grid is None and not view.busy
     assert repr(view).endswith("not computed)")
     with pytest.raises(traitlets.TraitError, match="there is no grid yet"):
         view.value = "majority"
@@ -299,4 +353,4 @@ def test_a_search_that_fails_says_why(features, monkeypatch):
     monkeypatch.setattr(probes, "grid", fails)
     view = Probes(features, **OPTIONS)
     assert view.wait(300)
-    assert view.error.startswith("class 'rare' has 1") and view._progress == []
+    assert view.error.startswith("class 'rare' has 1") and repr(view).endswith("not computed)")

@@ -2,18 +2,21 @@
 
 import html.parser
 import re
-from importlib import import_module
 
+import numpy as np
 import pytest
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
+from saekit.probes import Estimate
 from saekit.views.probes import Probes
+from saekit.views.probes.heat import scale_of, shade
+from saekit.views.probes.state import confusion, largest_confusions
+from saekit.views.probes.words import choice_words, two, verdict_words
 from tests.probes.test_extract import made_up_texts
 from tests.probes.test_search_layers import two_layers
+from tests.views.panels import elements
 from tests.views.probes_parts import OPTIONS, extraction, fake_index, random_sae
-
-drawn = import_module("saekit.views.probes.still")
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +47,26 @@ def test_static_html_is_small_safe_and_without_script(view):
     assert not {"script", "style", "img", "a", "b"} & set(tags)
     assert not re.search(r"https?:|#[0-9a-f]{3,6}\b", shown)
     assert len(shown.encode()) < 40_000
-    assert shown.count('data-saekit="picture"') == 1
+    assert shown.count('data-saekit="picture"') == 2, "cells and baselines"
     text = "".join(words)
-    assert view._facts["verdict"] in text and view._facts["choice"] in text
-    for row in view._figures["macro_f1"]:
-        assert drawn.two(row[0]) in text and f"{drawn.two(row[1])}–{drawn.two(row[2])}" in text
+    assert verdict_words(view.grid) in text and choice_words(view.grid) in text
+    for cell in view.grid.lines:
+        assert two(cell.macro_f1.value) in text and f"{two(cell.macro_f1.low)}–{two(cell.macro_f1.high)}" in text
     page = view.to_html()
     assert "<img" not in page and page.count("<script") == 1
 
 
 def test_the_scale_never_makes_a_result_of_noise():
-    wide = [[0.90, 0.85, 0.95], [0.91, 0.86, 0.96], [0.5, 0.4, 0.6]]
-    low, high = drawn.scale_of(wide, 2)
-    assert (low, high) == pytest.approx((0.81, 0.91)), "an interval's width, not the width of the noise"
-    assert drawn.shade(0.5, low, high) == 0, "a baseline below the scale has no colour"
-    apart = [[0.6, 0.55, 0.65], [0.9, 0.85, 0.95], [0.95, 0.9, 1.0]]
-    assert drawn.scale_of(apart, 2) == (0.6, 0.95), "baselines are in the same scale"
-    assert drawn.scale_of([[None, None, None]], 1) == (0.0, 1.0)
-    assert [drawn.two(v) for v in (-0.001, float("nan"), 0.9961, 1.0)] == ["0.00", "–", "0.996", "1.00"]
+    nan = float("nan")
+    wide = [Estimate(0.90, 0.85, 0.95), Estimate(0.91, 0.86, 0.96), Estimate(0.5, 0.4, 0.6)]
+    scale = scale_of(wide, 2)
+    assert scale == pytest.approx((0.81, 0.91)), "an interval's width, not the width of the noise"
+    assert shade(0.5, scale) == shade(nan, scale) == 0, "a baseline below the scale has no colour"
+    apart = [Estimate(0.6, 0.55, 0.65), Estimate(0.9, 0.85, 0.95), Estimate(0.95, 0.9, 1.0)]
+    assert scale_of(apart, 2) == (0.6, 0.95), "baselines are in the same scale"
+    assert scale_of([Estimate(0.7, nan, nan)], 1) == pytest.approx((0.2, 0.7))
+    assert scale_of([Estimate(nan, nan, nan)], 1) == scale_of([], 0) == (0.0, 1.0)
+    assert [two(v) for v in (0.125, -0.5, -0.001, nan, 0.9961, 1.0)] == ["0.13", "−0.50", "0.00", "–", "0.996", "1.00"]
 
 
 def test_many_classes_are_shown_as_their_largest_confusions(model):
@@ -73,9 +78,11 @@ def test_many_classes_are_shown_as_their_largest_confusions(model):
     assert view.wait(300), view.error
     shown = view._repr_html_()
     assert "taken for" in shown and len(shown.encode()) < 60_000
-    entries = drawn.confusions(view._opened["confusion"])
+    matrix = confusion(view.grid, view.grid.best)
+    entries = largest_confusions(matrix)
     assert [n for _, _, n in entries] == sorted((n for _, _, n in entries), reverse=True)
-    assert view._opened["confusion"][entries[0][0]][entries[0][1]] == entries[0][2]
+    true, predicted, most = entries[0]
+    assert true != predicted and matrix[true, predicted] == most == (matrix - np.diag(np.diag(matrix))).max()
 
 
 def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
@@ -86,12 +93,14 @@ def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
     assert grid.test_difference.other == best
     view = Probes(grid, features, cell="high (random), max, none, logistic")
     assert view.wait(300) and view.error == ""
-    assert view._opened["features"] is not None, "a control is opened like a cell"
+    assert elements(view.state()["cell"], "button", "feature"), "a control is opened like a cell"
     shown = view._repr_html_()
-    assert f"{best}, the best baseline" in view._facts["verdict"] and view._facts["verdict"] in shown
+    assert f"{best}, the best baseline" in verdict_words(grid) and verdict_words(grid) in shown
     for line in grid.baselines:
         assert f">{line.name}<title>" in shown, "in full, or two points of a layer would read the same"
     assert f"baseline,{best},,,," in view.to_csv()
     view.value = best
     assert view.wait(300) and view.error == "" and view.probe.name == best
-    assert list(view._fitted[view._number()][1].hooks) == ["blocks.3.hook_resid_post"]
+    assert probes.training_part(grid, features, probes.number_of(grid, best)).hooks.keys() == {
+        "blocks.3.hook_resid_post"
+    }

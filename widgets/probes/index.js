@@ -1,372 +1,239 @@
 // The probes view: a grid of probes as a heat map beside its baselines, one cell opened, and your own text classified.
-import { download, guardKeys, h } from "../_shared/dom.js";
-import {
-  PROBE_FIGURES,
-  gridStep,
-  intervalText,
-  overBaselineWords,
-  probeScale,
-  probesCsv,
-  resultText,
-  standingWords,
-} from "./words.js";
-import {
-  baselineMap,
-  classList,
-  confusionTable,
-  contextList,
-  decisionList,
-  featureTable,
-  figureList,
-  heatKey,
-  heatMap,
-  partStrip,
-  wordTable,
-} from "./draw.js";
-import { signed } from "../_shared/lib.js";
+import { draw, pressable, show } from "../_shared/draw.js";
+import { hasModifier, keepKeys, stepInTable } from "../_shared/keys.js";
+import { drawStrip } from "../_shared/strips.js";
+import { saveAs, setterOf, wire } from "../_shared/view.js";
 
-const BROAD = 4; // columns of a heat map beside which nothing else has room
+const BROAD = 600; // pixels of a heat map beside which nothing else has room
 const TEXT_HELP = {
   off:
     "Pass the features, the model and its SAE to classify your own text: " +
     "Probes(grid, features, model=model, sae=sae).",
   page: "Your own text needs a running notebook; this page holds stored data only.",
 };
+const BOX = { rows: 2, spellcheck: "false", dir: "auto", "aria-label": "Your own text" };
+
+function frameOfView({ head, figures, own_text: ownText }) {
+  const options = figures.map(([name, words]) => ["option", { value: name }, words]);
+  const box = ["textarea", { ...BOX, placeholder: "Type or paste a text" }];
+  return draw([
+    "section",
+    { class: "panel probes", "aria-label": "Probes" },
+    [
+      "div",
+      { class: "probes-head" },
+      head,
+      ["button", { type: "button", class: "go" }],
+      [
+        "span",
+        { class: "exports" },
+        ["label", {}, "figure ", ["select", { class: "figure" }, ...options]],
+        ["button", { type: "button", class: "save" }, "Save CSV"],
+      ],
+    ],
+    ["div", { class: "progress" }, ["progress", { "aria-label": "Cells done" }], ["span", { class: "faint" }]],
+    ["p", { class: "alert", role: "alert" }],
+    ["div", { class: "said" }],
+    [
+      "div",
+      { class: "probes-body" },
+      ["div", { class: "heat-side" }, ["div", { class: "heat-maps" }], ["p", { class: "faint readout" }]],
+      [
+        "section",
+        { class: "own", "aria-label": "Your own text" },
+        ["h3", {}, "Classify your own text"],
+        ownText === "live" ? box : ["p", { class: "faint" }, TEXT_HELP[ownText]],
+        ["p", { class: "class", role: "status" }],
+        ["div", { class: "result" }],
+      ],
+      [
+        "div",
+        { class: "cell-side" },
+        ["section", { class: "cell", "aria-label": "Selected cell" }],
+        ["section", { class: "feature-card", "aria-label": "Selected feature" }],
+      ],
+    ],
+  ]);
+}
 
 function render({ model, el }) {
-  const put = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const press = (counter) => put(counter, model.get(counter) + 1);
-  const facts = () => model.get("_facts");
-  const figure = h("select", { onchange: () => put("figure", figure.value) });
-  const go = h("button", {
-    type: "button",
-    class: "saekit-go",
-    onclick: () => press(model.get("busy") ? "_stops" : "_starts"),
-  });
-  const save = h(
-    "button",
-    {
-      type: "button",
-      onclick: () => download("probes.csv", "text/csv", probesCsv(facts(), model.get("_cells"), model.get("_figures"))),
-    },
-    "Save CSV",
-  );
-  const bar = h("progress", { "aria-label": "Cells done" });
-  const done = h("span", { class: "saekit-faint" });
-  const alert = h("p", { class: "saekit-alert", role: "alert" });
-  const said = h("div", { class: "saekit-said" });
-  const maps = h("div", { class: "saekit-maps" });
-  const key = h("div", {});
-  const readout = h("p", { class: "saekit-faint saekit-readout" });
-  const card = h("section", { class: "saekit-cell", "aria-label": "Selected cell" });
-  const box = h("textarea", {
-    rows: 2,
-    spellcheck: "false",
-    dir: "auto",
-    "aria-label": "Your own text",
-    placeholder: "Type or paste a text",
-    oninput: () => put("text", box.value),
-  });
-  const verdict = h("p", { class: "saekit-class", role: "status" });
-  const outcome = h("div", { class: "saekit-outcome" });
-  const live = facts().own_text === "live";
-  const own = h(
-    "section",
-    { class: "saekit-own", "aria-label": "Your own text" },
-    h("h3", {}, "Classify your own text"),
-    live ? box : h("p", { class: "saekit-faint" }, TEXT_HELP[facts().own_text]),
-    verdict,
-    outcome,
-  );
-  const contexts = h("section", { class: "saekit-feature-card", "aria-label": "Selected feature" });
-  const body = h(
-    "div",
-    { class: "saekit-probes-body" },
-    h("div", { class: "saekit-heat-side" }, maps, key, readout),
-    own,
-    h("div", { class: "saekit-cell-side" }, card, contexts),
-  );
-  const root = h(
-    "section",
-    { class: "saekit-panel saekit-probes", "aria-label": "Probes" },
-    h(
-      "div",
-      { class: "saekit-probes-head" },
-      h("h2", {}, "Probes"),
-      h("p", { class: "saekit-faint" }, facts().data),
-      go,
-      h("span", { class: "saekit-exports" }, h("label", {}, "figure ", figure), save),
-    ),
-    h("div", { class: "saekit-progress" }, bar, done),
-    alert,
-    said,
-    body,
-  );
-  guardKeys(root);
+  const set = setterOf(model);
+  const root = frameOfView(model.get("_facts"));
+  const part = (name) => root.querySelector(`.saekit-${name}`);
+  const [figure, go, save, progress] = ["figure", "go", "save", "progress"].map(part);
+  const [maps, readout, own, result] = ["heat-maps", "readout", "own", "result"].map(part);
+  const [cell, card, said, words] = ["cell", "feature-card", "said", "class"].map(part);
+  const box = root.querySelector("textarea");
+  keepKeys(root);
   el.append(root);
 
   // Of this display only, never state: which class the lists and the shading are of.
   let listed = null;
   let shaded = null;
-  let shadedFor = null;
+  let predicted = null; // the class of the text that is shown: another one is shaded at once
 
-  const state = () => ({ facts: facts(), cells: model.get("_cells"), figures: model.get("_figures")[shownFigure()] });
-  const shownFigure = () => (model.get("_figures")[model.get("figure")] ? model.get("figure") : "macro_f1");
-  const chosenCell = () => model.get("_cells").findIndex(({ name }) => name === model.get("value"));
-  const site = () => {
-    const at = model.get("_cells")[chosenCell()]?.at;
-    return at ? facts().axes.sae[at[0]] : null;
-  };
-  const contextsOf = (feature) => model.get("_contexts")[`${site()}/${feature}`];
-  const chooseFeature = (feature) => put("feature", feature);
-  const cellLabel = (number) => {
-    const { cells, figures } = state();
-    const close = cells[number].as_good ? ", not to be told from the best" : "";
-    const rank = number === facts().best ? ", best in validation" : close;
-    return `${cells[number].name}: ${PROBE_FIGURES[shownFigure()]} ${intervalText(figures[number])}${rank}`;
+  const live = () => model.get("_has_kernel");
+  const hasGrid = () => model.get("_said").length > 0;
+  const nameOf = (node) => JSON.parse(node.dataset.set)[1];
+  const cellsIn = (place) => [...place.querySelectorAll("[role=gridcell]")];
+  const showClass = (place, number) => {
+    for (const one of place.querySelectorAll("[data-class]")) one.hidden = one.dataset.class !== String(number);
   };
 
   function drawControls() {
+    const [done, all] = model.get("_progress");
     const busy = model.get("busy");
-    const [at, all] = model.get("_progress");
-    const searching = model.get("_progress").length > 0;
-    const has = model.get("_cells").length > 0;
     root.setAttribute("aria-busy", String(busy));
-    go.hidden = !model.get("_has_kernel") || (has && !busy);
+    go.hidden = !live() || (hasGrid() && !busy);
     go.textContent = busy ? "Stop" : "Compute the grid";
-    save.hidden = !has;
-    bar.parentElement.hidden = !searching;
-    if (all) bar.max = all;
-    if (all) bar.value = at;
+    progress.hidden = done === undefined;
+    const [bar, counted] = progress.children;
+    if (all) [bar.max, bar.value] = [all, done];
     else bar.removeAttribute("value");
-    done.textContent = all ? `${at} of ${all} cells` : "the first cell is under way";
-    alert.textContent = model.get("error");
-    const offered = Object.keys(PROBE_FIGURES).filter(
-      (name) => model.get("_has_kernel") || model.get("_figures")[name],
-    );
-    figure.replaceChildren(...offered.map((name) => h("option", { value: name }, PROBE_FIGURES[name])));
+    counted.textContent = all ? `${done} of ${all} cells` : "the first cell is under way";
+    part("alert").textContent = model.get("error");
+    for (const option of figure.options) option.hidden = !live() && !model.get("_maps")[option.value];
     figure.value = model.get("figure");
-    figure.parentElement.hidden = !has;
+    for (const one of [figure.parentElement, save, own]) one.hidden = !hasGrid();
   }
 
   function drawMaps() {
-    const held = maps.contains(document.activeElement) ? document.activeElement.saekitCellNumber : null;
-    const { choice, tested, verdict: words } = facts();
-    own.hidden = !model.get("_cells").length;
-    if (!model.get("_cells").length) {
-      said.replaceChildren();
-      return maps.replaceChildren(h("p", { class: "saekit-nothing" }, "No grid yet."));
-    }
-    said.replaceChildren(h("p", { class: "saekit-verdict" }, words), h("p", {}, choice), h("p", {}, tested));
-    const all = { ...state(), label: cellLabel };
-    all.scale = probeScale(all.figures, facts().n_cells);
-    const drawn = [heatMap(all), baselineMap(all)].filter(Boolean);
-    body.classList.toggle("saekit-broad", facts().axes.sae.length * facts().axes.classifier.length > BROAD);
-    maps.replaceChildren(...drawn.map((table) => h("div", { class: "saekit-map-frame" }, table)));
-    const on = `${facts().n_validation} texts${facts().repeats > 1 ? `, mean over ${facts().repeats} repeats` : ""}`;
-    const read = `${PROBE_FIGURES[shownFigure()]} in validation on ${on}, with its 95 % interval`;
-    key.replaceChildren(h("p", { class: "saekit-faint" }, read), heatKey(all.scale));
+    show(said, model.get("_said"));
+    const drawn = model.get("_maps");
+    show(maps, [drawn[model.get("figure")] ?? drawn.macro_f1 ?? model.get("_facts").nothing]);
+    const width = maps.querySelector("svg")?.getAttribute("width");
+    part("probes-body").classList.toggle("saekit-broad", Number(width) > BROAD);
     drawSelection();
-    if (held !== null) maps.querySelector(`[data-cell="${held}"]`)?.focus({ preventScroll: true });
   }
 
   /** One tab stop a table: the selected cell, else the first. */
   function drawSelection() {
-    const number = chosenCell();
-    for (const table of maps.querySelectorAll("table")) {
-      const all = [...table.querySelectorAll("[role=gridcell]")];
-      const stop = all.find((node) => node.saekitCellNumber === number) ?? all[0];
+    for (const table of maps.querySelectorAll("[role=grid]")) {
+      const all = cellsIn(table);
+      const chosen = all.find((node) => nameOf(node) === model.get("value"));
       for (const node of all) {
-        node.setAttribute("aria-selected", String(node.saekitCellNumber === number));
-        node.tabIndex = node === stop ? 0 : -1;
+        node.setAttribute("aria-selected", String(node === chosen));
+        node.setAttribute("tabindex", node === (chosen ?? all[0]) ? 0 : -1);
       }
     }
     readout.textContent = "";
   }
 
   function drawCell() {
-    const number = chosenCell();
-    const opened = model.get("_opened");
-    const inside = card.contains(document.activeElement) ? document.activeElement.dataset : null;
-    if (number < 0 || opened.number !== number) return card.replaceChildren();
-    const { cells } = state();
-    const { classes, best_baseline: line } = facts();
-    const over = overBaselineWords(opened.over_baseline, line === null ? "" : cells[line].name);
-    const parts = opened.features ?? opened.words;
-    if (listed === null || listed >= classes.length) listed = classes.length === 2 ? 1 : 0;
-    const choose = h(
-      "select",
-      {
-        "data-part": "class",
-        onchange: () => {
-          listed = Number(choose.value);
-          drawCell();
-        },
-      },
-      ...classes.map((name, i) => h("option", { value: i }, name)),
-    );
-    choose.value = listed;
-    const options = {
-      label: classes[listed],
-      contexts: contextsOf,
-      chosen: model.get("feature"),
-      onchoose: chooseFeature,
-    };
-    const weights = parts
-      ? [
-          h("label", { class: "saekit-for" }, opened.features ? "Features for class " : "Words for class ", choose),
-          h(
-            "div",
-            { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Weights" },
-            opened.features ? featureTable(parts[listed], options) : wordTable(parts[listed]),
-          ),
-        ]
-      : [];
-    const none =
-      parts || !model.get("_has_kernel")
-        ? null
-        : h(
-            "p",
-            { class: "saekit-faint" },
-            facts().readable
-              ? model.get("busy")
-                ? "Fitting …"
-                : "This one has no weights to read."
-              : "Pass the features to see what a cell weighs: Probes(grid, features).",
-          );
-    card.replaceChildren(
-      h("h3", { title: cells[number].name }, cells[number].label),
-      figureList(model.get("_figures"), number, PROBE_FIGURES),
-      h("p", {}, standingWords(cells[number], number, facts())),
-      over ? h("p", {}, over) : "",
-      h(
-        "div",
-        { class: "saekit-frame", tabindex: 0, role: "region", "aria-label": "Confusion matrix" },
-        confusionTable(opened.confusion, classes, facts().repeats),
-      ),
-      ...weights,
-      none ?? "",
-    );
-    refocus(card, inside);
-  }
-
-  function drawContexts() {
-    const feature = model.get("feature");
-    contexts.hidden = feature === null || feature === undefined || site() === null || !facts().readable;
-    if (!contexts.hidden) contexts.replaceChildren(...contextList(feature, contextsOf(feature), { indexed: live }));
-    for (const button of root.querySelectorAll("[data-feature]"))
-      button.setAttribute("aria-pressed", String(Number(button.dataset.feature) === feature));
-  }
-
-  function drawText() {
-    if (box.value !== model.get("text") && document.activeElement !== box) box.value = model.get("text");
-  }
-
-  function drawResult() {
-    const result = model.get("_result");
-    const inside = outcome.contains(document.activeElement) ? document.activeElement.dataset : null;
-    if (!result.tokens) {
-      verdict.textContent = "";
-      return outcome.replaceChildren();
+    const { name, panel } = model.get("_card");
+    const held = cell.contains(document.activeElement);
+    show(cell, [name === model.get("value") ? panel : null]);
+    const chooser = cell.querySelector("select");
+    if (chooser) {
+      const many = chooser.options.length;
+      if (listed === null || listed >= many) listed = many === 2 ? 1 : 0;
+      chooser.value = listed;
+      showClass(cell, listed);
     }
-    const { classes } = facts();
-    if (shadedFor !== result.label) shaded = result.class;
-    shadedFor = result.label;
-    outcome.classList.toggle("saekit-late", result.cell !== model.get("value"));
-    const words = resultText(result);
-    if (verdict.textContent !== words) verdict.textContent = words;
-    const told = h("p", { class: "saekit-faint saekit-part", "aria-live": "polite" });
-    const strip = partStrip(
-      result,
-      shaded,
-      classes[shaded],
-      (cell) =>
-        (told.textContent = `${JSON.stringify(cell.text)}: ${signed(cell.value)} to the score of ${classes[shaded]}`),
-    );
-    const note = result.intercepts
-      ? `Shade: part in the score of ${classes[shaded]}; blue for it, orange against; ` +
-        `the intercept adds ${signed(result.intercepts[shaded])}. `
-      : "";
-    outcome.replaceChildren(
-      classList(result, classes, shaded, (i) => {
-        shaded = i;
-        drawResult();
-      }),
-      strip.node,
-      told,
-      h("p", { class: "saekit-faint" }, note + result.exact),
-      h("h4", {}, `Features behind the decision for ${result.label}`),
-      decisionList(result, { chosen: model.get("feature"), onchoose: chooseFeature, contexts: contextsOf }),
-    );
-    if (inside)
-      (
-        outcome.querySelector(inside.feature ? `[data-feature="${inside.feature}"]` : "[aria-pressed='true']") ?? box
-      ).focus({ preventScroll: true });
+    if (held) keepFocus(cell, cell.querySelector("[tabindex='0']"));
+    drawFeature();
   }
 
   /** A focus that falls to the page would hand the next key to JupyterLab's command mode. */
-  function refocus(part, was) {
-    if (!was) return;
-    const same = was.feature
-      ? `[data-feature="${was.feature}"]`
-      : was.part
-        ? `[data-part="${was.part}"]`
-        : ".saekit-frame";
-    (part.querySelector(same) ?? part.querySelector(".saekit-frame"))?.focus({ preventScroll: true });
+  function keepFocus(place, other) {
+    if (!place.contains(document.activeElement)) other?.focus({ preventScroll: true });
   }
+
+  function drawFeature() {
+    const feature = model.get("feature");
+    const { name, site, unread } = model.get("_card");
+    card.hidden = feature === null || name !== model.get("value") || !unread;
+    const contexts = model.get("_contexts")[`${site}/${feature}`] ?? unread;
+    show(card, card.hidden ? [] : [["h4", {}, `Feature ${feature}`], contexts]);
+    for (const button of root.querySelectorAll("[data-feature]"))
+      button.setAttribute("aria-pressed", String(button.dataset.feature === String(feature)));
+  }
+
+  function drawText() {
+    if (box && box.value !== model.get("text") && document.activeElement !== box) box.value = model.get("text");
+  }
+
+  function drawResult() {
+    const { cell: by, class: number, said: told = "", panel } = model.get("_outcome");
+    const held = result.contains(document.activeElement);
+    if (words.textContent !== told) words.textContent = told;
+    show(result, [panel], (strip) => drawStrip(strip, { onselect: tellPart }).node);
+    result.classList.toggle("saekit-late", by !== model.get("value"));
+    if (number !== predicted || !result.querySelector(`[data-shade="${shaded}"]`)) shaded = number;
+    predicted = number;
+    drawShaded();
+    if (held) keepFocus(result, result.querySelector("[aria-pressed=true]") ?? box);
+  }
+
+  function drawShaded() {
+    showClass(result, shaded);
+    for (const button of result.querySelectorAll("[data-shade]"))
+      button.setAttribute("aria-pressed", String(button.dataset.shade === String(shaded)));
+    drawFeature();
+  }
+
+  function tellPart(token) {
+    part("part").textContent = `${JSON.stringify(token.raw)}: ${token.words} ${token.exact}`;
+  }
+
+  figure.addEventListener("change", () => set("figure", figure.value));
+  go.addEventListener("click", () => {
+    const counter = model.get("busy") ? "_stops" : "_starts";
+    set(counter, model.get(counter) + 1);
+  });
+  save.addEventListener("click", () => saveAs("probes.csv", "text/csv", model.get("_csv")));
+  box?.addEventListener("input", () => set("text", box.value));
+  cell.addEventListener("change", (event) => {
+    listed = Number(event.target.value);
+    showClass(cell, listed);
+  });
+  result.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-shade]");
+    if (!button) return;
+    shaded = Number(button.dataset.shade);
+    drawShaded();
+  });
 
   const cellAt = (event) => event.target.closest?.("[role=gridcell]") ?? null;
   const tell = (event) => {
-    const number = cellAt(event)?.saekitCellNumber;
-    if (number === undefined) return;
-    readout.textContent = `${cellLabel(number)}. ${standingWords(model.get("_cells")[number], number, facts())}`;
+    const node = cellAt(event);
+    if (node) readout.textContent = `${node.querySelector("title").textContent}. ${node.dataset.told}`;
   };
   maps.addEventListener("pointerover", tell);
   maps.addEventListener("focusin", tell);
-  maps.addEventListener("click", (event) => {
-    const node = cellAt(event);
-    if (!node) return;
-    node.focus({ preventScroll: true });
-    put("value", model.get("_cells")[node.saekitCellNumber].name);
-  });
+  maps.addEventListener("click", (event) => cellAt(event)?.focus({ preventScroll: true }));
   maps.addEventListener("keydown", (event) => {
     const node = cellAt(event);
-    if (!node || event.ctrlKey || event.metaKey || event.altKey) return;
-    const rows = [...node.closest("tbody").rows].map((row) => [...row.querySelectorAll("[role=gridcell]")]);
+    if (!node || hasModifier(event)) return;
+    const rows = [...node.closest("[role=grid]").querySelectorAll("[role=row]")].map(cellsIn);
     const row = rows.findIndex((all) => all.includes(node));
-    const next = gridStep(event.key, [row, rows[row].indexOf(node)], rows.length, rows[0].length);
-    if (event.key === "Enter" || event.key === " ") put("value", model.get("_cells")[node.saekitCellNumber].name);
+    const next = stepInTable(event.key, [row, rows[row].indexOf(node)], rows.length, rows[0].length);
+    if (event.key === "Enter" || event.key === " ") set("value", nameOf(node));
     else if (next === null) return;
     else {
       const to = rows[next[0]][next[1]];
-      for (const other of rows.flat()) other.tabIndex = other === to ? 0 : -1;
+      for (const other of rows.flat()) other.setAttribute("tabindex", other === to ? 0 : -1);
       to.focus();
     }
     event.preventDefault();
   });
+  pressable(root, set);
 
-  const draws = {
-    "change:_facts": [drawMaps],
-    "change:_cells": [drawControls, drawMaps],
-    "change:_figures": [drawControls, drawMaps, drawCell],
-    "change:figure": [drawControls, drawMaps],
-    "change:value": [drawSelection, drawCell, drawContexts, drawResult],
-    "change:_opened": [drawCell],
-    "change:_contexts": [drawCell, drawContexts, drawResult],
-    "change:feature": [drawContexts],
-    "change:text": [drawText],
-    "change:_result": [drawResult],
-    "change:_progress": [drawControls],
-    "change:busy": [drawControls, drawCell],
-    "change:error": [drawControls],
-  };
-  const wired = Object.entries(draws).flatMap(([event, all]) => all.map((draw) => [event, draw]));
-  wired.forEach(([event, draw]) => model.on(event, draw));
-  [drawControls, drawMaps, drawCell, drawContexts, drawText, drawResult].forEach((draw) => draw());
-  return () => wired.forEach(([event, draw]) => model.off(event, draw));
+  [drawControls, drawMaps, drawCell, drawText, drawResult].forEach((one) => one());
+  return wire(model, {
+    _said: [drawControls, drawMaps],
+    _maps: [drawControls, drawMaps],
+    figure: [drawControls, drawMaps],
+    value: [drawSelection, drawCell, drawResult],
+    _card: drawCell,
+    _contexts: drawFeature,
+    feature: drawFeature,
+    text: drawText,
+    _outcome: drawResult,
+    _progress: drawControls,
+    busy: drawControls,
+    error: drawControls,
+  });
 }
 
 export default { render };

@@ -72,11 +72,17 @@ def context_list(found: Mapping[str, Any] | None) -> Node:
     """Return all contexts of a feature, what `context_rows` returns; None where there is no index of them."""
     if not found or not found["rows"]:
         return line(context_words(found), look="faint")
-    rows = (
-        el("li", {"dir": "auto"}, el("span", {"class": "context-value"}, sig(row[0])), " ", context(row))
-        for row in found["rows"]
-    )
-    return el("div", {}, el("h4", {}, context_words(found)), el("ol", {"class": "contexts"}, *rows))
+    return el("div", {}, el("h4", {}, context_words(found)), context_items(found["rows"]))
+
+
+def context_items(rows: Sequence[Sequence[Any]]) -> Node:
+    """Return rows of contexts as a list, with their values; a fifth entry of a row is the class of its text."""
+    shown = []
+    for row in rows:
+        label = [el("span", {"class": "faint"}, " · ", el("bdi", {}, row[4]))] if row[4:] and row[4] else []
+        value = el("span", {"class": "context-value"}, sig(row[0]))
+        shown.append(el("li", {"dir": "auto"}, value, " ", context(row), *label))
+    return el("ol", {"class": "contexts"}, *shown)
 
 
 def context_words(found: Mapping[str, Any] | None) -> str:

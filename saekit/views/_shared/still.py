@@ -56,9 +56,13 @@ LOOKS = {
     "bar-cell": "min-width:15em",
     "thumbnail": "display:inline-block;width:72px;margin:0 8px 6px 0;vertical-align:top",
     "below": "display:block",
+    "amount": "white-space:nowrap",
     # Shapes of pictures.
     "plot": "max-width:100%;display:block;margin:.4em 0;font-size:10.5px;overflow:visible;fill:currentColor",
     "rule": "stroke:currentColor;stroke-opacity:.2",
+    "heat-map": "font-size:11.5px",
+    "chosen": "stroke:currentColor;stroke-width:2",
+    "small": "font-size:9.5px;opacity:.8",
     "axis": "stroke:currentColor;stroke-opacity:.5",
     "chart-mark": "stroke:currentColor;stroke-dasharray:2 3",
     "column": "fill:rgba({tone},.75)",
@@ -127,17 +131,17 @@ def html_of(node: Node, *, drawing: bool = False, in_line: bool = False) -> str:
     shown = (html_of(child, drawing=drawing, in_line=between is not None) for child in children)
     inside = (between or "").join(part for part in shown if part)
     plain, style = ("span", _IN_LINE.get(tag, "")) if in_line else TAGS.get(tag, (tag, ""))
-    written = _written(tag, attributes, _styled(style, looks, attributes), drawing)
+    written = _written(tag, attributes, _styled(style, looks, attributes, 2 if drawing else 1), drawing)
     if plain == "span" and not written:
         return inside
     return f"<{plain}{written}>" if plain in _VOID else f"<{plain}{written}>{inside}</{plain}>"
 
 
-def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any]) -> str:
+def _styled(style: str, looks: Iterable[str], attributes: Mapping[str, Any], decimals: int = 1) -> str:
     values = {
         "tone": ",".join(map(str, TONES[attributes.get("tone", "plus")])),
-        # One decimal: rounding noise of another processor must not change the bytes.
-        "shade": round(FULL * abs(attributes.get("shade", 0)), 1),
+        # One decimal: rounding noise of another processor must not change the bytes. Pictures are not compared.
+        "shade": round(FULL * abs(attributes.get("shade", 0)), decimals),
         **{name: attributes.get(name, 0) for name in _SHARES},
     }
     return ";".join(part for part in (style, *(LOOKS.get(look, "").format(**values) for look in looks)) if part)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from saekit.errors import ProbeError
 from saekit.views._shared.index_side import check_index_pair
+from saekit.views.probes.words import HOW
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
     from saekit.index import FeatureIndex
     from saekit.probes import Grid, TextFeatures
-
-HOW = "Probes(grid, features, model=model, sae=sae)"
 
 
 def grid_and_features(

@@ -1,232 +1,124 @@
-"""The slow part of the probes view: the search, opening a cell, classifying a text, in the view's worker thread."""
+"""The slow work of the probes view: fits, contexts and texts of one grid. It knows no widget."""
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import traitlets as t
-
-from saekit.errors import ProbeError
-from saekit.views._shared.view import View
-from saekit.views._shared.worker import Stopped
-from saekit.views.probes.ask import HOW
-from saekit.views.probes.state import bounds, classified_row, feature_contexts, grid_state, opened_cell
+from saekit.errors import Stopped
+from saekit.views.probes.state import STRONGEST, feature_contexts
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
     from saekit.index import FeatureIndex
-    from saekit.probes import Classified, Grid, ProbeResult, TextFeatures
+    from saekit.probes import Classified, Grid, ProbeResult, TextFeatures, Weight
 
-FIGURES = ("macro_f1", "auroc", "accuracy")
 LONGEST_CHARACTERS = 2_000  # of a text; more is a data set
 KEPT = 16  # cells that stay fitted
 
 
-class _Interrupted(Exception):
-    """Nobody wants the grid any more."""
+@dataclass(frozen=True)
+class Fit:
+    """One cell or baseline, fitted on all texts outside the test part.
+
+    Attributes:
+        result: The fitted probe.
+        part: The texts that it was fitted on.
+        features: Its strongest features by class; {} of a baseline, and of a tree that never splits.
+        words: Its strongest words by class; {} of what reads no words.
+    """
+
+    result: "ProbeResult"
+    part: "TextFeatures"
+    features: "Mapping[str, tuple[Weight, ...]]"
+    words: Mapping[str, tuple[tuple[str, float], ...]]
 
 
-class ProbesWork(View):
-    """What `saekit.views.probes.Probes` computes, and the traits in which the results travel."""
+class Reader:
+    """Fits cells of a grid, reads contexts of their features, and classifies texts, on hook points of its own."""
 
-    value = t.Unicode(None, allow_none=True).tag(sync=True)
-    feature = t.Int(None, allow_none=True).tag(sync=True)
-    figure = t.Enum(FIGURES, "macro_f1").tag(sync=True)
-    text = t.Unicode("").tag(sync=True)
+    def __init__(
+        self,
+        grid: "Grid",
+        *,
+        features: "TextFeatures | None",
+        model: "SAETransformerBridge | None",
+        saes: "Mapping[str, SAE[Any]]",
+        indexes: "Mapping[str, FeatureIndex]",
+    ) -> None:
+        """Get ready; that the parts belong together is checked in `saekit.views.probes.ask`."""
+        self.grid = grid
+        self._features, self._model, self._saes, self._indexes = features, model, saes, indexes
+        self._fitted: dict[int, Fit] = {}
+        self._pieces: list[bytes] | None = None
 
-    _facts = t.Dict().tag(sync=True)
-    _cells = t.List(help="cells, then baselines").tag(sync=True)
-    _figures = t.Dict(help='{"macro_f1": [[value, low, high] of every cell and baseline], ...}').tag(sync=True)
-    _opened = t.Dict(help="the selected cell").tag(sync=True)
-    _contexts = t.Dict(help='{"site/feature": {source, dead, rows}}').tag(sync=True)
-    _result = t.Dict(help="the classified text").tag(sync=True)
-    _progress = t.List(help="[cells done, cells]; [] if none is under way").tag(sync=True)
-    _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
+    def site(self, number: int | None) -> str | None:
+        """Return the site of a cell; None for a baseline."""
+        is_cell = number is not None and number < len(self.grid.cells)
+        return self.grid.cells[number].setting["sae"] if is_cell else None
 
-    _grid: "Grid | None"
-    _features: "TextFeatures | None"
-    _model: "SAETransformerBridge | None"
-    _saes: "dict[str, SAE[Any]]"
-    _indexes: "dict[str, FeatureIndex]"
-    _options: dict[str, Any]
-    _wanted: str | None  # the cell to begin with
-    _fitted: "dict[int, tuple[ProbeResult, TextFeatures]]"
-    _classified: "Classified | None"
-    _pieces: list[bytes] | None = None
+    def fit(self, number: int) -> Fit:
+        """Return a cell or baseline by its number, fitted; the last of them are kept."""
+        from saekit.probes import fit_cell, top_features, top_words, training_part
 
-    def compute(self) -> None:
-        """Search the grid in the background, if there is none yet; see `wait` and `stop`."""
-        with self._guard:
-            if self._grid is None and not self._progress:
-                self.error, self._progress = "", [0, 0]
-                self._background("grid", self._search)
-
-    def stop(self) -> None:
-        """End what is under way, without a result. The Stop button calls this."""
-        with self._guard:
-            super().stop()
-            self._progress = []
-
-    # --- the grid ---------------------------------------------------------------------------------------------
-
-    def _search(self, stopped: Stopped) -> None:
-        from saekit.probes import grid
-
-        def report(done: int, total: int | None) -> None:
-            if not self._publish(stopped, _progress=[done, total]):
-                raise _Interrupted
-
-        assert self._features is not None
-        try:
-            found = grid(self._features, **self._options, progress=report)
-        except _Interrupted:
-            return
-        except Exception:
-            self._publish(stopped, _progress=[])
-            raise
-        state = grid_state(found)
-        with self._guard:
-            if stopped():
-                return
-            first, wrong = found.best_cell.name, ""
-            try:
-                first = self._first(found)
-            except ProbeError as error:  # the search was long: what it found is shown all the same
-                wrong = str(error)
-            self._show_grid(found, state, first)
-            self.error = self.error or wrong
-
-    def _first(self, grid: "Grid") -> str:
-        """Return the cell that is selected at first: the one that was asked for, else the best."""
-        from saekit.probes import number_of
-
-        name = self._wanted or grid.best_cell.name
-        number_of(grid, name)
-        return name
-
-    def _show_grid(self, grid: "Grid", state: dict[str, Any], first: str) -> None:
-        """Send the grid, and select a cell."""
-        self._grid = grid
-        with self.hold_sync():
-            self._facts = {**self._facts, **state["facts"]}
-            self._cells, self._figures, self._progress = state["cells"], state["figures"], []
-            self.value = first
-        if self.figure not in self._figures:
-            self._background("figure", self._measure)
-
-    def _measure(self, stopped: Stopped) -> None:
-        """Compute the figure that takes a moment: AUROC."""
-        from saekit.probes import cell_figures
-
-        if self._grid is not None and "auroc" not in self._figures:
-            found = [bounds(i) for i in cell_figures(self._grid, "auroc")]
-            self._publish(stopped, _figures={**self._figures, "auroc": found})
-
-    # --- one cell ---------------------------------------------------------------------------------------------
-
-    def _number(self) -> int | None:
-        """Return the number of the selected cell or baseline."""
-        return next((i for i, row in enumerate(self._cells) if row["name"] == self.value), None)
-
-    def _site(self) -> str | None:
-        """Return the site of the selected cell; None for a baseline."""
-        number, grid = self._number(), self._grid
-        if number is None or grid is None or number >= len(grid.cells):
-            return None
-        return grid.cells[number].setting["sae"]
-
-    def _fit(self, number: int) -> "tuple[ProbeResult, TextFeatures]":
-        from saekit.probes import fit_cell, training_part
-
-        assert self._grid is not None and self._features is not None
         if number not in self._fitted:
-            part = training_part(self._grid, self._features, number)
+            assert self._features is not None
+            part = training_part(self.grid, self._features, number)
+            result = fit_cell(self.grid, part, number)
+            fitted = result.fitted
+            reads_features = fitted is not None and "pooling" in result.setting
+            reads_words = fitted is not None and fitted.weights is not None and result.columns and not reads_features
+            features = top_features(result, part, k=STRONGEST) if reads_features else {}
+            words = top_words(result, k=STRONGEST) if reads_words else {}
             while len(self._fitted) >= KEPT:
                 self._fitted.pop(next(iter(self._fitted)))
-            self._fitted[number] = fit_cell(self._grid, part, number), part
+            self._fitted[number] = Fit(result, part, features, words)
         return self._fitted[number]
 
-    def _open(self, stopped: Stopped) -> None:
-        """Fit the selected cell and show what it weighs, with a context of each of its features."""
-        with self._guard:
-            number, site = self._number(), self._site()
-        if number is None or self._grid is None or self._features is None:
-            return
-        result, part = self._fit(number)
-        opened = opened_cell(number, self._grid, result, part)
-        listed = [row[0] for rows in opened["features"] or [] for row in rows]
-        known = dict(self._contexts)
-        for feature in dict.fromkeys([*listed, *([] if self.feature is None else [self.feature])]):
-            if stopped():
-                return
-            self._add_contexts(known, site, feature, part)
-        self._publish(stopped, _opened=opened, _contexts=known)
+    def fitted(self, number: int) -> Fit | None:
+        """Return a cell that is fitted already."""
+        return self._fitted.get(number)
 
-    def _add_contexts(self, known: dict[str, dict], site: str | None, feature: int, part: "TextFeatures") -> None:
-        """Read where a feature fires, unless that is known; words need an index, or a model that can spell."""
-        key = f"{site}/{feature}"
-        index = self._indexes.get(site or "")
-        readable = site is not None and (index is not None or self._model is not None)
-        if key in known or not readable or feature >= part.sae(site).d_sae:
-            return
-        known[key] = feature_contexts(feature, index, part, site, self._model)
+    def reads_contexts(self, site: str | None) -> bool:
+        """Whether contexts of a site's features can be read: words need an index, or a model that can spell."""
+        return site is not None and (site in self._indexes or self._model is not None)
 
-    def _read_feature(self, stopped: Stopped) -> None:
-        with self._guard:
-            number, site, feature = self._number(), self._site(), self.feature
-        if number is None or site is None or feature is None:
-            return
-        known = dict(self._contexts)
-        self._add_contexts(known, site, feature, self._fit(number)[1])
-        self._publish(stopped, _contexts=known)
+    def contexts(
+        self, number: int, features: Iterable[int], known: Mapping[str, Any], stop: Callable[[], bool]
+    ) -> dict[str, dict[str, Any]]:
+        """Return contexts of features of a cell's SAE by ``"site/feature"``, those that are known and new ones."""
+        site, fit, found = self.site(number), self.fit(number), dict(known)
+        if site is None or not self.reads_contexts(site):
+            return found
+        for feature in dict.fromkeys(features):
+            if stop():
+                raise Stopped
+            if (key := f"{site}/{feature}") not in found and feature < fit.part.sae(site).d_sae:
+                found[key] = feature_contexts(feature, self._indexes.get(site), fit.part, site, self._model)
+        return found
 
-    # --- a text -----------------------------------------------------------------------------------------------
-
-    def _refused(self) -> str:
-        """Say why the text cannot be classified, or ``""``."""
-        if self._model is None or self._features is None:
-            return f"Your own text needs the features, the model and its SAE: {HOW}"
-        if self._grid is None:
-            return "There is no grid yet: the text is classified once it is computed."
-        if (site := self._site()) is None:
+    def refused(self, number: int | None) -> str:
+        """Say why a text cannot be classified by this cell or baseline, or ``""``."""
+        if (site := self.site(number)) is None:
             return "A baseline reads no features: choose a cell of the heat map to classify your own text."
         if site not in self._saes:
             return f"Your own text needs the SAE of {site}; given were those of {', '.join(self._saes)}"
         return ""
 
-    def _read_text(self, stopped: Stopped) -> None:
-        """Classify the text with the selected cell, and lay its score on the tokens."""
+    def read(self, text: str, number: int) -> "tuple[Classified, str]":
+        """Return a text, classified by a cell, its score laid on the tokens; and what was cut of it, or ``""``."""
         from saekit.models import token_bytes
         from saekit.probes import classify
 
-        with self._guard:
-            text, name, number, site = self.text, self.value, self._number(), self._site()
-            if not text.strip() or self._refused():
-                return
-        assert name is not None and number is not None and site is not None and self._model is not None
+        site, fit = self.site(number), self.fit(number)
+        assert site is not None and self._model is not None
+        self._pieces = self._pieces or token_bytes(self._model)
         used = text[:LONGEST_CHARACTERS]
-        result, part = self._fit(number)
-        if self._pieces is None:
-            self._pieces = token_bytes(self._model)
-        found = classify(self._model, self._saes[site], result, used, pieces=self._pieces)
-        told = ""
+        found = classify(self._model, self._saes[site], fit.result, used, pieces=self._pieces)
         if found.truncated:
-            told = (
-                f"The text is longer than what the probe was trained on, {part.context_size:,} tokens: only its first "
-                f"{len(found.tokens):,} are used."
+            return found, (
+                f"The text is longer than what the probe was trained on, {fit.part.context_size:,} tokens: only its "
+                f"first {len(found.tokens):,} are used."
             )
-        elif len(used) < len(text):
-            told = f"The text has {len(text):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
-        row = classified_row(found, result, name, told)
-        with self._guard:
-            if stopped():
-                return
-            self._classified = found
-            self._publish(stopped, _result={**row, "typed": text}, error=told)
-        known = dict(self._contexts)
-        for feature, *_ in row["features"]:
-            if stopped():
-                return
-            self._add_contexts(known, site, feature, part)
-        if known != self._contexts:
-            self._publish(stopped, _contexts=known)
+        cut = f"The text has {len(text):,} characters: only the first {LONGEST_CHARACTERS:,} are used."
+        return found, cut if len(used) < len(text) else ""
