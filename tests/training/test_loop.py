@@ -271,7 +271,7 @@ def test_resampling_moves_exactly_the_dead_features_and_makes_adam_forget_them(x
         assert (old[dead] != new[dead]).any(1).all(), name
     assert (by_feature(after["W_enc.mean"], "W_enc")[dead] == 0).all()
     assert (after["W_dec.square"][dead] == 0).all()
-    encoder, decoder = learner.encoder_rows(), learner.decoder_rows()
+    encoder, decoder = learner.rows()
     torch.testing.assert_close(
         torch.nn.functional.cosine_similarity(encoder[dead], decoder[dead]), torch.ones(2), atol=1e-5, rtol=0
     )
@@ -287,7 +287,7 @@ def test_resampling_prefers_inputs_that_are_rebuilt_badly():
     error[2] = 1.0
     dead = torch.tensor([True, False, True, False, False, False])
     architectures.resample(learner, x, error, dead, seed=0)
-    torch.testing.assert_close(learner.decoder_rows()[dead], x[[2, 2]])
+    torch.testing.assert_close(learner.rows()[1][dead], x[[2, 2]])
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------

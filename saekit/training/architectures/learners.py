@@ -85,11 +85,8 @@ class Learner(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and optimiser state, by name: written in place, they resume training to the bit."""
 
-    def encoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return a view of the encoder with one feature per row."""
-
-    def decoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return a view of the decoder with one feature per row."""
+    def rows(self) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"]]:
+        """Return views of encoder and decoder with one feature per row."""
 
     def sae(self, scale: float) -> "SAE":
         """Return sae-lens's inference class, with the scale of the activations folded in."""
@@ -159,13 +156,9 @@ class SparseLearner:
         names = ("W_enc", "W_dec", "b_enc", "b_dec")
         return {**vars(self.weights), **_optimiser_tensors(self.adam, names)}
 
-    def encoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return the encoder."""
-        return self.weights.W_enc
-
-    def decoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return the decoder."""
-        return self.weights.W_dec
+    def rows(self) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"]]:
+        """Return encoder and decoder."""
+        return self.weights.W_enc, self.weights.W_dec
 
     @torch.no_grad()
     def sae(self, scale: float) -> "SAE":
@@ -240,13 +233,9 @@ class DenseLearner:
         """Return weights and optimiser state."""
         return {**{n: p.data for n, p in self.module.named_parameters()}, **_optimiser_tensors(self.adam, self.names)}
 
-    def encoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return the encoder, transposed."""
-        return self.module.W_enc.data.T
-
-    def decoder_rows(self) -> Float[Tensor, "d_sae d_in"]:
-        """Return the decoder."""
-        return self.module.W_dec.data
+    def rows(self) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"]]:
+        """Return the encoder, transposed, and the decoder."""
+        return self.module.W_enc.data.T, self.module.W_dec.data
 
     @torch.no_grad()
     def sae(self, scale: float) -> "SAE":
@@ -289,7 +278,7 @@ def resample(
     drawn = torch.multinomial(weight, len(rows), replacement=len(rows) > int((weight > 0).sum()), generator=generator)
     tensors = learner.tensors()
     direction = F.normalize(x[drawn.to(x.device)] - tensors["b_dec"], dim=1)
-    encoder, decoder = learner.encoder_rows(), learner.decoder_rows()
+    encoder, decoder = learner.rows()
     alive = ~dead if (~dead).any() else torch.ones_like(dead)
     encoder[rows] = direction * encoder[alive].norm(dim=1).mean() * 0.2
     decoder[rows] = direction * decoder[alive].norm(dim=1).mean()
