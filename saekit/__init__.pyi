@@ -46,6 +46,7 @@ from .data import (
     load_corpus as load_corpus,
     load_labelled as load_labelled,
     load_parallel as load_parallel,
+    tokens_from_ids as tokens_from_ids,
     tokens_from_texts as tokens_from_texts,
 )
 from .errors import (

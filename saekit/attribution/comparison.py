@@ -35,7 +35,7 @@ from saekit.attribution.inputs import (
 )
 from saekit.attribution.result import ALL_POSITIONS, ERROR, FEATURE, Attribution, Contribution, ItemTable
 from saekit.errors import ModelError
-from saekit.models import batches_of_one_length, counted, hidden_states_at, special_token_ids, token_text
+from saekit.models import batches_of_one_length, counted, hidden_states_at, special_token_ids, token_texts
 from saekit.saes import decoded, encoded, error_of, nodes_of
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class AttributionBuilder:
 
     def __init__(self, model: "SAETransformerBridge", comparison: Comparison) -> None:
         self._comparison, self._items = comparison, ItemTable()
-        self._tokens = tuple(tuple(token_text(model, token) for token in one.tolist()) for one in comparison.ids)
+        self._tokens = tuple(token_texts(model, one) for one in comparison.ids)
         self._clean = np.zeros(len(comparison.ids))
         self._total = np.zeros((len(comparison.ids), len(comparison.saes)))
         self._kept = [torch.zeros(len(one), dtype=torch.bool) for one in comparison.ids]

@@ -49,7 +49,7 @@ from saekit.attribution.result import (
     ItemTable,
 )
 from saekit.errors import ModelError
-from saekit.models import FinalRun, FrozenNorm, batches_of_one_length, check_hook, final_run, frozen_norm, token_text
+from saekit.models import FinalRun, FrozenNorm, batches_of_one_length, check_hook, final_run, frozen_norm, token_texts
 from saekit.saes import nodes_of, pulled_back
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def direct_logit_attribution(
         towards=readout.towards,
         baseline="",
         units="logits" if readout.answers is not None else "units of the direction",
-        tokens=tuple(tuple(token_text(model, token) for token in one.tolist()) for one in ids),
+        tokens=tuple(token_texts(model, one) for one in ids),
         hook_names=tuple(by_hook),
         read_prompt=np.repeat(np.arange(len(ids)), np.diff(first)),
         read_position=np.concatenate([np.array(positions) for positions in reads]),
@@ -221,7 +221,7 @@ def logit_attribution_by_component(
         towards=readout.towards,
         baseline="",
         units="logits" if readout.answers is not None else "units of the direction",
-        tokens=tuple(tuple(token_text(model, token) for token in one.tolist()) for one in ids),
+        tokens=tuple(token_texts(model, one) for one in ids),
         hook_names=(*points, "ln_final"),
         read_prompt=np.arange(len(ids)),
         read_position=at.numpy(),

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from saekit._base.checks import real_tensor
 from saekit.errors import ModelError, SAEError
-from saekit.models import FinalRun, check_hook, check_tokens, encode_whole, token_ids, token_text, unembedding
+from saekit.models import (
+    FinalRun,
+    check_hook,
+    check_tokens,
+    encode_whole,
+    token_ids,
+    token_text,
+    token_texts,
+    unembedding,
+)
 from saekit.saes import check_pair, check_rebuilds, sae_hook
 
 if TYPE_CHECKING:
@@ -100,7 +109,7 @@ def counterparts_of(
 
 
 def _shown(model: "SAETransformerBridge", ids: Tensor) -> str:
-    return "|".join(token_text(model, token) for token in ids.tolist())
+    return "|".join(token_texts(model, ids))
 
 
 def readout_of(

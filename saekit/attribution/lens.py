@@ -12,7 +12,7 @@ from saekit._base.checks import whole
 from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of
 from saekit.attribution.result import EXACT
 from saekit.errors import ModelError
-from saekit.models import final_run, frozen_norm, token_text
+from saekit.models import final_run, frozen_norm, token_text, token_texts
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -141,7 +141,7 @@ def logit_lens(
     gap = (last - _difference(run.logits[0, at])).abs().max().item()
     return LogitLens(
         towards="" if readout is None else readout.towards[0],
-        tokens=tuple(token_text(model, token) for token in ids.tolist()),
+        tokens=token_texts(model, ids),
         layers=("embedding", *map(str, range(model.cfg.n_layers))),
         positions=at.numpy(),
         **{name: np.stack(values) for name, values in rows.items()},

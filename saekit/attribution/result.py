@@ -298,7 +298,8 @@ class Attribution:
 
     def _item(self, i: int) -> Contribution:
         prompt, position = int(self.read_prompt[self.at_read[i]]), int(self.position[i])
-        token = self.tokens[prompt][position] if position >= 0 else ""
+        # A token that goes on with the character of the one before shows that character.
+        token = next((text for text in self.tokens[prompt][position::-1] if text), "") if position >= 0 else ""
         node = self.hook_names[self.at_hook[i]], KINDS[self.kind[i]], int(self.feature[i])
         return Contribution(prompt, position, token, *node, float(self.activation[i]), float(self.effect[i]))
 

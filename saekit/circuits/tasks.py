@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saekit._base.checks import one_of, whole
 from saekit.errors import TaskError
-from saekit.models import batches_of_one_length, encode_whole, token_ids
+from saekit.models import batches_of_one_length, encode_whole, token_ids, token_text, token_texts
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -321,7 +321,7 @@ def _single_token(model: "SAETransformerBridge", text: str) -> int:
         raise TaskError("expected a token, such as ' Mary', not an empty text")
     (pieces,) = token_ids(model, [text])
     if len(pieces) != 1:
-        shown = " + ".join(repr(model.tokenizer.decode([piece])) for piece in pieces)
+        shown = " + ".join(repr(token_text(model, piece)) for piece in pieces)
         hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
         raise TaskError(f"{text!r} is {len(pieces)} tokens for this model: {shown}. Choose a word that is one{hint}")
     if pieces[0] == model.tokenizer.unk_token_id:
@@ -340,7 +340,7 @@ def _task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str,
     ids = [(_encoded(model, row[0]), _encoded(model, row[1])) for row in rows]
     for row, (clean, corrupted) in zip(rows, ids, strict=True):
         if len(clean) != len(corrupted):
-            shown = [" | ".join(model.tokenizer.decode([i]) for i in side) for side in (clean, corrupted)]
+            shown = [" | ".join(token_texts(model, side)) for side in (clean, corrupted)]
             raise TaskError(
                 f"the prompts of a pair must have as many tokens, so that positions match, not {len(clean)} and "
                 f"{len(corrupted)}: {shown[0]!r} and {shown[1]!r}"

@@ -8,7 +8,7 @@ can slip into its evaluation.
 from saekit.data.documents import Documents, documents
 from saekit.data.labelled import LabelledItems, labelled_texts, list_labelled, load_labelled
 from saekit.data.parallel import PARALLEL, ParallelTexts, linked, load_parallel, parallel_texts
-from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corpus, tokens_from_texts
+from saekit.data.tokens import CORPORA, Tokens, counted, list_corpora, load_corpus, tokens_from_ids, tokens_from_texts
 
 __all__ = [
     "CORPORA",
@@ -27,5 +27,6 @@ __all__ = [
     "load_labelled",
     "load_parallel",
     "parallel_texts",
+    "tokens_from_ids",
     "tokens_from_texts",
 ]

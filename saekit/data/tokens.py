@@ -29,7 +29,14 @@ from saekit.data.documents import documents, existing
 from saekit.data.sources import SOURCES, Source
 from saekit.data.split import HELD_OUT, Split
 from saekit.errors import DataError
-from saekit.models import bos_token_id, counted as counted_tokens, token_ids, tokenizer_identity
+from saekit.models import (
+    bos_token_id,
+    check_tokens,
+    context_length,
+    counted as counted_tokens,
+    token_ids,
+    tokenizer_identity,
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -193,10 +200,11 @@ def load_corpus(
 def _check_context(context_size: int, model: "SAETransformerBridge") -> None:
     if (size := whole("context_size", context_size, error=DataError)) < 2:
         raise DataError(f"context_size must be at least 2 (BOS and one token), not {size}")
-    if size > model.cfg.n_ctx:
+    most = context_length(model)
+    if most is not None and size > most:
         raise DataError(
-            f"context_size {size:,} is longer than the context of {model.cfg.model_name}, {model.cfg.n_ctx:,} tokens: "
-            f"pass at most that"
+            f"context_size {size:,} is longer than the context of {model.cfg.model_name}, {most:,} tokens: pass at "
+            f"most that"
         )
 
 
@@ -214,6 +222,60 @@ def tokens_from_texts(texts: Sequence[str], *, model: "SAETransformerBridge", co
     if not tokens.n_tokens:
         raise DataError("no tokens: expected at least one text that is not empty")
     return tokens
+
+
+def tokens_from_ids(
+    ids: Any,
+    *,
+    model: "SAETransformerBridge",
+    document: Any = None,
+    padding: int | None = None,
+    name: str = "ids",
+) -> Tokens:
+    """Make a corpus of token ids of your own.
+
+    Args:
+        ids: Token ids ``[sequence, pos]``: a tensor, an array or lists of whole numbers, in rows of one length.
+        model: Model that is to read them.
+        document: Number of each token's document ``[sequence, pos]``, -1 where it is no text; None: every row begins a
+            document, and so does every BOS of the model in it.
+        padding: Token id that fills rows up behind their text; None where none does. Not with ``document``.
+        name: Name of the corpus.
+
+    Raises:
+        DataError: No rows of one length, not whole numbers, not tokens of the model, rows longer than its context, or
+            no text among them.
+    """
+    try:
+        given = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"the corpus must be token ids in rows of one length, not {ids!r:.80}: fill the rows up with a token that "
+            f"padding= names, or cut them"
+        ) from error
+    table = check_tokens(model, given, name="the corpus", error=DataError).cpu().numpy()
+    if document is None:
+        bos = bos_token_id(model)
+        text = np.ones(table.shape, bool) if bos is None else table != bos
+        numbers = np.cumsum(~text | (np.arange(table.shape[1]) == 0)).reshape(table.shape) - 1
+        if padding is not None:
+            text &= np.cumsum((table != padding)[:, ::-1], 1)[:, ::-1] > 0
+    else:
+        numbers = _document_numbers(document, table.shape)
+        text = numbers >= 0
+    if not text.any():
+        raise DataError("no token of the corpus is text: all are BOS, padding, or of document -1")
+    numbers = np.where(text, numbers, -1).astype(np.int32)
+    return Tokens(table.astype(np.int32), numbers, np.arange(len(table), dtype=np.int64), name, (name,))
+
+
+def _document_numbers(document: Any, shape: tuple[int, ...]) -> Int[np.ndarray, "sequence pos"]:
+    numbers = np.asarray(document)
+    if numbers.shape != shape or numbers.dtype.kind not in "iu" or numbers.min() < -1 or numbers.max() >= 2**31:
+        raise DataError(
+            f"document must be whole numbers of shape {shape}, -1 for no text, not {numbers.dtype} of {numbers.shape}"
+        )
+    return numbers
 
 
 def counted(

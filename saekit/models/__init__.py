@@ -52,6 +52,7 @@ from saekit.models.prompts import (
     special_token_ids,
     token_ids,
     token_text,
+    token_texts,
 )
 from saekit.models.reader import CachedReader
 from saekit.models.vocabulary import join_pieces, readable, token_bytes, whole_text
@@ -106,6 +107,7 @@ __all__ = [
     "token_bytes",
     "token_ids",
     "token_text",
+    "token_texts",
     "tokenizer_identity",
     "twin",
     "unembedding",

@@ -6,7 +6,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saekit._base.checks import listed, unicode_text
 from saekit.errors import ModelError, SaekitError
+from saekit.models.vocabulary import join_pieces, readable, token_bytes
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -83,8 +84,26 @@ def token_ids(
 
 
 def token_text(model: "SAETransformerBridge", token: int) -> str:
-    """Return the text of one token, its number for a model without a tokenizer."""
-    return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([int(token)])
+    """Return the text of one token on its own: a piece of a character as its bytes, ``"<0xD0>"``.
+
+    A model without a tokenizer has the token's number for a text.
+    """
+    if model.tokenizer is None:
+        return f"<{token}>"
+    text = model.tokenizer.decode([int(token)])
+    return readable(token_bytes(model, [int(token)])[0]) if "\ufffd" in text else text
+
+
+def token_texts(model: "SAETransformerBridge", ids: Iterable[int]) -> tuple[str, ...]:
+    """Return the texts of consecutive tokens, one per token.
+
+    A character that is spread over several tokens stands whole at the first of them; the rest get ``""``.
+    """
+    ids = [int(token) for token in ids]
+    if model.tokenizer is None:
+        return tuple(f"<{token}>" for token in ids)
+    texts = [model.tokenizer.decode([token]) for token in ids]
+    return tuple(join_pieces(token_bytes(model, ids)) if "\ufffd" in "".join(texts) else texts)
 
 
 def encode_texts(

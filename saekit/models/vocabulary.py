@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -32,21 +32,27 @@ def from_sentencepiece(surface: str) -> bytes:
     return surface.replace("▁", " ").encode()
 
 
-def token_bytes(model: "SAETransformerBridge") -> list[bytes]:
-    """Return the bytes that each token id stands for, ``[d_vocab]``.
+def token_bytes(model: "SAETransformerBridge", ids: Sequence[int] | None = None) -> list[bytes]:
+    """Return the bytes that token ids stand for, ``[d_vocab]``, or those of some ids.
 
     A token is a piece of UTF-8, not always whole characters: 戦 is three pieces in a byte-level vocabulary.
     """
     tokenizer = model.tokenizer
-    size = model.cfg.d_vocab
+    ids = range(model.cfg.d_vocab) if ids is None else ids
     if tokenizer is None:
-        return [f"<{i}>".encode() for i in range(size)]
-    surfaces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
-    surfaces += [f"<{i}>" for i in range(len(surfaces), size)]
-    special = set(tokenizer.all_special_tokens)
-    byte_level = "Ġ" in "".join(s or "" for s in surfaces[:2000])
-    convert = from_byte_level if byte_level else from_sentencepiece
-    return [(s or "").encode() if s is None or s in special else convert(s) for s in surfaces]
+        return [f"<{i}>".encode() for i in ids]
+    known, special = len(tokenizer), set(tokenizer.all_special_tokens)
+    convert = from_byte_level if _is_byte_level(tokenizer) else from_sentencepiece
+    surfaces = iter(tokenizer.convert_ids_to_tokens([i for i in ids if i < known]))
+    own = [next(surfaces) if i < known else f"<{i}>" for i in ids]
+    return [(s or "").encode() if s is None or s in special else convert(s) for s in own]
+
+
+def _is_byte_level(tokenizer: Any) -> bool:
+    """Return whether entries spell bytes by printable stand-ins: what decodes them says so."""
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None and backend.decoder is not None:
+        return b"ByteLevel" in backend.decoder.__getstate__()
+    return "Ġ" in "".join(s or "" for s in tokenizer.convert_ids_to_tokens(list(range(min(2000, len(tokenizer))))))
 
 
 def whole_text(piece: bytes) -> str | None:

@@ -197,8 +197,10 @@ def contexts(
         words = ("", "", "")
         if model is not None:
             ids = features.ids[features.id_starts[t] : features.id_starts[t + 1]].tolist()
-            cut = ids[max(0, position - window) : position], ids[position : position + 1]
-            words = tuple(map(model.tokenizer.decode, (*cut, ids[position + 1 : position + 1 + window])))
+            texts = join_pieces(token_bytes(model, ids))
+            whole = max((i for i in range(position + 1) if texts[i]), default=position)  # where its text stands
+            parts = (max(0, whole - window), whole), (whole, position + 1), (position + 1, position + 1 + window)
+            words = tuple("".join(texts[slice(*part)]) for part in parts)
         label = features.data.labels[t]
         name = features.data.label_names[label] if label >= 0 else ""
         places.append(Context(t, name, position, float(value[i]), *words))

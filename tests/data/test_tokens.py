@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import saekit.data.tokens as tokens
 from saekit import data
-from saekit.data import Tokens, list_corpora, load_corpus, tokens_from_texts
+from saekit.data import Tokens, list_corpora, load_corpus, tokens_from_ids, tokens_from_texts
 from saekit.data.sources import natural, prose
 from saekit.errors import DataError, OfflineError
 from saekit.models import encode_text
@@ -216,6 +217,7 @@ def test_a_packaged_corpus_is_cached_by_all_that_the_tokenizer_does(model, model
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
 
     load_corpus("english-open", model=model, progress=False)  # the cache is filled
+    monkeypatch.setattr(model.cfg, "d_vocab", model.cfg.d_vocab)  # upstream counts anew with every tokenizer
     for change in (bos, normaliser, pre_tokeniser):
         monkeypatch.setattr(model, "tokenizer", AutoTokenizer.from_pretrained(model_folder))
         change(model.tokenizer)
@@ -224,3 +226,48 @@ def test_a_packaged_corpus_is_cached_by_all_that_the_tokenizer_does(model, model
         want = load_corpus("english-open", model=model, progress=False)
         monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path))
         assert got.fingerprint() == want.fingerprint(), change.__name__
+
+
+def test_ids_of_ones_own_become_a_corpus_with_documents_padding_and_bos(model):
+    bos, pad = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    rows = [[bos, 5, 6, bos, 7, 8], [bos, 9, pad, 9, pad, pad], [4, 4, 4, 4, 4, 4]]
+    for ids in (rows, np.array(rows), torch.tensor(rows), np.array(rows, np.uint16)):
+        tokens = tokens_from_ids(ids, model=model, padding=pad)
+        assert tokens.ids.tolist() == rows
+        assert (tokens.document >= 0).astype(int).tolist() == [[0, 1, 1, 0, 1, 1], [0, 1, 1, 1, 0, 0], [1] * 6]
+        assert [len(set(row) - {-1}) for row in tokens.document.tolist()] == [2, 1, 1]
+        assert len(set(tokens.document.ravel().tolist()) - {-1}) == 4
+        assert not tokens.bos_first
+    assert tokens_from_ids(rows[:2], model=model).bos_first
+    assert tokens_from_ids(rows[:2], model=model).n_tokens == 9
+    numbers = [[-1, 0, 0, 1, 1, 1], [-1, 2, 2, 2, 2, 2], [3] * 6]
+    assert tokens_from_ids(rows, model=model, document=np.array(numbers)).document.tolist() == numbers
+
+
+def test_the_rows_of_texts_are_the_same_when_given_as_ids(model):
+    made = tokens_from_texts([text for text in TEXTS if text], model=model, context_size=16)
+    again = tokens_from_ids(made.ids, model=model, document=made.document)
+    assert again.fingerprint() == made.fingerprint()
+    assert again.bos_first
+    assert made.bos_first
+
+
+def test_ids_that_no_model_reads_are_refused(model):
+    n, long = model.cfg.d_vocab, model.cfg.n_ctx + 1
+    for ids, said in (
+        ([[1, 2], [3]], "rows of one length"),
+        ([["a", "b"]], "rows of one length"),
+        ([5, 6, 7], "the shape"),
+        (np.zeros((0, 4), np.int64), "no tokens"),
+        ([[1.0, 2.0]], "whole numbers"),
+        ([[True, False]], "whole numbers"),
+        ([[5, n]], f"outside 0 to {n - 1}"),
+        ([[-1, 5]], f"outside 0 to {n - 1}"),
+        (np.full((2, long), 5), "the model's context holds"),
+        ([[0, 0, 0]], "no token of the corpus is text"),
+    ):
+        with pytest.raises(DataError, match=said):
+            tokens_from_ids(ids, model=model)
+    for document in ([[0, 0]], [[0.5, 0, 0]], [[-2, 0, 0]]):
+        with pytest.raises(DataError, match="document must be whole numbers"):
+            tokens_from_ids([[5, 6, 7]], model=model, document=np.array(document))

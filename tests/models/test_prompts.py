@@ -12,6 +12,8 @@ from saekit.models import (
     encode_whole,
     special_token_ids,
     token_ids,
+    token_text,
+    token_texts,
 )
 
 
@@ -62,3 +64,15 @@ def test_batches_hold_rows_of_one_length_and_every_row_once():
     rows = ["abc", "a", "xyz", "", "b", "uvw", "c"]
     batches = [batch.tolist() for batch in batches_of_one_length(rows, 2)]
     assert batches == [[3], [1, 4], [6], [0, 2], [5]]
+
+
+def test_consecutive_tokens_are_shown_as_whole_characters_and_one_alone_as_its_bytes(model):
+    for text in ("naïve 戦場 😀!", "ПРИВЕТ", "plain words", "מרחבא e\u0301"):
+        (ids,) = token_ids(model, [text])
+        texts = token_texts(model, ids)
+        assert "".join(texts) == text
+        assert len(texts) == len(ids)
+        assert all("\ufffd" not in token_text(model, token) for token in ids)
+    (ids,) = token_ids(model, ["戦"])
+    assert "".join(token_text(model, token) for token in ids) == "<0xE6><0x88><0xA6>"
+    assert token_texts(model, ids) == ("戦", *[""] * (len(ids) - 1))

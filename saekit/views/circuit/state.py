@@ -37,8 +37,10 @@ def nothing() -> Node:
 
 def example_tokens(model: "SAETransformerBridge", task: "Task") -> list[str]:
     """Return the token of the first clean prompt at each named position."""
+    from saekit.models import token_text
+
     ids = task.ids[0]
-    return [str(model.tokenizer.decode([int(ids[where[0]])])) for where in task.positions.values()]
+    return [token_text(model, int(ids[where[0]])) for where in task.positions.values()]
 
 
 def share_text(value: float | None) -> str:
