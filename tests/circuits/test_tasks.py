@@ -38,7 +38,9 @@ class Words:
 @pytest.fixture(scope="module")
 def words():
     """A stand-in for a model."""
-    return SimpleNamespace(tokenizer=Words(), cfg=SimpleNamespace(model_name="words", n_ctx=64))
+    return SimpleNamespace(
+        tokenizer=Words(), cfg=SimpleNamespace(model_name="words", n_ctx=64, default_prepend_bos=True)
+    )
 
 
 def read(model, token) -> str:
