@@ -68,8 +68,9 @@ class Item:
     @property
     def is_there(self) -> bool:
         """Whether it loads without a network."""
-        paths = [file.path for file in self.files] if self.made is None else [self.made]
-        return all(path.exists() for path in paths)
+        if self.made is not None:
+            return self.made.exists()
+        return all(file.is_there for file in self.files)
 
     @property
     def megabytes(self) -> int:

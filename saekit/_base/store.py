@@ -25,8 +25,8 @@ A folder that grows, and goes on where it was after Ctrl-C, a kill or a full dis
 
 `checkpoint(about, arrays)` also replaces whole arrays (weights, counts): a checkpoint of training is nothing else.
 `with INDEX.new(path) as out` is for a folder that appears complete: `out.empty(name, dtype, shape)` is a memory-mapped
-array in it, to be filled in any order, `out.finish(about, arrays)` the end. One process writes at a time, others are
-refused (`locked`). Errors are the room's and name the path, what was wrong and the remedy; a full disk is one of them.
+array in it, to be filled in any order, `out.finish(about, arrays)` the end. One process writes at a time, others wait
+(`locked`). Errors are the room's and name the path, what was wrong and the remedy; a full disk is one of them.
 """
 
 import json
@@ -41,7 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from saekit._base.files import atomic, digest_of, file_digest, free_bytes, full_disk, locked, pour
+from saekit._base.files import atomic, digest_of, disk_errors, file_digest, free_bytes, pour
+from saekit._base.locks import locked
 from saekit._base.manifest import (
     MANIFEST,
     NUMBERS,
@@ -52,11 +53,15 @@ from saekit._base.manifest import (
     file_of,
     little,
     manifest_of,
+    part_of,
     read_json,
 )
+from saekit._base.progress import Stop
 from saekit._base.text import byte_size
 from saekit._base.writer import Arrays, Writer
 from saekit.errors import SaekitError
+
+_TYPES: dict[type, str] = {int: "a whole number, 0 or more", str: "text", dict: "names with values", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,14 @@ class Format:
         version: Number of the layout, raised when an older saekit could not read it.
         error: Class of every error about it.
         remedy: What to do about one that is damaged or of another version: "build it again".
+        fields: What ``about`` has to say in a finished one, and of which type; whole numbers are 0 or more.
     """
 
     kind: str
     version: int
     error: type[SaekitError]
     remedy: str
+    fields: Mapping[str, type] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -108,7 +115,7 @@ class Format:
             from safetensors.numpy import save
 
             data = save(ready, {"saekit": json.dumps(manifest)})
-        with atomic(path) as draft, full_disk(path, "nothing was written", error=self.error):
+        with disk_errors(path, "nothing was written", error=self.error), atomic(path) as draft:
             with draft.open("wb", buffering=0) as file:
                 pour(file, np.frombuffer(data, np.uint8))
                 os.fsync(file.fileno())
@@ -119,46 +126,50 @@ class Format:
             out.finish(about, arrays)
 
     @contextmanager
-    def new(self, path: Path | str, *, wait_seconds: float = 10) -> "Generator[Writer]":
+    def new(self, path: Path | str, *, wait_seconds: float = -1, stop: Stop = None) -> "Generator[Writer]":
         """Yield a `Writer` of a folder that takes its name, and the place of one of its kind, once it is finished.
 
-        Raises ``error`` if something else is there, another process writes it, or the disk is full.
+        Waits like `resume`. Raises ``error`` if something else is there, or the disk is full or cannot be written.
         """
         path = Path(path).expanduser().absolute()
-        with locked(path, error=self.error, wait_seconds=wait_seconds):
+        with locked(path, error=self.error, wait_seconds=wait_seconds, stop=stop):
             self.check_free(path)
-            with atomic(path) as draft:
+            with disk_errors(path, "nothing was written", error=self.error), atomic(path) as draft:
                 draft.mkdir()
-                with full_disk(path, "nothing was written", error=self.error), Writer(self, draft, {}) as out:
+                with Writer(self, draft, {}) as out:
                     yield out
                 if not out.finished:
                     raise RuntimeError(f"the block that writes {path} ended without finish()")
 
     @contextmanager
-    def resume(self, path: Path | str, identity: Mapping[str, Any], *, wait_seconds: float = 10) -> "Generator[Writer]":
+    def resume(
+        self, path: Path | str, identity: Mapping[str, Any], *, wait_seconds: float = -1, stop: Stop = None
+    ) -> "Generator[Writer]":
         """Yield a `Writer` of a folder that grows in its place: from its last checkpoint, or from nothing.
 
         Args:
             path: The folder.
             identity: Everything that decides what is written. It becomes part of ``about``.
-            wait_seconds: How long to wait for another process that writes there.
+            wait_seconds: How long to wait for another process that writes there; -1 until it is done.
+            stop: Function that is asked while it waits; once it returns True, `saekit.errors.Stopped` is raised.
 
         Raises:
             SaekitError: The format's ``error``: something else is there, or one of another identity, a damaged one, one
                 that another process writes; or the disk is full, and the folder keeps its last checkpoint.
         """
         path = Path(path).expanduser().absolute()
-        with locked(path, error=self.error, wait_seconds=wait_seconds):
+        with locked(path, error=self.error, wait_seconds=wait_seconds, stop=stop):
             self.check_free(path)
             kept = "it keeps what was done up to the last checkpoint: call again with the same arguments to go on"
-            with full_disk(path, kept, error=self.error), Writer(self, path, identity) as out:
+            with disk_errors(path, kept, error=self.error), Writer(self, path, identity) as out:
                 path.mkdir(exist_ok=True)
                 out.take_up()
                 yield out
 
     def check_free(self, path: Path) -> None:
         """Raise ``error`` if something else than such a folder, of whatever version or state, is in the way."""
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        begun = {f"{MANIFEST}.part"}  # the first thing that is written, in a folder whose writer was killed over it
+        if not path.exists() or (path.is_dir() and {file.name for file in path.iterdir()} <= begun):
             return
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             if read_json(path / MANIFEST)["format"].rpartition(" ")[0] == f"saekit {self.kind}":
@@ -197,7 +208,8 @@ class Format:
         finished = bool(manifest.get("finished", True))
         if not finished and not partial:
             raise self.error(
-                f"{path} is an unfinished {self.kind}: call what writes it again with the same arguments to go on"
+                f"{path} is an unfinished {self.kind}{part_of(manifest, ', ')}: call what writes it again with the "
+                f"same arguments to go on"
             )
         arrays = {} if read is None else read
         for name, entry in manifest.get("arrays", {}).items():
@@ -205,6 +217,8 @@ class Format:
                 arrays[name] = self._mapped(path, name, entry, verify, finished)
             elif verify and entry != entry_of(read[name].dtype, read[name].shape, digest_of(read[name])):
                 raise self.damaged(path, f"{name} is not what its manifest says")
+        if read is None and self._folder(path) != manifest:  # replaced meanwhile: these are the arrays of another
+            return self.load(path, verify=verify, partial=partial)
         return Stored({key: value for key, value in manifest.items() if key not in OWN}, arrays, finished)
 
     def holds(self, path: Path | str, identity: Mapping[str, Any]) -> bool:
@@ -220,7 +234,7 @@ class Format:
             raise self.error(f"{path} is not a saekit {self.kind}: it has no {MANIFEST}")
         try:
             return read_json(path / MANIFEST)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise self.damaged(path / MANIFEST, f"it cannot be read ({problem})") from problem
 
     def _file(self, path: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -234,7 +248,7 @@ class Format:
             with safe_open(path, framework="np") as file:
                 manifest = json.loads((file.metadata() or {}).get("saekit", "{}"))
                 return manifest, {name: file.get_tensor(name) for name in manifest.get("arrays", ())}
-        except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as problem:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as problem:
             raise self.damaged(path, f"it cannot be read ({problem})") from problem
 
     def _check(self, path: Path, manifest: Any) -> None:
@@ -255,6 +269,11 @@ class Format:
         # The indexes that come with saekit are older than the manifest's own checksum, and than "finished".
         if {"finished", "checksum"} & manifest.keys() and checksum(manifest) != manifest.get("checksum"):
             raise self.damaged(path, "its manifest was altered")
+        for name, wanted in self.fields.items():
+            value = manifest.get(name)
+            sound = isinstance(value, wanted) and not isinstance(value, bool) and not (wanted is int and value < 0)
+            if not sound and (name in manifest or manifest.get("finished", True)):
+                raise self.damaged(path, f"its manifest says {name} = {value!r}, expected {_TYPES[wanted]}")
 
     def _mapped(self, folder: Path, name: str, entry: dict, verify: bool, finished: bool) -> np.ndarray:
         """Map one array of a folder, if the manifest names numbers within the folder and they are there."""

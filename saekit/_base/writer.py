@@ -166,10 +166,12 @@ class Writer:
             return self.checkpoint()
         stored = self._format.load(self.folder, verify=False, partial=True)
         if differs := differing(stored.about, self._identity):
+            words = "; ".join(
+                f"its {key} is {stored.about.get(key)!r}, asked for is {self._identity[key]!r}" for key in differs
+            )
             raise self._format.error(
-                f"{self.folder} holds a {self._format.kind} of another {', '.join(differs)}: its {differs[0]} is "
-                f"{stored.about.get(differs[0])!r}, asked for is {self._identity[differs[0]]!r}. Choose another path, "
-                f"or delete it to start again"
+                f"{self.folder} holds a {self._format.kind} of another {', '.join(differs)}: {words}. Choose another "
+                f"path, or delete it to start again"
             )
         for name, entry in read_json(self.folder / MANIFEST)["arrays"].items():
             array, file = stored.arrays[name], self.folder / file_of(name, entry)
@@ -182,6 +184,10 @@ class Writer:
                 self._grown[name] = _Grown(opened, array.dtype, array.shape, digest)
             else:
                 self._entries[name], self.state[name] = entry, np.array(array)
+        held = {file_of(name, entry) for name, entry in self._entries.items()} | {f"{name}.bin" for name in self._grown}
+        for file in self.folder.glob("*.bin"):
+            if file.name not in held and not file.is_symlink():  # of a checkpoint that a kill kept from counting
+                file.unlink()
         self.finished = stored.finished
         self._mark = self._safe = _Mark(stored.about, dict(self._grown))
 

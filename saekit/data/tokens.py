@@ -24,6 +24,7 @@ from saekit._base.cache import cache_dir, made_once
 from saekit._base.checks import unicode_text, whole
 from saekit._base.identity import Identity
 from saekit._base.progress import tracked
+from saekit._base.store import Format
 from saekit._base.table import Column, Table
 from saekit.data.documents import documents, existing
 from saekit.data.sources import SOURCES, Source
@@ -45,6 +46,7 @@ CORPORA = {
     "english": ("wikitext", "wikipedia", "sentences", "news", "dialogue", "opinion"),
     "english-open": ("wikitext", "wikipedia", "sentences"),  # openly licensed text only
 }
+_STORED = Format("tokenised corpus", 1, DataError, remedy="delete it, and it is made again")
 
 
 @dataclass(frozen=True)
@@ -305,9 +307,7 @@ def _held_out(source: str, number: int) -> bool:
 
 def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split: str, progress: bool) -> Tokens:
     """Tokenise a packaged corpus, or read it back from the cache."""
-    from safetensors.numpy import load_file, save_file
-
-    recipe = [CORPORA[name], context_size, split, tokenizer_identity(model).digest, "format 1"]
+    recipe = [CORPORA[name], context_size, split, tokenizer_identity(model).digest, "format 2"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
     def make(draft: Path) -> None:
@@ -319,9 +319,9 @@ def _packaged(name: str, model: "SAETransformerBridge", context_size: int, split
         shown = tracked(texts, progress, "document", title=f"Tokenising {name} ({split})")
         packed = _pack(enumerate(shown), model, context_size, None)
         order = np.random.default_rng(0).permutation(len(packed))
-        save_file({"ids": packed.ids[order], "document": packed.document[order]}, draft)
+        _STORED.save_file(draft, {}, {"ids": packed.ids[order], "document": packed.document[order]})
 
-    arrays = load_file(made_once(cache_dir() / "tokens" / f"{name}-{split}-{key}.safetensors", make))
+    arrays = _STORED.load(made_once(cache_dir() / "tokens" / f"{name}-{split}-{key}.safetensors", make)).arrays
     return Tokens(
         arrays["ids"], arrays["document"], np.arange(len(arrays["ids"]), dtype=np.int64), name, CORPORA[name], split
     )

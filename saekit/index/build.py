@@ -212,7 +212,8 @@ def run_pass(
 
     def checkpoint() -> None:
         arrays = {f"state_{name}": array for name, array in state.arrays(tokens.sequence_ids, n_pos).items()}
-        out.checkpoint({key: getattr(state, key) for key in ("excluded", "counted", "sequences", "events")}, arrays)
+        about = {key: getattr(state, key) for key in ("excluded", "counted", "sequences", "events")}
+        out.checkpoint({**about, "of": len(tokens)}, arrays)
 
     bar = progress_of(progress, len(tokens), "seq", stop=stop, title="Indexing", start=state.sequences)
     try:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saekit._base.checks import one_of, whole
-from saekit._base.files import atomic
+from saekit._base.files import publish
+from saekit._base.locks import locked
 from saekit._base.progress import Progress, Stop
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
@@ -99,7 +100,8 @@ class FeatureIndex:
         """Run a corpus through model and SAE once and index every active feature.
 
         Interrupted, the work so far stays in ``<path>.partial``; the same call goes on from there and ends with the
-        same index. ``path`` itself appears only when it is complete.
+        same index. ``path`` itself appears only when it is complete. Of several processes that build at one path, one
+        does and the others wait; if theirs is the same index, they open that.
 
         Args:
             model: The language model; layers above the SAE's do not run.
@@ -115,7 +117,8 @@ class FeatureIndex:
             stop: Function that is asked between parts; once it returns True, `saekit.errors.Stopped` is raised.
 
         Raises:
-            FeatureIndexError: Nothing to index; or ``path`` holds something else, or is written by another process.
+            FeatureIndexError: Nothing to index; ``path`` holds something else, or the disk is full; or what lies at
+                ``<path>.partial`` is the unfinished index of another model, SAE or corpus.
             SAEError, ModelError: Model and SAE do not fit.
         """
         check_pair(model, sae)
@@ -136,14 +139,13 @@ class FeatureIndex:
             "window": window,
         }
         settings = {"batch_size": batch_size, "progress": progress, "stop": stop}
-        with merging.place(path) as (target, owner):
+        with merging.place(path) as (target, owner), locked(target, error=FeatureIndexError, stop=stop):
             if INDEX.holds(target, identity) and not (index := cls._open(target))._read.compacted:
                 return index
             partial = merging.unfinished(target)
             if not INDEX.holds(partial, identity):
                 merging.fill(partial, model, sae, tokens, identity, **settings)
-            with atomic(target) as draft:
-                partial.rename(draft)
+            publish(partial, target)
             return cls._open(target, owner)
 
     @classmethod
@@ -219,8 +221,8 @@ class FeatureIndex:
         partial = merging.unfinished(folder)
         if not folder.exists() and partial.is_dir():
             raise FeatureIndexError(
-                f"there is no index at {folder} yet: {partial.name} beside it is an unfinished build. Call build "
-                f"again with the same arguments to go on"
+                f"there is no index at {folder} yet: {partial.name} beside it is an unfinished build"
+                f"{merging.how_far(partial)}. Call build again with the same arguments to go on"
             )
         index = cls._open(folder, verify=verify)
         if sae is not None and sae_fingerprint(sae) != index.sae_hash:
@@ -244,7 +246,10 @@ class FeatureIndex:
         cls, path: Path, owner: "tempfile.TemporaryDirectory | None" = None, *, verify: bool = False
     ) -> "FeatureIndex":
         stored = INDEX.load(path, verify=verify)
-        index = cls(path, stored.about, merging.unpacked(stored.arrays))
+        try:
+            index = cls(path, stored.about, merging.unpacked(stored.arrays))
+        except (KeyError, ValueError) as problem:
+            raise INDEX.damaged(path, f"its arrays do not belong together ({problem!r})") from problem
         if owner is not None:
             weakref.finalize(index, owner.cleanup)  # keeps the temporary folder as long as the index lives
         return index

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Integer
 
+from saekit._base.manifest import part_of
 from saekit._base.progress import Progress, Stop, tracked
 from saekit._base.store import Format
 from saekit._base.writer import Writer
@@ -27,7 +28,17 @@ from saekit.index.search import coactivation, cosine, tables
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-INDEX = Format("feature index", 1, FeatureIndexError, remedy="delete it and build it again, or copy it again")
+INDEX = Format(
+    "feature index",
+    1,
+    FeatureIndexError,
+    remedy="delete it and build it again, or copy it again",
+    fields={
+        **dict.fromkeys(("d_sae", "counted", "events", "examples", "window"), int),
+        **dict.fromkeys(("kind", "hook_name", "model_name"), str),
+        "excluded": dict,
+    },
+)
 # What belongs to the weights or the vocabulary: the same in every part.
 _SHARED = (
     "vocabulary",
@@ -120,6 +131,14 @@ def place(path: Path | str | None) -> "Generator[tuple[Path, tempfile.TemporaryD
 def unfinished(target: Path) -> Path:
     """Return the folder in which an index grows that is to be at ``target``."""
     return target.with_name(f"{target.name}.partial")
+
+
+def how_far(partial: Path) -> str:
+    """Return how much of a corpus an unfinished index holds, in words; empty if that cannot be read."""
+    try:
+        return part_of(INDEX.load(partial, verify=False, partial=True).about, " of ")
+    except FeatureIndexError:  # what takes it up says what is wrong with it
+        return ""
 
 
 def corpus_hash(rows: Integer[np.ndarray, "sequence pos"], sequence_ids: Integer[np.ndarray, " sequence"]) -> str:

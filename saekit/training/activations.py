@@ -1,5 +1,6 @@
 """What SAEs are trained on: rows of activations, on disk or in memory, and the order in which they are drawn."""
 
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit._base.checks import finite, whole
+from saekit._base.manifest import part_of
 from saekit._base.store import Format
 from saekit.errors import DataError
 
-HARVEST = Format("harvest", 1, DataError, remedy="harvest again into another folder")
+HARVEST = Format("harvest", 1, DataError, remedy="harvest again into another folder", fields={"d_model": int})
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,7 @@ class Activations:
         excluded: Number of tokens that are not among the rows, by reason: BOS, separators and padding, special
             tokens, massive norms.
         path: Folder on disk; None for rows in memory.
+        part: How much of the corpus there is, in words, of a harvest that was broken off; empty if all of it is there.
     """
 
     rows: Float[np.ndarray, "token d_model"] = field(repr=False)
@@ -37,10 +40,11 @@ class Activations:
     tokens_fingerprint: str | None = None
     excluded: dict[str, int] = field(default_factory=dict)
     path: Path | None = None
+    part: str = ""
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "Activations":
-        """Open a folder written by `harvest`; one that was interrupted opens with what it has.
+        """Open a folder written by `harvest`; one that was broken off opens with what it has, as a part.
 
         Args:
             path: The folder.
@@ -48,16 +52,32 @@ class Activations:
 
         Raises:
             DataError: The folder is no harvest, or one of an earlier saekit, or truncated or damaged.
+
+        Warns:
+            UserWarning: It is a part, and of how much; so does every use of it.
         """
         stored = HARVEST.load(path, verify=verify, partial=True)
         names = ("hook_name", "model_name", "tokens_fingerprint")
         empty = np.zeros((0, stored.about["d_model"]), np.float16)
-        return cls(
+        part = "" if stored.finished else part_of(stored.about) or f"{stored.about.get('sequences', 0):,} sequences"
+        activations = cls(
             stored.arrays.get("rows", empty),
             **{name: stored.about[name] for name in names},
             excluded=stored.about.get("excluded", {}),
             path=Path(path),
+            part=part,
         )
+        activations.warn_of_part()
+        return activations
+
+    def warn_of_part(self) -> None:
+        """Warn if this is a part of what was to be harvested."""
+        if self.part:
+            warnings.warn(
+                f"{self.path} is a part of a harvest, which was broken off: {self.part}. Call harvest again with the "
+                f"same arguments to have all of it",
+                stacklevel=3,
+            )
 
     @classmethod
     def from_rows(
@@ -116,6 +136,7 @@ class Activations:
         Raises:
             DataError: There is not one whole batch.
         """
+        self.warn_of_part()
         total = batch_count(len(self), batch_size, epochs)
         per_epoch = len(self) // batch_size
         epoch = -1

@@ -42,7 +42,8 @@ def harvest(
 ) -> Activations:
     """Keep the activations of ``hook_name`` on every token of a corpus, in half precision.
 
-    Interrupted (Ctrl-C, a crash, a full disk), the folder holds what was done; the same call goes on from there.
+    Interrupted (Ctrl-C, a crash, a full disk), the folder holds what was done; the same call goes on from there. Of
+    several processes that harvest into one folder, one does and the others wait for it.
 
     Args:
         model: The language model. In bfloat16 it is faster, and training does not need more.
@@ -92,8 +93,10 @@ def _harvest(
     common = {"model_name": model.cfg.model_name, "tokens_fingerprint": tokens.fingerprint()}
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(HARVEST.resume(path, {"hook_name": name, "d_model": widths[name], **common}))
-            for name, path in folders.items()
+            name: stack.enter_context(
+                HARVEST.resume(path, {"hook_name": name, "d_model": widths[name], **common}, stop=stop)
+            )
+            for name, path in sorted(folders.items())  # in one order in every process: they wait, and never in a ring
         }
         left = {name: len(tokens) - _done(writer) for name, writer in writers.items()}
         needed = sum(2 * widths[name] * left[name] * tokens.ids.shape[1] for name in folders)
@@ -106,14 +109,14 @@ def _harvest(
                 batch = tokens[step.done : min(step.done + batch_size, len(tokens), *ahead)]
                 behind = [name for name, writer in writers.items() if _done(writer) == step.done]
                 for name, (states, left_out) in _counted_states(model, batch, behind).items():
-                    _append(writers[name], states, left_out, len(batch))
+                    _append(writers[name], states, left_out, len(batch), len(tokens))
                 for writer in writers.values():
                     if writer.due:
                         writer.checkpoint()
                 step(len(batch))
         for writer in writers.values():
             if not writer.finished:
-                writer.finish(writer.about)
+                writer.finish(writer.about | {"of": len(tokens)})
     return {name: Activations.load(path, verify=False) for name, path in folders.items()}
 
 
@@ -126,12 +129,14 @@ def _done(writer: Writer) -> int:
     return writer.about.get("sequences", 0)
 
 
-def _append(writer: Writer, states: Float[Tensor, "n d_model"], left_out: dict[str, int], sequences: int) -> None:
-    """Add what counts of some sequences to a folder."""
+def _append(
+    writer: Writer, states: Float[Tensor, "n d_model"], left_out: dict[str, int], sequences: int, of: int
+) -> None:
+    """Add what counts of some sequences, of so many in all, to a folder."""
     writer.append("rows", states.clamp(-_MOST, _MOST).numpy().astype("<f2"))
     excluded = writer.about.get("excluded", {})
     excluded = {reason: n + excluded.get(reason, 0) for reason, n in left_out.items()}
-    writer.mark({"sequences": _done(writer) + sequences, "excluded": excluded})
+    writer.mark({"sequences": _done(writer) + sequences, "of": of, "excluded": excluded})
 
 
 def _counted_states(

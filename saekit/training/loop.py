@@ -112,7 +112,10 @@ def train_sae(
     every = {"report_every": report_every, "checkpoint_every": checkpoint_every}
     every = {name: whole(name, steps, at_least=1, error=SAEError) for name, steps in every.items()}
     run = _Run(TrainConfig.of(config, settings), activations, device)
-    with run.kept_in(checkpoint) as save, suppress(KeyboardInterrupt, Stopped):  # the docstring promises what there is
+    with (
+        run.kept_in(checkpoint, stop) as save,
+        suppress(KeyboardInterrupt, Stopped),
+    ):  # the docstring promises what there is
         run.train(save, on_step=on_step, progress=progress, stop=stop, **every)
     return run.sae()
 
@@ -132,7 +135,7 @@ def trained(
     For what goes on with the SAE: a half-trained one must not become a point of a sweep, or be published.
     """
     run = _Run(config, activations, device)
-    with run.kept_in(checkpoint) as save:
+    with run.kept_in(checkpoint, stop) as save:
         run.train(save, report_every=report_every, progress=progress, stop=stop)
     return run.sae()
 
@@ -215,7 +218,7 @@ class _Run:
         )
 
     @contextmanager
-    def kept_in(self, folder: Path | str | None) -> Generator[Callable[[], None]]:
+    def kept_in(self, folder: Path | str | None, stop: Stop = None) -> Generator[Callable[[], None]]:
         """Go on from the checkpoint in a folder, and yield a function that writes one.
 
         However the block ends, the last whole step is left there. Without a folder nothing is kept.
@@ -232,7 +235,7 @@ class _Run:
             "samples": len(source),
             "d_in": source.d_model,
         }
-        with _CHECKPOINT.resume(folder, identity) as out:
+        with _CHECKPOINT.resume(folder, identity, stop=stop) as out:
             if out.state:
                 self.done = out.about["step"]
                 for name, tensor in tensors.items():

@@ -299,7 +299,7 @@ from saekit._base.store import Format
 from saekit.errors import DataError
 with Format("thing", 2, DataError, remedy="make it again").resume(sys.argv[1], {"model": "a"}) as out:
     start = out.about.get("done", 0)
-    assert not start or (out.state["sum"] == start * (start - 1) // 2).all()
+    assert not start or out.finished or (out.state["sum"] == start * (start - 1) // 2).all()
     print("writing", flush=True)
     if len(sys.argv) > 2:
         sys.stdin.readline()
@@ -343,11 +343,12 @@ def test_a_writer_that_is_killed_again_and_again_ends_at_the_same_bytes(tmp_path
     assert sorted(file.name for file in path.iterdir()) in (["manifest.json", "rows.bin"],)
 
 
+@pytest.mark.filterwarnings("ignore:.*is being written by")  # on a slow machine
 def test_of_two_writers_one_is_refused_and_nothing_is_mixed(tmp_path):
     path = tmp_path / "rows"
     with writer(path, "wait") as process:
         assert process.stdout.readline() == "writing\n", process.stderr.read()
-        refused = r"rows is being written by another process or thread: wait until"
+        refused = rf"rows is being written by process {process.pid} since \d\d:\d\d:\d\d: wait until"
         with pytest.raises(DataError, match=refused), THINGS.resume(path, {"model": "a"}, wait_seconds=0):
             pass
         with pytest.raises(DataError, match=refused), THINGS.new(path, wait_seconds=0):
@@ -359,6 +360,7 @@ def test_of_two_writers_one_is_refused_and_nothing_is_mixed(tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*is being written by")  # on a slow machine
 def test_threads_that_save_to_one_path_wait_for_each_other(tmp_path):
     threads, errors = [], []
 

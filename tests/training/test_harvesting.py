@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from saekit._base.store import Format
 from saekit.data import Tokens
 from saekit.errors import DataError, ModelError, Stopped
 from saekit.models import hidden_states, massive, shuffled_model
-from saekit.training import Activations, harvest, harvest_many, stream_activations
+from saekit.training import Activations, harvest, harvest_many, stream_activations, train_sae
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -54,7 +55,8 @@ def stop_after(parts, interrupt=None):
 def test_an_interrupted_harvest_goes_on_where_it_was(model, tokens, activations, tmp_path, interrupt):
     with pytest.raises(interrupt):
         harvest(model, tokens, HOOK, tmp_path / "a", progress=False, stop=stop_after(4, interrupt))
-    assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
+    with pytest.warns(UserWarning, match="a is a part of a harvest, which was broken off: 32 of 60 sequences"):
+        assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
     said = []
     again = harvest(model, tokens, HOOK, tmp_path / "a", progress=lambda *done: said.append(done))
     np.testing.assert_array_equal(again.rows, activations.rows)
@@ -116,6 +118,29 @@ def test_one_pass_gives_every_hook_point_what_a_pass_of_its_own_gives(model, tok
     np.testing.assert_array_equal(together[HOOK].rows, activations.rows)
 
 
+def test_a_part_of_a_harvest_says_so_wherever_it_is_used(model, tokens, tmp_path):
+    with pytest.raises(Stopped):
+        harvest(model, tokens, HOOK, tmp_path / "a", progress=False, stop=stop_after(4))
+    told = r"part of a harvest, which was broken off: 32 of 60 sequences\. Call harvest again"
+    with pytest.warns(UserWarning, match=told):
+        part = Activations.load(tmp_path / "a")
+    assert "32 of 60 sequences" in repr(part)
+    with pytest.warns(UserWarning, match=told):
+        train_sae(part, d_sae=40, k=4, batch_size=64, seed=0)
+    whole = harvest(model, tokens, HOOK, tmp_path / "a", progress=False)
+    assert whole.part == ""
+    train_sae(whole, d_sae=40, k=4, batch_size=64, seed=0)
+
+
+def test_an_unfinished_harvest_of_before_counts_its_sequences(model, tokens, tmp_path):
+    identity = {"hook_name": HOOK, "d_model": 32, "model_name": "tiny", "tokens_fingerprint": tokens.fingerprint()}
+    with Format("harvest", 1, DataError, remedy="").resume(tmp_path / "a", identity) as out:
+        out.append("rows", np.zeros((7, 32), np.float16))
+        out.checkpoint({"sequences": 3, "excluded": {}})
+    with pytest.warns(UserWarning, match="which was broken off: 3 sequences"):
+        assert len(Activations.load(tmp_path / "a")) == 7
+
+
 def test_hook_points_at_different_places_after_an_interrupt_meet_again(model, tokens, activations, tmp_path):
     with pytest.raises(Stopped):  # one folder gets as far as 15 sequences, then all three are asked for
         harvest(model, tokens, HOOK, tmp_path / HOOK, batch_size=3, progress=False, stop=stop_after(5))
@@ -157,7 +182,8 @@ def test_a_disk_that_fills_up_keeps_what_was_safe(model, tokens, activations, tm
 
     with pytest.raises(DataError, match=r"the disk is full: .* it keeps what was done up to the last checkpoint"):
         harvest(model, tokens, HOOK, tmp_path / "a", progress=full)
-    assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
+    with pytest.warns(UserWarning, match="is a part of a harvest"):
+        assert 0 < len(Activations.load(tmp_path / "a")) < len(activations)
     np.testing.assert_array_equal(harvest(model, tokens, HOOK, tmp_path / "a", progress=False).rows, activations.rows)
 
 
