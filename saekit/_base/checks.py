@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from saekit.errors import SaekitError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-Error = type[SaekitError]
+Error = type[Exception]
 
 
 def whole(name: str, value: Any, *, error: Error, at_least: int | None = None, at_most: int | None = None) -> int:

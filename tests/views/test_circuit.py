@@ -83,7 +83,7 @@ def test_parts_that_do_not_belong_together_are_refused_at_once(model, saes, task
 
 @pytest.mark.parametrize("k", [-1, 101, 2.5, True, None])
 def test_sizes_that_no_circuit_can_have_are_refused(model, saes, task, k):
-    with pytest.raises(traitlets.TraitError, match=r"whole number of features in 0…100"):
+    with pytest.raises(traitlets.TraitError, match=r"must be a whole number from 0 to 100"):
         Circuit(model, saes, task, k=k)
 
 

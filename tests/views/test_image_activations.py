@@ -178,7 +178,7 @@ def test_static_pictures_have_the_greys_of_their_pixels():
     values[0, 5] = 2
     html = ImageActivations(values, image)._repr_html_()
     assert '<path fill="rgb(255,255,255)" d="M3 2h3v1h-3z"></path>' in html
-    assert '<rect x="2" y="2" width="2" height="2" style="fill:rgba(0,120,186,0.8)"></rect>' in html
+    assert '<rect x="2" y="2" width="2" height="2" style="fill:rgba(0,120,186,0.75)"></rect>' in html
     paper = LabelledImages("scan", image, np.zeros(1, np.int64), ("a",), "", "", ink=True)
     assert '<path fill="rgb(0,0,0)" d="M3 2h3v1h-3z"></path>' in ImageActivations(values, paper)._repr_html_()
 

@@ -106,7 +106,7 @@ def test_saes_and_indexes_that_do_not_fit_are_refused(model):
     with pytest.raises(FeatureIndexError, match=r"an index of blocks\.1\.hook_resid_post, expected one of the hook"):
         LogitAttribution(model, saes[0], PROMPT, index=fake_index(saes[1]), **READ)
     for wrong, message in [
-        ({"k": 0}, "whole number of features in 1…100"),
+        ({"k": 0}, "k must be a whole number from 1 to 100"),
         ({"hook": "blocks.2.hook_resid_post"}, r"there are SAEs at blocks\.0"),
         ({"method": "guess"}, "method"),
         ({"ablated": [WIDTH]}, "must be in 0…95"),

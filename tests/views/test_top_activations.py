@@ -53,14 +53,14 @@ def test_a_feature_out_of_range_is_refused_with_the_range(index, bad):
     with pytest.raises(traitlets.TraitError):
         view.value = bad
     assert view.value == 12
-    with pytest.raises(traitlets.TraitError, match=r"0…63"):
+    with pytest.raises(traitlets.TraitError, match="from 0 to 63"):
         view.value = 64
 
 
 def test_a_bad_first_feature_is_refused_with_the_range(index):
     with pytest.raises(
         traitlets.TraitError,
-        match=r"feature must be an integer in 0…63 \(this SAE has 64\), not 64",
+        match=r"feature must be a whole number from 0 to 63, not 64",
     ):
         TopActivations(index, feature=64)
 

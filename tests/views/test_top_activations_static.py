@@ -97,7 +97,7 @@ def test_a_page_holds_the_chosen_features_and_nothing_foreign(index):
     assert "<img" not in page
     assert page.count("<script") == 1
     assert not re.search(r'(?:src|href)="https?:', page)
-    with pytest.raises(traitlets.TraitError, match=r"0…63"):
+    with pytest.raises(traitlets.TraitError, match="from 0 to 63"):
         TopActivations(index).to_html(features=[99])
 
 

@@ -16,6 +16,26 @@ export function setterOf(model) {
   };
 }
 
+/** Let a press of the button `go` compute or stop; returns `draw(kind)`, where kind is "start", "stop" or "". */
+export function startOrStop(go, model) {
+  const set = setterOf(model);
+  go.addEventListener("click", () => {
+    const counter = { start: "_starts", stop: "_stops" }[go.dataset.kind];
+    if (counter) set(counter, model.get(counter) + 1);
+  });
+  return (kind) => {
+    go.dataset.kind = kind;
+    go.textContent = { stop: "Stop", start: "Compute", "": "Up to date" }[kind];
+    // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
+    go.setAttribute("aria-disabled", String(!kind));
+  };
+}
+
+/** What is under way, in words; "" where nothing is. */
+export function doingWords(model) {
+  return model.get("busy") ? `${model.get("_doing") || "at work"} …` : "";
+}
+
 /** Let the reader save a text as a file. */
 export function saveAs(name, type, text) {
   const address = URL.createObjectURL(new Blob([text], { type }));

@@ -1,7 +1,7 @@
 // The circuit view: the picture with its slider, the card of a node, faithfulness, exports.
 import { draw, show } from "../_shared/draw.js";
 import { hasModifier, keepKeys } from "../_shared/keys.js";
-import { saveAs, setterOf, wire } from "../_shared/view.js";
+import { doingWords, saveAs, setterOf, startOrStop, wire } from "../_shared/view.js";
 import { drawPictureOf, nextNode, placeOf, standalonePicture, wholePicture } from "./picture.js";
 
 const button = (words, name, more = {}) => ["button", { type: "button", class: name, ...more }, words];
@@ -67,12 +67,12 @@ function frameOfView(facts) {
 
 function render({ model, el }) {
   const set = setterOf(model);
-  const press = (counter) => set(counter, model.get(counter) + 1);
   const root = frameOfView(model.get("_facts"));
   const part = (name) => root.querySelector(name);
   const [slider, count, errors] = [part("input"), part("output"), part("select")];
   const [go, more, frame] = [part(".saekit-go"), part(".saekit-more-sizes"), part(".saekit-picture-frame")];
   const [card, curve, table] = [part(".saekit-card"), part(".saekit-curve-side"), part(".saekit-table-frame")];
+  const drawGo = startOrStop(go, model);
   keepKeys(root);
   el.append(root);
 
@@ -107,14 +107,11 @@ function render({ model, el }) {
     root.querySelectorAll(".saekit-shares dd").forEach((value, i) => (value.textContent = measured?.shares[i] ?? "…"));
     root.setAttribute("aria-busy", String(busy));
     const kind = busy ? "stop" : measured && known ? "" : "start";
-    go.textContent = { stop: "Stop", start: "Compute", "": "Up to date" }[kind];
-    go.dataset.kind = kind;
-    // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
-    go.setAttribute("aria-disabled", String(!kind));
+    drawGo(kind);
     more.setAttribute("aria-disabled", String(busy || !known));
     go.hidden = more.hidden = !live;
     const missing = measured || live ? "" : "This size was not measured: open the view in a notebook to measure it.";
-    part(".saekit-doing").textContent = busy ? `${model.get("_doing") || "at work"} …` : missing;
+    part(".saekit-doing").textContent = doingWords(model) || missing;
     part(".saekit-alert").textContent = model.get("error");
     const status = part("[role=status]");
     if (measured && measured.told !== status.textContent) status.textContent = measured.told;
@@ -206,8 +203,7 @@ function render({ model, el }) {
 
   slider.addEventListener("input", () => set("size", Number(slider.value)));
   errors.addEventListener("change", () => set("errors", errors.value));
-  go.addEventListener("click", () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts"));
-  more.addEventListener("click", () => model.get("busy") || press("_curves"));
+  more.addEventListener("click", () => model.get("busy") || set("_curves", model.get("_curves") + 1));
   part(".saekit-save-json").addEventListener("click", saveRecord);
   part(".saekit-save-svg").addEventListener("click", () => {
     if (picture.options.length) saveAs("circuit.svg", "image/svg+xml", standalonePicture(picture.node));

@@ -1,7 +1,7 @@
 // The picture of a circuit in the page: its nodes are a listbox with one tab stop. All places are Python's.
 import { draw } from "../_shared/draw.js";
 
-/** A picture with its parts in their places; `whole` in `saekit/views/circuit/picture.py` does the same. */
+/** A picture with its parts in their places; `assembled` in `saekit/views/circuit/picture.py` does the same. */
 export function wholePicture(node, parts) {
   if (typeof node === "string") return node;
   const [tag, attributes, ...children] = node;

@@ -1,7 +1,7 @@
 // The logit attribution view: the question on top, then what the model says, the bars, the item in focus, the picture.
 import { draw, make, show } from "../_shared/draw.js";
 import { hasModifier, keepKeys, stepInTable } from "../_shared/keys.js";
-import { saveAs, setterOf, wire } from "../_shared/view.js";
+import { doingWords, saveAs, setterOf, startOrStop, wire } from "../_shared/view.js";
 import { isCurrent, selectedItem, staleWords, toggled, SLOW_METHODS } from "./question.js";
 import { textField } from "./field.js";
 import { itemCard } from "./card.js";
@@ -27,9 +27,8 @@ function render({ model, el }) {
   const method = chooser("method", "Method", facts.methods);
   const baseline = chooser("baseline", "Compared with", BASELINES);
   const hook = chooser("hook", "Layer", facts.hooks);
-  const press = (counter) => put(counter, model.get(counter) + 1);
-  const onclick = () => go.dataset.kind && press(go.dataset.kind === "stop" ? "_stops" : "_starts");
-  const go = make("button", { type: "button", class: "go", onclick });
+  const go = make("button", { type: "button", class: "go" });
+  const drawGo = startOrStop(go, model);
   const compared = make("label", {}, ["span", {}, "compared with "], baseline);
   const doing = make("span", { class: "faint", role: "status" });
   const alert = make("p", { class: "alert", role: "alert" });
@@ -95,12 +94,9 @@ function render({ model, el }) {
     stale.textContent = words;
     alert.textContent = FIELDS.includes(model.get("_wrong")) ? "" : error;
     const kind = busy ? "stop" : isCurrent(shown, asked(), chosenMethod) && !error ? "" : "start";
-    go.textContent = { stop: "Stop", start: "Compute", "": "Up to date" }[kind];
-    go.dataset.kind = kind;
-    // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
-    go.setAttribute("aria-disabled", String(!kind));
+    drawGo(kind);
     go.hidden = !live;
-    doing.textContent = busy && SLOW_METHODS.includes(chosenMethod) ? `${model.get("_doing") || "at work"} …` : "";
+    doing.textContent = SLOW_METHODS.includes(chosenMethod) ? doingWords(model) : "";
   }
 
   const drawHead = () => show(head, [model.get("_head")]);

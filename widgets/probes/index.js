@@ -2,7 +2,7 @@
 import { draw, pressable, show } from "../_shared/draw.js";
 import { hasModifier, keepKeys, stepInTable } from "../_shared/keys.js";
 import { drawStrip } from "../_shared/strips.js";
-import { saveAs, setterOf, wire } from "../_shared/view.js";
+import { saveAs, setterOf, startOrStop, wire } from "../_shared/view.js";
 
 const BROAD = 600; // pixels of a heat map beside which nothing else has room
 const TEXT_HELP = {
@@ -64,6 +64,7 @@ function render({ model, el }) {
   const [maps, readout, own, result] = ["heat-maps", "readout", "own", "result"].map(part);
   const [cell, card, said, words] = ["cell", "feature-card", "said", "class"].map(part);
   const box = root.querySelector("textarea");
+  const drawGo = startOrStop(go, model);
   keepKeys(root);
   el.append(root);
 
@@ -85,7 +86,8 @@ function render({ model, el }) {
     const busy = model.get("busy");
     root.setAttribute("aria-busy", String(busy));
     go.hidden = !live() || (hasGrid() && !busy);
-    go.textContent = busy ? "Stop" : "Compute the grid";
+    drawGo(busy ? "stop" : "start");
+    if (!busy) go.textContent = "Compute the grid";
     progress.hidden = done === undefined;
     const [bar, counted] = progress.children;
     if (all) [bar.max, bar.value] = [all, done];
@@ -177,10 +179,6 @@ function render({ model, el }) {
   }
 
   figure.addEventListener("change", () => set("figure", figure.value));
-  go.addEventListener("click", () => {
-    const counter = model.get("busy") ? "_stops" : "_starts";
-    set(counter, model.get(counter) + 1);
-  });
   save.addEventListener("click", () => saveAs("probes.csv", "text/csv", model.get("_csv")));
   box?.addEventListener("input", () => set("text", box.value));
   cell.addEventListener("change", (event) => {

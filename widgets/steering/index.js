@@ -2,7 +2,7 @@
 import { draw, make, show } from "../_shared/draw.js";
 import { keepKeys } from "../_shared/keys.js";
 import { drawStrip } from "../_shared/strips.js";
-import { saveAs, setterOf, wire } from "../_shared/view.js";
+import { doingWords, saveAs, setterOf, wire } from "../_shared/view.js";
 import { sameTexts, timesFactor } from "./state.js";
 import { steeringControls } from "./controls.js";
 
@@ -110,7 +110,7 @@ function render({ model, el }) {
     // Not `disabled`: that would throw the focus out of the view, into JupyterLab's command mode.
     halt.setAttribute("aria-disabled", String(!busy));
     go.textContent = busy ? "Run again" : "Run";
-    doing.textContent = busy ? `${model.get("_doing") || "at work"} …` : "";
+    doing.textContent = doingWords(model);
     const ran = model.get("_ran");
     older.textContent = ran.features && !sameTexts(ran, draft()) ? "The texts below are of an earlier setting." : "";
     for (const label of words) {

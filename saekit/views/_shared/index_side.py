@@ -4,6 +4,7 @@ import json
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from saekit.errors import FeatureIndexError, SAEError
 from saekit.views._shared.nodes import Node, el, facts, line
 from saekit.views._shared.strips import near_only, shaded_strip
-from saekit.views._shared.words import number, sig
+from saekit.views._shared.words import number, pack, sig
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -24,20 +25,52 @@ if TYPE_CHECKING:
 ORDERS = ("number", "density", "max", "score")
 
 
-def walk_in(
-    order: str, index: "FeatureIndex | ImageFeatures", scores: Float[np.ndarray, " d_sae"] | None
-) -> Int[np.ndarray, " live"]:
-    """Return the live features in walking order, highest first, ties by number; those without a score are left out."""
-    if order not in ORDERS:
-        raise t.TraitError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
-    if order == "score" and scores is None:
-        raise t.TraitError("order 'score' needs scores: TopActivations(index, scores=array of length d_sae)")
-    live = np.flatnonzero(~np.asarray(index.dead))
-    if order == "number":
-        return live
-    keys = np.asarray({"density": index.density, "max": index.max, "score": scores}[order])[live]
-    known = np.isfinite(keys)
-    return live[known][np.argsort(-keys[known], kind="stable")]
+@dataclass(frozen=True)
+class Walk:
+    """In which orders the features of an index are walked.
+
+    Attributes:
+        index: The index, or features of images.
+        view: How the view is made, for messages: ``"TopActivations(index"``.
+        scores: One number for each feature, the user's; None for none.
+    """
+
+    index: "FeatureIndex | ImageFeatures"
+    view: str
+    scores: Float[np.ndarray, " d_sae"] | None = None
+
+    @property
+    def orders(self) -> list[str]:
+        """The orders there are."""
+        return [order for order in ORDERS if order != "score" or self.scores is not None]
+
+    def along(self, order: str) -> Int[np.ndarray, " live"]:
+        """Return the live features, highest first, ties by number; those without a score are left out."""
+        if order not in ORDERS:
+            raise t.TraitError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+        if order not in self.orders:
+            raise t.TraitError(f"order 'score' needs scores: {self.view}, scores=array of length d_sae)")
+        live = np.flatnonzero(~np.asarray(self.index.dead))
+        if order == "number":
+            return live
+        keys = np.asarray({"density": self.index.density, "max": self.index.max, "score": self.scores}[order])[live]
+        known = np.isfinite(keys)
+        return live[known][np.argsort(-keys[known], kind="stable")]
+
+
+def features_page(view: Any, cards: Mapping[int, Mapping[str, Any]]) -> str:
+    """Return the page of a view of single features, which knows some of them.
+
+    Args:
+        view: The view.
+        cards: The traits that belong to each of these features.
+    """
+    listed = ", ".join(map(str, sorted(cards)[:12])) + (" …" if len(cards) > 12 else "")
+    missing = f"This page holds {len(cards)} features only ({listed}). Open the view in a notebook to see the others."
+    replies = {**{str(feature): card for feature, card in cards.items()}, "": missing}
+    walk = [feature for feature in np.frombuffer(view._walk, "<f4").astype(int).tolist() if feature in cards]
+    facts = {**view._facts, "own_text": "page", "orders": [view.order]}
+    return view._page(replies={"value": replies}, _facts=facts, _walk=pack(walk))
 
 
 def index_facts(index: "FeatureIndex", sae: Any = None) -> dict[str, Any]:

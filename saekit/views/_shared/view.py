@@ -33,6 +33,8 @@ class View(anywidget.AnyWidget):
     busy = t.Bool(False).tag(sync=True)
     error = t.Unicode("").tag(sync=True)
     _stops = t.Int(0, help="counts presses of Stop").tag(sync=True)
+    _doing = t.Unicode("", help="what is under way, in words").tag(sync=True)
+    _has_kernel = t.Bool(True).tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "_name" in cls.__dict__:  # not for the subclass that anywidget makes of each instance
@@ -87,7 +89,7 @@ class View(anywidget.AnyWidget):
             title=self._title(),
             css=_stylesheet(self._name),
             esm=module(self._name),
-            state={**state, **changes},
+            state={**state, "busy": False, "_doing": "", "_has_kernel": False, **changes},
             replies=replies or {},
             static=self._static(),
         )
@@ -102,7 +104,7 @@ class View(anywidget.AnyWidget):
         """Drop background work: its results will not be shown. The Stop button calls this."""
         with self._guard:
             self._worker.stop()
-            self.busy = False
+            self.busy, self._doing = False, ""
 
     @t.observe("_stops")
     def _on_stop(self, _change: Any) -> None:

@@ -1,19 +1,19 @@
 """The circuit view: which features, at which positions and layers, an answer rests on, and how few of them suffice."""
 
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit._base.checks import whole
 from saekit.views._shared.nodes import Node, el, line
-from saekit.views._shared.still import html_of
+from saekit.views._shared.still import svg_document
 from saekit.views._shared.view import Changes, View
 from saekit.views._shared.worker import Stopped
 from saekit.views.circuit import state
 from saekit.views.circuit.graph import ERROR, Graph, graph_of, record_of, whole_record
-from saekit.views.circuit.picture import drawing, whole
+from saekit.views.circuit.picture import assembled, drawing
 from saekit.views.circuit.work import Work
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ class Circuit(View):
     _record = t.Dict(help="nodes and edges as they are exported").tag(sync=True)
     _measured = t.Dict(help='{"errors/size": faithfulness and completeness, and in words}').tag(sync=True)
     _curve = t.Dict(help="the curve of each kind of errors").tag(sync=True)
-    _doing = t.Unicode("").tag(sync=True)
     _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
     _curves = t.Int(0, help="counts presses of Curve").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
 
     def __init__(
         self,
@@ -148,13 +146,7 @@ class Circuit(View):
     # --- traits -----------------------------------------------------------------------------------------------
 
     def _sized(self, size: Any) -> int:
-        try:
-            fits = not isinstance(size, bool) and 0 <= operator.index(size) <= self._most
-        except TypeError:
-            fits = False
-        if not fits:
-            raise t.TraitError(f"size must be a whole number of features in 0…{self._most}, not {size!r}")
-        return operator.index(size)
+        return whole("size, the number of features kept,", size, at_least=0, at_most=self._most, error=t.TraitError)
 
     @t.validate("size")
     def _check_size(self, proposal: dict) -> int:
@@ -214,7 +206,7 @@ class Circuit(View):
         """End what is under way after the batch of prompts at hand, without a result. The Stop button calls this."""
         with self._guard:
             super().stop()
-            self._finding, self._waiting, self._doing = False, [], ""
+            self._finding, self._waiting = False, []
 
     def _find(self, stopped: Stopped) -> Changes:
         """Find what is missing, then measure: a measurement that was asked for before had nothing to measure."""
@@ -324,19 +316,17 @@ class Circuit(View):
 
     def _picture(self) -> Node:
         drawn = self._drawing[self.errors]
-        return whole(drawn["frames"][min(self.size, len(drawn["frames"]) - 1)], drawn["parts"])
+        return assembled(drawn["frames"][min(self.size, len(drawn["frames"]) - 1)], drawn["parts"])
 
     def to_html(self) -> str:
         """Return a self-contained interactive page; its slider knows the sizes measured so far (`measure_curve`)."""
-        return self._page(busy=False, _doing="", _has_kernel=False)
+        return self._page()
 
     def to_svg(self) -> str:
         """Return the picture as an SVG document that stands alone."""
         self._settle()
         with self._guard:
-            drawn = "" if self._graph is None else html_of(self._picture())
-        own = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
-        return drawn.replace('<svg data-saekit="picture"', own, 1)
+            return "" if self._graph is None else svg_document(self._picture())
 
     def to_json(self) -> str:
         """Return the circuit that is shown as JSON: nodes with their effects, edges with their weights, in logits."""

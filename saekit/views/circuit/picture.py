@@ -12,7 +12,7 @@ from typing import Any
 from saekit.views._shared.contexts import short_hook
 from saekit.views._shared.nodes import Node, el, label, line, picture
 from saekit.views._shared.palette import sign
-from saekit.views._shared.words import signed, visible
+from saekit.views._shared.words import effect_words, visible
 from saekit.views.circuit.graph import ERROR, OUTPUT, Graph, Numbered
 
 PITCH, ROW, LEFT, TOP, FOOT, GAP = 38, 38, 92, 52, 46, 14
@@ -98,7 +98,7 @@ def drawing(graph: Graph, errors: str, tokens: Sequence[str]) -> dict[str, Any]:
     return {"parts": parts, "frames": [_frame(graph, size, errors, tokens, names) for size in range(shown + 1)]}
 
 
-def whole(node: Node, parts: Mapping[str, list[Any]]) -> Node:
+def assembled(node: Node, parts: Mapping[str, list[Any]]) -> Node:
     """Return a picture with its parts in their places; `widgets/circuit/index.js` does the same."""
     if isinstance(node, str):
         return node
@@ -107,7 +107,7 @@ def whole(node: Node, parts: Mapping[str, list[Any]]) -> Node:
         own, about, *inside = parts[attributes["of"]]
         placed = {name: value for name, value in attributes.items() if name != "of"}
         return [own, {**about, **placed}, *inside]
-    return [tag, attributes, *(whole(child, parts) for child in children)]
+    return [tag, attributes, *(assembled(child, parts) for child in children)]
 
 
 def radius(effect: float, largest: float) -> float:
@@ -125,12 +125,6 @@ def node_place(graph: Graph, i: int) -> str:
     """Say where a node is."""
     hook, position, _ = graph.named(i)
     return f"{hook} at {position}"
-
-
-def effect_words(effect: float) -> str:
-    """Say what an effect means."""
-    does = "supports the answer" if effect > 0 else "works against the answer" if effect < 0 else "does nothing"
-    return f"{signed(effect)} logits: {does}"
 
 
 def _frame(graph: Graph, size: int, errors: str, tokens: Sequence[str], names: Mapping[tuple, str]) -> Node:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from saekit.views._shared.contexts import context, context_list, short_hook
 from saekit.views._shared.nodes import Node, el, label, line, picture, row_of, table
 from saekit.views._shared.palette import sign
-from saekit.views._shared.words import signed
+from saekit.views._shared.words import effect_words, signed
 from saekit.views.circuit.graph import ERROR, OUTPUT, Graph
-from saekit.views.circuit.picture import effect_words, node_place, node_title
+from saekit.views.circuit.picture import node_place, node_title
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge

@@ -8,7 +8,7 @@ import traitlets as t
 from jaxtyping import Float, Int
 
 from saekit.errors import VisionError
-from saekit.views._shared.index_side import ORDERS, checked_scores, named, walk_in
+from saekit.views._shared.index_side import ORDERS, Walk, checked_scores, features_page, named
 from saekit.views._shared.nodes import Node
 from saekit.views._shared.view import View
 from saekit.views._shared.words import pack
@@ -72,11 +72,12 @@ class ImageActivations(View):
         """
         self._features = _as_features(features, images, labels, label_names)
         self._names = named(names)
-        self._scores = checked_scores(scores, self._features.d_sae)
+        scored = checked_scores(scores, self._features.d_sae)
+        self._walks = Walk(self._features, "ImageActivations(features", scored)
         order = order or ("number" if scores is None else "score")
         facts = image_facts(self._features)
-        facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
-        walk = walk_in(order, self._features, self._scores)
+        facts["orders"] = self._walks.orders
+        walk = self._walks.along(order)
         first = self._in_range((int(walk[0]) if len(walk) else 0) if feature is None else feature)
         card = image_card(self._features, first, self._names, facts)
         super().__init__(value=first, order=order, image=card["first"], _facts=facts, _walk=pack(walk), _card=card)
@@ -95,8 +96,7 @@ class ImageActivations(View):
 
     @t.validate("order")
     def _check_order(self, proposal: dict) -> str:
-        if proposal["value"] == "score" and self._scores is None:
-            raise t.TraitError("order 'score' needs scores: ImageActivations(features, scores=array of length d_sae)")
+        self._walks.along(proposal["value"])  # says what is wrong
         return proposal["value"]
 
     @t.validate("image")
@@ -116,7 +116,7 @@ class ImageActivations(View):
 
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
-        self._walk = pack(walk_in(change["new"], self._features, self._scores))
+        self._walk = pack(self._walks.along(change["new"]))
 
     # --- what is shown without a kernel -----------------------------------------------------------------------
 
@@ -149,12 +149,7 @@ class ImageActivations(View):
             features = np.roll(walk, -start)[:_ON_A_PAGE]
         held = list(dict.fromkeys([self.value, *(self._in_range(int(f)) for f in features)]))
         cards = {f: self._card_of(f) for f in held}
-        replies = {str(f): {"_card": card, "image": card["first"]} for f, card in cards.items()}
-        listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
-        said = f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
-        facts = {**self._facts, "own_text": "page", "orders": [self.order]}
-        kept = [f for f in walk.tolist() if f in cards]
-        return self._page(replies={"value": {**replies, "": said}}, _facts=facts, _walk=pack(kept), busy=False)
+        return features_page(self, {f: {"_card": card, "image": card["first"]} for f, card in cards.items()})
 
 
 def _class_numbers(labels: Any) -> Int[np.ndarray, " image"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
+from saekit._base.checks import whole
 from saekit.errors import FeatureIndexError
 from saekit.views._shared.contexts import indexes_by_hook, short_hook
 from saekit.views._shared.nodes import Node, line
@@ -81,9 +82,7 @@ class LogitAttribution(View):
     _shown = t.Dict(help="the last attribution as it is drawn").tag(sync=True)
     _says = t.Dict(help="{panel, record} of the predictions").tag(sync=True)
     _wrong = t.Unicode("", help="the field that the error is about").tag(sync=True)
-    _doing = t.Unicode("").tag(sync=True)
     _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
 
     _ready = False
     _filled = ""  # the corrupted prompt that the view made up itself
@@ -134,9 +133,7 @@ class LogitAttribution(View):
         self._saes = saes_of(model, saes)
         indexes = indexes_by_hook(model, list(self._saes.items()), index)
         self._indexes = {list(self._saes)[i]: one for i, one in indexes.items()}
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= 100:
-            raise t.TraitError(f"k must be a whole number of features in 1…100, not {k!r}")
-        self.k = k
+        self.k = k = whole("k", k, at_least=1, at_most=100, error=t.TraitError)
         self._answerer = Answerer(twin(model), self._saes, self._indexes, k)
         facts = {
             "model": str(model.cfg.model_name),
@@ -207,12 +204,6 @@ class LogitAttribution(View):
         with self._guard:
             self._demanded = (self._asked(), self.method)
             self._begin()
-
-    def stop(self) -> None:
-        """Drop what is under way; it ends after the pass at hand. The Stop button calls this."""
-        with self._guard:
-            super().stop()
-            self._doing = ""
 
     def _asked(self) -> Asked:
         corrupted = self.corrupted if self.baseline == "corrupted" else ""
@@ -334,7 +325,7 @@ class LogitAttribution(View):
             if shown is not None and shown.asked == self._asked():
                 held = {json.dumps(name): {"_shown": shown_data(replace(shown, method=name))} for name in shown.known}
         missing = "This page holds the methods computed before it was saved. Open the view in a notebook for others."
-        return self._page(replies={"method": {**held, "": missing}}, busy=False, _doing="", _has_kernel=False)
+        return self._page(replies={"method": {**held, "": missing}})
 
     def to_csv(self) -> str:
         """Return the bars that are shown as CSV, with the running total, in logits."""

@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets as t
 
+from saekit._base.checks import whole
 from saekit.errors import ProbeError
 from saekit.views._shared.nodes import Node, el, line
 from saekit.views._shared.view import Changes, View
@@ -65,7 +65,6 @@ class Probes(View):
     _csv = t.Unicode("", help="what `to_csv` returns").tag(sync=True)
     _progress = t.List(help="[cells done, cells]; [] if no search is under way").tag(sync=True)
     _starts = t.Int(0, help="counts presses of Compute").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
 
     def __init__(
         self,
@@ -187,14 +186,11 @@ class Probes(View):
 
     @t.validate("feature")
     def _check_feature(self, proposal: dict) -> int | None:
-        feature = proposal["value"]
-        if feature is None:
+        if proposal["value"] is None:
             return None
-        widths = [] if self._features is None else [site.d_sae for site in self._features.saes.values()]
-        if feature < 0 or (widths and feature >= max(widths)):
-            most = f" to {max(widths) - 1}" if widths else " or more"
-            raise t.TraitError(f"feature must be a whole number from 0{most}, or None, not {feature}")
-        return operator.index(feature)
+        widths = [] if self._features is None else [sae.d_sae for sae in self._features.saes.values()]
+        most = max(widths) - 1 if widths else None
+        return whole("feature", proposal["value"], at_least=0, at_most=most, error=t.TraitError)
 
     @t.observe("value")
     def _on_value(self, _change: Any) -> None:
@@ -407,7 +403,7 @@ class Probes(View):
             cells = [] if self.grid is None else [self._card_of(i, waits=False) for i in range(len(self.grid.lines))]
             replies = {json.dumps(cell["name"], ensure_ascii=False): {"_card": cell} for cell in cells}
             facts = {**self._facts, "own_text": "page"}
-        return self._page(replies={"value": replies}, _facts=facts, busy=False, _progress=[], _has_kernel=False)
+        return self._page(replies={"value": replies}, _facts=facts, _progress=[])
 
 
 def csv_of(grid: "Grid", figures: "Mapping[str, Sequence[Estimate]]") -> str:

@@ -10,7 +10,7 @@ import traitlets as t
 
 from saekit.errors import SaekitError, SteeringError
 from saekit.steering import KINDS
-from saekit.views._shared.index_side import ORDERS, search_hits, walk_in
+from saekit.views._shared.index_side import ORDERS, Walk, search_hits
 from saekit.views._shared.nodes import Node
 from saekit.views._shared.view import View, in_words
 from saekit.views._shared.words import pack
@@ -82,8 +82,6 @@ class Steering(View):
     _said = t.Unicode("", help="what a screen reader is told of the texts").tag(sync=True)
     _sweep = t.Dict(help="{panel, setting} of the sweep").tag(sync=True)
     _facts = t.Dict().tag(sync=True)
-    _doing = t.Unicode("").tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
 
     # The browser writes a wish only, and Python answers with ``setting`` and ``_heard``. So a setting that cannot be
     # never becomes the setting, and says why in ``error``.
@@ -172,7 +170,7 @@ class Steering(View):
             "orders": ["number", "density", "max"],
             "own_text": "live",
         }
-        walk = b"" if index is None else pack(walk_in("number", index, None))
+        walk = b"" if index is None else pack(Walk(index, "Steering(model, sae").along("number"))
         super().__init__(setting=checked, _facts=facts, _walk=walk, _head=head(facts, checked), _key=shade_key())
         # A search takes half a second and must not wait for a run that takes many.
         self._searcher = Worker(self._guard, on_idle=lambda: None)
@@ -293,7 +291,6 @@ class Steering(View):
         with self._guard:
             super().stop()
             with self.hold_sync():
-                self._doing = ""
                 self._written = ended(self._written)
                 if self._swept is not None and self._swept.under_way:
                     self._swept = replace(self._swept, under_way=False)
@@ -354,7 +351,7 @@ class Steering(View):
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
         if self._index is not None:
-            self._walk = pack(walk_in(change["new"], self._index, None))
+            self._walk = pack(Walk(self._index, "Steering(model, sae").along(change["new"]))
 
     @t.observe("setting", "_peek")
     def _show_cards(self, _change: Any = None) -> None:
@@ -408,7 +405,7 @@ class Steering(View):
 
     def to_html(self) -> str:
         """Return a self-contained page with the texts and what was measured, which needs no kernel."""
-        return self._page(busy=False, _doing="", _has_kernel=False)
+        return self._page()
 
     def to_json(self) -> str:
         """Return the setting as JSON text, to save and to share; `from_setting` reads it."""

@@ -1,6 +1,5 @@
 """The top-activations view: what one feature of an SAE responds to, and what it does."""
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,8 @@ import numpy as np
 import traitlets as t
 from jaxtyping import Float
 
-from saekit.views._shared.index_side import ORDERS, checked_scores, index_facts, named, walk_in
+from saekit._base.checks import whole
+from saekit.views._shared.index_side import ORDERS, Walk, checked_scores, features_page, index_facts, named
 from saekit.views._shared.nodes import Node, pressed
 from saekit.views._shared.view import View
 from saekit.views._shared.words import pack
@@ -81,12 +81,12 @@ class TopActivations(View):
         """
         self._index, self._names = index, named(names)
         self._reading = Reading(index, model, sae, self._names)
-        self._scores = checked_scores(scores, index.d_sae)
+        self._walks = Walk(index, "TopActivations(index", checked_scores(scores, index.d_sae))
         order = order or ("number" if scores is None else "score")
         facts = index_facts(index, sae)
-        facts["orders"] = [o for o in ORDERS if o != "score" or scores is not None]
+        facts["orders"] = self._walks.orders
         facts["own_text"] = "live" if self._reading.live else "off"
-        walk = walk_in(order, index, self._scores)
+        walk = self._walks.along(order)
         if feature is None:
             feature = int(walk[0]) if len(walk) else 0
         feature = self._in_range(feature)
@@ -98,15 +98,8 @@ class TopActivations(View):
 
     # --- traits -----------------------------------------------------------------------------------------------
 
-    def _in_range(self, feature: Any) -> Any:
-        d_sae = self._index.d_sae
-        try:
-            fits = 0 <= operator.index(feature) < d_sae
-        except TypeError:
-            fits = False
-        if not fits:
-            raise t.TraitError(f"feature must be an integer in 0…{d_sae - 1} (this SAE has {d_sae}), not {feature!r}")
-        return operator.index(feature)
+    def _in_range(self, feature: Any) -> int:
+        return whole("feature", feature, at_least=0, at_most=self._index.d_sae - 1, error=t.TraitError)
 
     @t.validate("value")
     def _check_value(self, proposal: dict) -> int:
@@ -114,7 +107,7 @@ class TopActivations(View):
 
     @t.validate("order")
     def _check_order(self, proposal: dict) -> str:
-        walk_in(proposal["value"], self._index, self._scores)  # says what is wrong
+        self._walks.along(proposal["value"])  # says what is wrong
         return proposal["value"]
 
     @t.validate("token")
@@ -139,7 +132,7 @@ class TopActivations(View):
 
     @t.observe("order")
     def _on_order(self, change: Any) -> None:
-        self._walk = pack(walk_in(change["new"], self._index, self._scores))
+        self._walk = pack(self._walks.along(change["new"]))
 
     @t.observe("prompt")
     def _on_prompt(self, change: Any) -> None:
@@ -206,11 +199,4 @@ class TopActivations(View):
         held = list(dict.fromkeys([self.value, *map(self._in_range, near if features is None else features)]))
         cards = {f: {"_card": self._card_of(f), "_result": {}} for f in held}
         cards[self.value]["_result"] = dict(self._result)
-        listed = ", ".join(map(str, sorted(held)[:12])) + (" …" if len(held) > 12 else "")
-        missing = (
-            f"This page holds {len(held)} features only ({listed}). Open the view in a notebook to see the others."
-        )
-        walk = [f for f in np.frombuffer(self._walk, "<f4").astype(int).tolist() if f in cards]
-        replies = {"value": {**{str(f): card for f, card in cards.items()}, "": missing}}
-        facts = {**self._facts, "own_text": "page", "orders": [self.order]}
-        return self._page(replies=replies, _facts=facts, _walk=pack(walk), busy=False)
+        return features_page(self, cards)

@@ -65,7 +65,6 @@ class Training(View):
     _progress = t.Dict(help="how training is getting on, in words").tag(sync=True)
     _starts = t.Int(0, help="counts presses of Start").tag(sync=True)
     _stopping = t.Bool(False).tag(sync=True)
-    _has_kernel = t.Bool(True).tag(sync=True)
 
     def __init__(
         self,
@@ -234,8 +233,8 @@ class Training(View):
                 for count in range(len(names) + 1)
                 for hidden in map(list, combinations(names, count))
             }
-        state = {"_panels": shown, "_progress": told, "busy": False, "_stopping": False, "_has_kernel": False}
-        return self._page(replies={"hidden": replies} if names else {}, **state)
+        replies = {"hidden": replies} if names else {}
+        return self._page(replies=replies, _panels=shown, _progress=told, _stopping=False)
 
 
 def _in_short(run: Run) -> str:
