@@ -4,6 +4,7 @@ from . import (
     attribution as attribution,
     circuits as circuits,
     data as data,
+    doctor as doctor,
     errors as errors,
     evaluation as evaluation,
     exercises as exercises,
@@ -48,6 +49,9 @@ from .data import (
     load_parallel as load_parallel,
     tokens_from_ids as tokens_from_ids,
     tokens_from_texts as tokens_from_texts,
+)
+from .doctor import (
+    check as check,
 )
 from .errors import (
     ChecksumError as ChecksumError,
