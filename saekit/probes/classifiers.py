@@ -85,7 +85,9 @@ class Linear(Classifier):
         raise NotImplementedError
 
     def _columns(self, inputs, labels) -> Int[np.ndarray, " column"]:
-        return np.arange(inputs.shape[1])
+        """Return the columns to learn from: a penalty leaves the weight of one without an entry at 0 by itself."""
+        some = hasattr(inputs, "tocsr") and inputs.nnz
+        return np.unique(inputs.indices) if some else np.arange(inputs.shape[1])
 
     def fit(self, inputs, labels, n_classes, among, *, balanced=False, seed=0) -> Iterator[Fitted]:
         """Fit on columns of a common scale; the weights are given in units of the inputs."""
@@ -111,7 +113,7 @@ class Logistic(Linear):
     def _estimator(self, balanced: str | None, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression
 
-        return LogisticRegression(class_weight=balanced, max_iter=_MOST_STEPS, warm_start=True)
+        return LogisticRegression(class_weight=balanced, solver="newton-cg", max_iter=_MOST_STEPS, warm_start=True)
 
     def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
         """Return the softmax; of two classes, whose scores are each other's negative, the logistic function."""

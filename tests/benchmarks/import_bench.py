@@ -1,5 +1,6 @@
 """What `import saekit` costs beside `import torch`: fresh processes, one after the other, so that load hits both."""
 
+import os
 import subprocess
 import sys
 from statistics import median
@@ -25,7 +26,10 @@ def imports() -> dict[str, float]:
 def seconds(statement: str) -> float:
     """Return how long a statement takes in a fresh interpreter, not counting the interpreter's own start."""
     code = f"import time\nstart = time.perf_counter()\n{statement}\nprint(time.perf_counter() - start)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    # Bytecode is kept, as it is for a user, also where this process was told to write none.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 BENCHES = [imports]
