@@ -7,7 +7,7 @@ Files, each with its use in its first lines, in the order of import:
 - ``progress``: bars, and hearing that somebody wants a computation to stop
 - ``files``: all or nothing, a full or unwritable disk in clear words
 - ``locks``: one writer at a time, and a word to whoever waits
-- ``identity``: what decides the numbers of something, in words
+- ``identity``, ``weights``: what decides the numbers of something, in words; weights as one hash
 - ``manifest``, ``writer``, ``store``: the one format on disk
 - ``seal``: checksums of a folder that others' programs read
 - ``table``: one table for Jupyter

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from saekit._base.identity import differences
+
 MANIFEST = "manifest.json"
 OWN = ("format", "finished", "arrays", "checksum")  # keys of the manifest that are not the room's
 NUMBERS = "biufc"  # kinds of dtypes that are stored; never objects, whose bytes are addresses
@@ -40,10 +42,8 @@ def _plain(value: Any) -> Any:
 
 
 def differing(about: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """Return the keys of an identity that ``about`` has with another value, or not at all."""
-    # As text: a number that does not exist is unlike itself, and it is the same setting all the same.
-    said = {key: json.dumps(plain(value), sort_keys=True) for key, value in about.items() if key in identity}
-    return [key for key, value in identity.items() if said.get(key) != json.dumps(plain(value), sort_keys=True)]
+    """Say in what ``about`` differs from an identity, and what of it is not recorded; [] for nothing."""
+    return differences(plain(identity), about, whole=True)
 
 
 def part_of(about: Mapping[str, Any], before: str = "") -> str:

@@ -166,12 +166,9 @@ class Writer:
             return self.checkpoint()
         stored = self._format.load(self.folder, verify=False, partial=True)
         if differs := differing(stored.about, self._identity):
-            words = "; ".join(
-                f"its {key} is {stored.about.get(key)!r}, asked for is {self._identity[key]!r}" for key in differs
-            )
             raise self._format.error(
-                f"{self.folder} holds a {self._format.kind} of another {', '.join(differs)}: {words}. Choose another "
-                f"path, or delete it to start again"
+                f"{self.folder} holds a {self._format.kind} of another {'; '.join(differs)} (what is asked for against "
+                f"what is there). Choose another path, or delete it to start again"
             )
         for name, entry in read_json(self.folder / MANIFEST)["arrays"].items():
             array, file = stored.arrays[name], self.folder / file_of(name, entry)

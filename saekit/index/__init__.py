@@ -7,6 +7,7 @@ this kind.
 
 Files, in the order of import:
 
+- ``identity``: of which model and SAE an index is
 - ``collect``: what one pass keeps: statistics, the best few of each of many groups, who fires with whom
 - ``read``: from the arrays of an opened index to examples, intervals, histograms
 - ``build``: the pass: from batches to events, counted in and checkpointed
@@ -17,6 +18,7 @@ Files, in the order of import:
 
 from saekit.index.build import batch_events
 from saekit.index.feature_index import FeatureIndex
+from saekit.index.identity import check_belongs
 from saekit.index.read import (
     Example,
     Examples,
@@ -43,4 +45,5 @@ __all__ = [
     "PromptFeatures",
     "PromptReading",
     "batch_events",
+    "check_belongs",
 ]

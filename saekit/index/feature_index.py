@@ -22,6 +22,7 @@ from saekit._base.progress import Progress, Stop
 from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.index import merge as merging, search as text_side
+from saekit.index.identity import check_belongs, made_with
 from saekit.index.merge import INDEX
 from saekit.index.read import (
     Example,
@@ -36,7 +37,8 @@ from saekit.index.read import (
     PromptReading,
     Reader,
 )
-from saekit.saes import ASSETS, DEFAULT, bundled, check_pair, sae_fingerprint, sae_hook
+from saekit.models import model_identity
+from saekit.saes import ASSETS, DEFAULT, bundled, check_pair, sae_hook, sae_identity
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -49,14 +51,15 @@ class FeatureIndex:
 
     Attributes:
         path: Folder that it lies in.
-        manifest: Everything that identifies the index: hashes of SAE and tokens, hook, model, versions, counts.
+        manifest: Everything that identifies the index: model, SAE, hashes of the tokens, versions, counts.
         d_sae: Number of features.
         n_tokens: Number of tokens that were counted.
         excluded: Number of tokens left out of all this, by reason.
         bounded: Whether it holds the strongest examples and a sample of the rest, not every event.
         hook_name: Hook point of the SAE.
         model_name: Name of the model.
-        sae_hash: Fingerprint of the SAE.
+        model_identity: What decides the numbers of the model; without facts in an index of an earlier saekit.
+        sae_identity: What decides those of the SAE: weights and settings.
         count: Number of tokens on which each feature is active ``[d_sae]``.
         density: Share of counted tokens on which each feature is active ``[d_sae]``.
         max: Largest activation of each ``[d_sae]``.
@@ -73,7 +76,8 @@ class FeatureIndex:
         self.bounded: bool = manifest["kind"] == "bounded"
         self.hook_name: str = manifest["hook_name"]
         self.model_name: str = manifest["model_name"]
-        self.sae_hash: str = manifest["sae_hash"]
+        self.model_identity, self.sae_identity = made_with(manifest)
+        self._read_with: weakref.WeakKeyDictionary[Any, weakref.WeakSet] = weakref.WeakKeyDictionary()
         self.count, self.max = arrays["count"], arrays["max"]
         self.density = self.count / max(self.n_tokens, 1)
         self.mean_active = arrays["sum"] / np.maximum(self.count, 1)
@@ -132,7 +136,8 @@ class FeatureIndex:
             "d_sae": sae.cfg.d_sae,
             "hook_name": sae_hook(sae),
             "model_name": model.cfg.model_name,
-            "sae_hash": sae_fingerprint(sae),
+            "sae": sae_identity(sae).facts,
+            "model": model_identity(model).facts,
             "tokens_hash": merging.corpus_hash(tokens.ids, tokens.sequence_ids),
             "documents_hash": merging.corpus_hash(tokens.document, tokens.sequence_ids),
             "examples": examples_per_feature or STORED_EXAMPLES,
@@ -225,11 +230,7 @@ class FeatureIndex:
                 f"{merging.how_far(partial)}. Call build again with the same arguments to go on"
             )
         index = cls._open(folder, verify=verify)
-        if sae is not None and sae_fingerprint(sae) != index.sae_hash:
-            raise FeatureIndexError(
-                f"{folder} is the index of another SAE (hash {index.sae_hash[:12]}, expected "
-                f"{sae_fingerprint(sae)[:12]}): load the SAE it was built with, or build an index for this one"
-            )
+        check_belongs(index, sae=sae)
         return index
 
     def save(self, path: Path | str) -> "FeatureIndex":
@@ -363,7 +364,20 @@ class FeatureIndex:
         return self.read_prompt(model, sae, text).strongest(k)
 
     def read_prompt(self, model: "SAETransformerBridge", sae: "SAE[Any]", text: str) -> PromptReading:
-        """Return what `activations` and `by_prompt` are slices of, for more than one question about the same text."""
+        """Return what `activations` and `by_prompt` are slices of, for more than one question about the same text.
+
+        Args:
+            model: The model that the index was built with; it and the SAE are compared when they first read a text.
+            sae: The SAE that the index was built with.
+            text: The text.
+
+        Raises:
+            FeatureIndexError: The model or the SAE is another; the message says what differs.
+            ModelError: The text is empty, or the model has no tokenizer.
+        """
+        if sae not in self._read_with.setdefault(model, weakref.WeakSet()):
+            check_belongs(self, model=model, sae=sae)
+            self._read_with[model].add(sae)
         return text_side.read_prompt(self._read, model, sae, text)
 
     def corpus(self, rows: slice = slice(None)) -> Tokens:
@@ -392,9 +406,11 @@ class FeatureIndex:
 
 def _bundled_with(sae: "SAE[Any] | None") -> str:
     """Return the name of the bundled SAE whose index this SAE has; if there is none, the default's."""
-    wanted = None if sae is None else sae_fingerprint(sae)
+    wanted = None if sae is None else sae_identity(sae)
     for name in bundled():
         manifest = ASSETS / name / "index/manifest.json"
-        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["sae_hash"] == wanted:
-            return name
+        if wanted and manifest.is_file():
+            _, held = made_with(json.loads(manifest.read_text(encoding="utf-8")))
+            if not held.difference(wanted):
+                return name
     return DEFAULT

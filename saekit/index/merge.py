@@ -22,6 +22,7 @@ from saekit.data import Tokens
 from saekit.errors import FeatureIndexError
 from saekit.index.build import Pass, append_events, by_feature, run_pass
 from saekit.index.collect import narrow
+from saekit.index.identity import made_with
 from saekit.index.read import Reader, gather, offsets
 from saekit.index.search import coactivation, cosine, tables
 
@@ -219,7 +220,13 @@ def check(parts: Sequence[Reader]) -> list[Reader]:
     """
     if not parts:
         raise FeatureIndexError("nothing to merge: expected at least one index")
-    for key in ("kind", "sae_hash", "hook_name", "model_name", "examples", "window", "d_sae"):
+    for part in parts[1:]:
+        for one, other in zip(made_with(parts[0].about), made_with(part.about), strict=True):
+            if words := one.difference(other):
+                raise FeatureIndexError(
+                    f"the indexes are of different {one.kind}s ({'; '.join(words)}): they cannot be merged"
+                )
+    for key in ("kind", "hook_name", "examples", "window", "d_sae"):
         values = {str(part.about[key]) for part in parts}
         if len(values) > 1:
             raise FeatureIndexError(f"the indexes differ in {key} ({', '.join(sorted(values))}): they cannot be merged")

@@ -154,15 +154,10 @@ def read_prompt(index: Reader, model: "SAETransformerBridge", sae: "SAE[Any]", t
     """Return all features at every token of a text, from one pass of the model and the SAE.
 
     Raises:
-        FeatureIndexError: The SAE has another number of features than the index.
         SAEError: The SAE does not fit the model.
         ModelError: The text is empty, or the model has no tokenizer.
     """
     check_pair(model, sae)
-    if sae.cfg.d_sae != index.d_sae:
-        raise FeatureIndexError(
-            f"the SAE has {sae.cfg.d_sae} features, the index {index.d_sae}: pass the SAE that the index was built with"
-        )
     read = encode_start(model, text, most=min(PROMPT_TOKENS, model.cfg.n_ctx))
     states = hidden_states(model, read.ids[None], index.about["hook_name"])
     keep, _ = counted(read.ids[None], states, torch.tensor(special_token_ids(model), dtype=torch.long))

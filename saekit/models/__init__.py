@@ -37,7 +37,7 @@ from saekit.models.hooks import (
     reading,
     stopping,
 )
-from saekit.models.identity import model_identity, tokenizer_identity
+from saekit.models.identity import model_identity, other_than, tokenizer_identity
 from saekit.models.load import load_model
 from saekit.models.packaged import PACKAGED
 from saekit.models.processing import processing_of
@@ -97,6 +97,7 @@ __all__ = [
     "massive",
     "midpoints",
     "model_identity",
+    "other_than",
     "processing_of",
     "readable",
     "reading",

@@ -1,10 +1,14 @@
 """What decides the numbers of a model, and what decides those of its tokenizer."""
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from saekit._base.identity import Identity, remembered, short_hash, weights_hash
+from torch import Tensor
+
+from saekit._base.identity import Identity, short_hash
+from saekit._base.weights import remembered, weights_hash
 from saekit.models.prompts import bos_token_id, special_token_ids
 
 if TYPE_CHECKING:
@@ -34,9 +38,7 @@ def model_identity(model: "SAETransformerBridge") -> Identity:
     Two copies with the same weights are the same, wherever they were loaded from; a model in another dtype is another.
     SmolLM2-135M takes some 0.2 seconds, and some milliseconds until one of its weights changes.
     """
-    # The bridge's own wrappers are no part of a name. What turns with a position follows from the configuration.
-    named = [*model.named_parameters(), *model.named_buffers()]
-    weights = [(name.replace("._original_component", ""), one) for name, one in named if "inv_freq" not in name]
+    weights = _weights(model)
     facts = {
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "weights": remembered(model, weights, lambda: weights_hash(weights)),
@@ -44,6 +46,29 @@ def model_identity(model: "SAETransformerBridge") -> Identity:
         **{f"tokenizer {name}": value for name, value in tokenizer_identity(model).facts.items()},
     }
     return Identity("model", facts)
+
+
+def other_than(held: Identity, model: "SAETransformerBridge", what: str) -> list[str]:
+    """Say in what a model differs from the one that something was made with; [] where it does not.
+
+    Args:
+        held: Identity of the model that it was made with.
+        model: The model at hand.
+        what: What was made with it, as a message begins: "the index".
+
+    Warns:
+        UserWarning: The two are of different dtypes, in which the same weights are other numbers: only the rest is
+            compared.
+    """
+    words = held.difference(model_identity(model))
+    if not words or not words[0].startswith("dtype "):
+        return words
+    warnings.warn(
+        f"{what} was made with the model in another dtype ({words[0]}): activations differ a little, and whether the "
+        f"weights are the same cannot be told",
+        stacklevel=3,
+    )
+    return [word for word in words if not word.startswith(("dtype ", "weights "))]
 
 
 def tokenizer_identity(model: "SAETransformerBridge") -> Identity:
@@ -60,6 +85,17 @@ def tokenizer_identity(model: "SAETransformerBridge") -> Identity:
         "special tokens": short_hash(special_token_ids(model)),
     }
     return Identity("tokenizer", facts)
+
+
+def _weights(model: "SAETransformerBridge") -> list[tuple[str, Tensor]]:
+    """Return parameters and buffers by name, each once; PyTorch's own walk, which goes twice, takes twice as long."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, part in model.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            # What turns with a position follows from the configuration, and some models change it as they run.
+            if tensor is not None and "inv_freq" not in name:
+                found.setdefault(id(tensor), (f"{path}.{name}".replace("._original_component", ""), tensor))
+    return list(found.values())
 
 
 def _configuration(model: "SAETransformerBridge") -> dict[str, Any]:

@@ -15,7 +15,7 @@ To read in order:
 from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
 from saekit.saes.demands import DEMANDS, Demand, Finding, findings, same_model, unknown_fields
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
-from saekit.saes.identity import sae_fingerprint, sae_identity
+from saekit.saes.identity import sae_identity, sae_of
 from saekit.saes.load import card_of, load_sae, save_sae
 from saekit.saes.pair import check_pair, check_rebuilds, check_sae, sae_hook
 from saekit.saes.parts import (
@@ -76,9 +76,9 @@ __all__ = [
     "pulled_back",
     "random_directions",
     "sae_card",
-    "sae_fingerprint",
     "sae_hook",
     "sae_identity",
+    "sae_of",
     "same_model",
     "save_sae",
     "sparse_form",

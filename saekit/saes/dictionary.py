@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saekit.errors import SAEError
 from saekit.models import check_hook, first_block_after, hook_width
-from saekit.saes.identity import sae_fingerprint
+from saekit.saes.identity import sae_identity
 from saekit.saes.pair import check_pair, check_rebuilds, sae_hook
 from saekit.saes.parts import encode, encoded, error_of, pulled_back
 from saekit.saes.untrained import Directions
@@ -65,7 +65,7 @@ class Dictionary:
     def hash(self) -> str:
         """Tell it from any other dictionary."""
         if not isinstance(self.of, Directions):
-            return sae_fingerprint(self.of)
+            return sae_identity(self.of).digest
         digest = hashlib.sha256(f"{self.of.name} {self.of.rectified}".encode())
         for tensor in (self.of.rows, self.of.mean):
             digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())

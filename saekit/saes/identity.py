@@ -1,12 +1,14 @@
 """What decides what an SAE makes of a state: its weights and its settings."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saekit._base.identity import Identity, remembered
+from saekit._base.identity import Identity
+from saekit._base.weights import remembered
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -42,6 +44,14 @@ def _weights(sae: "SAE[Any]") -> str:
     return digest.hexdigest()
 
 
-def sae_fingerprint(sae: "SAE[Any]") -> str:
-    """Return the hash of the weights alone."""
-    return sae_identity(sae).facts["weights"]
+def sae_of(stored: Mapping[str, Any]) -> Identity | None:
+    """Return the SAE of something that was stored, None where it names none.
+
+    Args:
+        stored: What was stored, with the facts of `sae_identity` under ``"sae"``. What an earlier saekit wrote knows
+            the hash of the weights, ``"sae_hash"``, and the hook point only.
+    """
+    facts = stored.get("sae")
+    if facts is None and stored.get("sae_hash"):
+        facts = {"weights": stored["sae_hash"], "hook_name": stored["hook_name"]}
+    return None if facts is None else Identity("SAE", facts)

@@ -16,8 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit._base.checks import finite, listed, one_of, real_tensor, whole
+from saekit._base.identity import Identity
 from saekit.errors import SteeringError
-from saekit.saes import check_rebuilds, sae_fingerprint, sae_hook
+from saekit.index import check_belongs
+from saekit.saes import check_rebuilds, sae_hook, sae_identity, sae_of
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -117,14 +119,14 @@ class Intervention:
         strength: Multiplies the value of add and clamp, and the change that ablate and scale make. At 0 the whole
             intervention is off, in every mode, and the output is that of the model left alone, bit for bit. To
             clamp to 0 is to ablate.
-        sae_hash: Which SAE the features are of, "" if there are only directions.
+        sae_identity: What decides the numbers of the SAE that the features are of; None if there are only directions.
     """
 
     edits: tuple[Edit, ...]
     hook_name: str
     positions: Positions = "all"
     strength: float = 1.0
-    sae_hash: str = ""
+    sae_identity: Identity | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without model and SAE."""
@@ -184,14 +186,14 @@ class Intervention:
                 raise SteeringError(f"a feature is named twice in {wanted}: expected each once")
             values = dict.fromkeys(wanted, value)
         if index is not None:
-            check_index(index, sae)
+            check_belongs(index, sae=sae, error=SteeringError)
         edits = []
         for feature, amount in values.items():
             row = decoder_row(sae, feature)
             most = float(index.max[feature]) if index is not None and maximum is None else maximum
             needs = unit == "max" and mode in ("add", "clamp")
             edits.append(Edit(feature, (), mode, amount, unit, most if needs else None, row=row))
-        return cls(tuple(edits), sae_hook(sae), positions, strength, sae_fingerprint(sae))
+        return cls(tuple(edits), sae_hook(sae), positions, strength, sae_identity(sae))
 
     @classmethod
     def along(
@@ -259,9 +261,12 @@ class Intervention:
                     f"two interventions with {name} {getattr(self, name)!r} and {getattr(other, name)!r} cannot be "
                     f"one: expected the same"
                 )
-        if self.sae_hash and other.sae_hash and self.sae_hash != other.sae_hash:
-            raise SteeringError("these interventions are on features of two SAEs: expected one SAE")
-        return replace(self, edits=self.edits + other.edits, sae_hash=self.sae_hash or other.sae_hash)
+        mine, theirs = self.sae_identity, other.sae_identity
+        if mine and theirs and (words := mine.difference(theirs)):
+            raise SteeringError(
+                f"these interventions are on features of two SAEs ({'; '.join(words)}): expected one SAE"
+            )
+        return replace(self, edits=self.edits + other.edits, sae_identity=mine or theirs)
 
     @property
     def features(self) -> list[int]:
@@ -281,8 +286,10 @@ class Intervention:
     # --- JSON --------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain types, but for the decoder rows: ``sae_hash`` says whose they are."""
+        """Return everything as plain types, but for the decoder rows: ``"sae"`` says whose they are."""
         data = asdict(self)
+        identity = data.pop("sae_identity")
+        data["sae"] = identity and identity["facts"]
         for edit in data["edits"]:
             del edit["row"]
         return data
@@ -307,6 +314,11 @@ class Intervention:
             data = json.loads(text)
             if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
                 raise ValueError(f"it has no format {FORMAT!r}")
+            if not {"sae", "sae_hash"} & data.keys():
+                raise ValueError("it does not say of which SAE its features are")
+            data["sae_identity"] = sae_of(data)
+            for name in ("sae", "sae_hash"):
+                data.pop(name, None)
             _check_names(data, cls)
             for edit in data["edits"]:
                 _check_names(edit, Edit)
@@ -357,18 +369,13 @@ def decoder_row(sae: "SAE[Any]", feature: int) -> Float[Tensor, " d_model"]:
 
 def check_sae(intervention: Intervention, sae: "SAE[Any]") -> None:
     """Raise SteeringError if the features are of another SAE; one made by hand may not say of which they are."""
-    if intervention.sae_hash and intervention.sae_hash != (got := sae_fingerprint(sae)):
+    held = intervention.sae_identity
+    if held and (words := held.difference(sae_identity(sae))):
         raise SteeringError(
-            f"the intervention on {intervention.label} is on features of another SAE, or of this one before "
-            f"its weights changed: got the SAE {got[:12]}, expected {intervention.sae_hash[:12]}. Pass the SAE that it "
-            f"was made with, or make it anew: Intervention.on(sae, ...)"
+            f"the intervention on {intervention.label} is on features of another SAE, or of this one before it was "
+            f"changed: {'; '.join(words)} (the intervention's against the one given). Pass the SAE that it was made "
+            f"with, or make it anew: Intervention.on(sae, ...)"
         )
-
-
-def check_index(index: "FeatureIndex", sae: "SAE[Any]") -> None:
-    """Raise SteeringError if the index is of another SAE."""
-    if index.sae_hash != sae_fingerprint(sae):
-        raise SteeringError("the index is of another SAE: what it knows is of other features. Load the SAE's own index")
 
 
 def check_feature(sae: "SAE[Any]", feature: Any) -> None:

@@ -14,10 +14,11 @@ from saekit._base.checks import listed, one_of, seed_of, whole
 from saekit._base.progress import Progress, Step, Stop, progress_of
 from saekit._base.table import Column, Shown, Table
 from saekit.errors import SteeringError, Stopped
+from saekit.index import check_belongs
 from saekit.steering.baselines import KINDS, baseline
 from saekit.steering.effects import SideEffects, criterion, neutral_kl, side_effects
 from saekit.steering.generation import generate
-from saekit.steering.intervention import Intervention, bounded, check_index
+from saekit.steering.intervention import Intervention, bounded
 from saekit.steering.plan import check_fits
 from saekit.steering.prompt import prompt_ids
 
@@ -217,7 +218,7 @@ def steering_sweep(
     for target in targets:
         check_fits(model, target, sae)
     if index is not None and sae is not None:
-        check_index(index, sae)
+        check_belongs(index, sae=sae, error=SteeringError)
     every = sorted({feature for target in targets for feature in target.features})
     if every and sae is None and concept is None:
         raise SteeringError("without a criterion the target features are read in the texts: pass sae=, or concept=")

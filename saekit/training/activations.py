@@ -1,7 +1,7 @@
 """What SAEs are trained on: rows of activations, on disk or in memory, and the order in which they are drawn."""
 
+import hashlib
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit._base.checks import finite, whole
+from saekit._base.identity import Identity
 from saekit._base.manifest import part_of
 from saekit._base.store import Format
 from saekit.errors import DataError
 
 HARVEST = Format("harvest", 1, DataError, remedy="harvest again into another folder", fields={"d_model": int})
+
+
+def identity_of(model: Identity, tokens: Identity, *, buffer_tokens: int | None = None) -> Identity:
+    """Return what decides activations of a model on a corpus; those of a stream are mixed in a buffer."""
+    facts = {"rows": None, "model": model.facts, "tokens": tokens.facts, "buffer_tokens": buffer_tokens}
+    return Identity("activations", facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +34,8 @@ class Activations:
         rows: The activations, ``[token, d_model]``; memory-mapped float16 if they lie on disk.
         hook_name: Name of the hook point; None if that is not known.
         model_name: Name of the model; None if that is not known.
-        tokens_fingerprint: Fingerprint of the corpus; None for rows that were in memory.
+        model_identity: What decides the numbers of the model; None for rows that were in memory.
+        tokens_identity: What decides those of the corpus; None likewise.
         excluded: Number of tokens that are not among the rows, by reason: BOS, separators and padding, special
             tokens, massive norms.
         path: Folder on disk; None for rows in memory.
@@ -37,7 +45,8 @@ class Activations:
     rows: Float[np.ndarray, "token d_model"] = field(repr=False)
     hook_name: str | None = None
     model_name: str | None = None
-    tokens_fingerprint: str | None = None
+    model_identity: Identity | None = None
+    tokens_identity: Identity | None = None
     excluded: dict[str, int] = field(default_factory=dict)
     path: Path | None = None
     part: str = ""
@@ -57,12 +66,17 @@ class Activations:
             UserWarning: It is a part, and of how much; so does every use of it.
         """
         stored = HARVEST.load(path, verify=verify, partial=True)
-        names = ("hook_name", "model_name", "tokens_fingerprint")
+        about = stored.about
+        # A harvest of an earlier saekit knows its model by name only, and its corpus by a hash.
+        tokens = about.get("tokens") or {"content": about["tokens_fingerprint"]}
         empty = np.zeros((0, stored.about["d_model"]), np.float16)
         part = "" if stored.finished else part_of(stored.about) or f"{stored.about.get('sequences', 0):,} sequences"
         activations = cls(
             stored.arrays.get("rows", empty),
-            **{name: stored.about[name] for name in names},
+            about["hook_name"],
+            about["model_name"],
+            Identity("model", about.get("model", {})),
+            Identity("corpus", tokens),
             excluded=stored.about.get("excluded", {}),
             path=Path(path),
             part=part,
@@ -116,9 +130,12 @@ class Activations:
         """Width of the activations."""
         return self.rows.shape[1]
 
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the corpus; that of rows in memory is a checksum of the numbers."""
-        return self.tokens_fingerprint or f"{zlib.crc32(np.ascontiguousarray(self.rows).data):08x}"
+    def identity(self) -> Identity:
+        """Return everything that decides the rows, and the order in which they are drawn."""
+        if self.model_identity is None or self.tokens_identity is None:
+            rows = hashlib.sha256(np.ascontiguousarray(self.rows).data).hexdigest()
+            return Identity("activations", {"rows": rows, "model": None, "tokens": None, "buffer_tokens": None})
+        return identity_of(self.model_identity, self.tokens_identity)
 
     def batches(
         self, batch_size: int, *, epochs: float = 1, seed: int = 0, start: int = 0

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saekit._base.checks import whole
+from saekit._base.identity import Identity
 from saekit._base.progress import Progress, Stop, progress_of
 from saekit._base.writer import Writer
 from saekit.data import Tokens, counted
 from saekit.errors import DataError
-from saekit.models import hidden_states_at, hook_width, special_token_ids
-from saekit.training.activations import HARVEST, Activations, batch_count
+from saekit.models import hidden_states_at, hook_width, model_identity, special_token_ids
+from saekit.training.activations import HARVEST, Activations, batch_count, identity_of
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -90,7 +91,11 @@ def _harvest(
 ) -> dict[str, Activations]:
     batch_size = whole("batch_size", batch_size, at_least=1, error=DataError)
     widths = _widths(model, list(folders))
-    common = {"model_name": model.cfg.model_name, "tokens_fingerprint": tokens.fingerprint()}
+    common = {
+        "model_name": model.cfg.model_name,
+        "model": model_identity(model).facts,
+        "tokens": tokens.identity().facts,
+    }
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(
@@ -178,9 +183,14 @@ class ActivationStream:
         """Name of the model."""
         return self.model.cfg.model_name
 
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the corpus."""
-        return self.tokens.fingerprint()
+    @property
+    def model_identity(self) -> Identity:
+        """What decides the numbers of the model."""
+        return model_identity(self.model)
+
+    def identity(self) -> Identity:
+        """Return everything that decides the rows, and the order in which they come."""
+        return identity_of(self.model_identity, self.tokens.identity(), buffer_tokens=self.buffer_tokens)
 
     def __len__(self) -> int:
         """Return how many tokens of an epoch are text; massive ones among them are made up for from the start."""

@@ -231,7 +231,7 @@ class _Run:
             **asdict(self.config),
             "hook_name": source.hook_name,
             "model_name": source.model_name,
-            "tokens": source.fingerprint(),
+            **source.identity().facts,
             "samples": len(source),
             "d_in": source.d_model,
         }

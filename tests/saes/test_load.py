@@ -32,8 +32,8 @@ def test_a_saved_sae_gives_the_same_outputs_here_and_in_sae_lens(folder, model):
     assert loaded.W_dec.dtype == torch.float32
     torch.testing.assert_close(loaded.encode(x), plain.encode(x))
     torch.testing.assert_close(loaded(x), original(x), atol=0.05, rtol=0.05)
-    assert saes.sae_fingerprint(loaded) == saes.sae_fingerprint(original), "half precision does not change the identity"
-    assert saes.sae_fingerprint(loaded) != saes.sae_fingerprint(tiny.topk_sae(32, 96, seed=1))
+    assert saes.sae_identity(loaded) == saes.sae_identity(original), "half precision does not change the identity"
+    assert saes.sae_identity(loaded) != saes.sae_identity(tiny.topk_sae(32, 96, seed=1))
     assert json.loads((folder / "card.json").read_text()) == {"fvu": 0.5}
 
 

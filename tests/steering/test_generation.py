@@ -421,7 +421,7 @@ def test_bad_options_are_refused_before_anything_runs(model, sae):
     refused("strengths= goes with one", intervention=[one], strengths=[1, 2])
     refused("an empty list", strengths=[])
     refused("pass sae=", intervention=Intervention.on(sae, 7, mode="ablate"), sae=None)
-    refused("got the SAE", sae=tiny.topk_sae(32, 4, k=2))
+    refused("features of another SAE", sae=tiny.topk_sae(32, 4, k=2))
     outside = Intervention.on(sae, 7, unit="norm", positions=(90, 99))
     refused("lie outside of the text", intervention=outside, max_new_tokens=5)
 

@@ -11,7 +11,7 @@ import torch
 
 from saekit.errors import ModelError, SteeringError
 from saekit.models import check_hook, encode_text, hidden_states
-from saekit.saes import sae_fingerprint, sae_hook
+from saekit.saes import sae_hook, sae_identity
 from saekit.steering import Edit, Intervention, generate, planned, side_effects
 from tests import tiny
 
@@ -265,7 +265,7 @@ def test_a_saved_intervention_names_its_sae_in_place_of_the_rows(model, sae, ids
     one = Intervention.on(sae, 3, 2.0, unit="norm")
     one.save(tmp_path / "one.json")
     text = (tmp_path / "one.json").read_text()
-    assert json.loads(text) == json.loads(OLD_JSON % sae_fingerprint(sae)), "the format of files from before the rows"
+    assert json.loads(text)["sae"] == sae_identity(sae).facts
     bare = Intervention.load(tmp_path / "one.json")
     assert bare == one and hash(bare) == hash(one) and repr(bare) == repr(one)
     with pytest.raises(
@@ -280,12 +280,37 @@ def test_a_saved_intervention_names_its_sae_in_place_of_the_rows(model, sae, ids
         bare.with_rows(tiny.topk_sae(32, 96, seed=1))
 
 
+def test_a_file_of_an_earlier_saekit_knows_the_weights_of_its_sae_alone(sae):
+    one, text = Intervention.on(sae, 3, 2.0, unit="norm"), OLD_JSON % sae_identity(sae).facts["weights"]
+    read = Intervention.from_json(text, sae=sae)
+    assert read.edits == one.edits and read.features == [3]
+    with pytest.raises(SteeringError, match=r"another SAE.* weights "):
+        Intervention.from_json(text, sae=tiny.topk_sae(32, 96, seed=1))
+    assert Intervention.from_json(OLD_JSON % "").sae_identity is None
+
+
+@pytest.mark.parametrize("setting", ["k", "rescale_acts_by_decoder_norm", "apply_b_dec_to_input"])
+def test_an_sae_of_the_same_weights_and_another_setting_is_another_sae(model, ids, setting):
+    fields = {"k": 8, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": True}
+    one = tiny.own_sae("topk", 32, 96, hook_name=HOOK, **fields)
+    other = tiny.own_sae("topk", 32, 96, hook_name=HOOK, **fields | {setting: 2 if setting == "k" else False})
+    clamped = Intervention.on(one, 3, 2.0, mode="clamp", unit="activation")
+    words = {"k": "k 8 against 2"}.get(setting, f"{setting} true against false")
+    for use in (
+        lambda: planned(model, [clamped], ids[0], sae=other),
+        lambda: Intervention.from_json(clamped.to_json(), sae=other),
+        lambda: clamped + Intervention.on(other, 5, 2.0, mode="clamp", unit="activation"),
+    ):
+        with pytest.raises(SteeringError, match=words):
+            use()
+
+
 def test_the_maximum_comes_from_the_index(sae):
-    index = SimpleNamespace(max=torch.arange(96).numpy(), sae_hash=sae_fingerprint(sae))
+    index = SimpleNamespace(max=torch.arange(96).numpy(), sae_identity=sae_identity(sae))
     assert Intervention.on(sae, [7, 9], 2.0, index=index).edits[1].maximum == 9
     with pytest.raises(SteeringError, match="feature 0 is 0: expected a positive number"):
         Intervention.on(sae, 0, index=index)
-    index.sae_hash = "another"
+    index.sae_identity = sae_identity(tiny.topk_sae(32, 96, k=2))
     with pytest.raises(SteeringError, match="index is of another SAE"):
         Intervention.on(sae, 7, index=index)
 
@@ -300,8 +325,7 @@ def test_an_intervention_on_another_sae_is_refused(sae):
 def test_an_intervention_does_not_run_on_another_sae_of_its_hook_point(model, sae, ids, d_sae):
     one, other = Intervention.on(sae, [3, 7], unit="norm"), tiny.topk_sae(32, d_sae, k=2, seed=1)
     assert "feature 3" in repr(one) and sae_hook(sae) == sae_hook(other)
-    got, expected = sae_fingerprint(other)[:12], sae_fingerprint(sae)[:12]
-    message = rf"another SAE.* got the SAE {got}, expected {expected}\. .* Intervention\.on\(sae, \.\.\.\)"
+    message = r"another SAE.*; weights \w{8} against \w{8} \(.* Intervention\.on\(sae, \.\.\.\)"
     for run in (
         lambda: planned(model, [None, one], ids[0], sae=other),
         lambda: generate(model, "The cat", one, sae=other, max_new_tokens=1),
@@ -329,7 +353,7 @@ def test_an_sae_that_was_changed_is_another_sae(model, ids):
     planned(model, [one], ids[0], sae=changed)
     with torch.no_grad():
         changed.W_dec.mul_(2)
-    with pytest.raises(SteeringError, match="got the SAE"):
+    with pytest.raises(SteeringError, match="features of another SAE"):
         planned(model, [one], ids[0], sae=changed)
 
 
@@ -400,7 +424,7 @@ def test_bad_edits_are_refused_with_what_was_expected(model, sae, ids):
 
 def test_interventions_that_do_not_fit_model_sae_or_text_are_refused(model, sae, ids):
     one = Intervention.on(sae, 3, unit="norm")
-    by_hand = replace(one, sae_hash="")  # of which SAE is not known
+    by_hand = replace(one, sae_identity=None)  # of which SAE is not known
     for mode in ("clamp", "ablate", "scale"):
         with pytest.raises(SteeringError, match=f"to {mode} feature 3, its activation is read.*: pass sae="):
             planned(model, [Intervention.on(sae, 3, mode=mode, unit="norm")], ids[0])

@@ -9,6 +9,7 @@ import torch
 
 from saekit.errors import SteeringError, Stopped
 from saekit.models import encode_text, hidden_states, massive
+from saekit.saes import sae_identity
 from saekit.steering import (
     Intervention,
     baseline,
@@ -287,12 +288,12 @@ def test_bad_sweeps_are_refused(model, sae):
 def test_a_sweep_on_another_sae_or_index_is_refused_before_anything_is_written(model, sae, monkeypatch):
     one, other = Intervention.on(sae, 7, unit="norm"), tiny.topk_sae(32, 48, seed=1)
     monkeypatch.setattr("saekit.steering.sweep.generate", lambda *_, **__: pytest.fail("something was written"))
-    with pytest.raises(SteeringError, match=r"got the SAE .*, expected "):
+    with pytest.raises(SteeringError, match=r"features of another SAE.*d_sae 96 against 48"):
         steering_sweep(model, PROMPTS, one, sae=other)
     with pytest.raises(SteeringError, match="pass sae="):
         steering_sweep(model, PROMPTS, one)
     with pytest.raises(SteeringError, match="index is of another SAE"):
-        steering_sweep(model, PROMPTS, one, sae=sae, index=SimpleNamespace(sae_hash="0" * 64))
+        steering_sweep(model, PROMPTS, one, sae=sae, index=SimpleNamespace(sae_identity=sae_identity(other)))
 
 
 def test_infinite_strengths_do_not_break_a_sweep(model, sae):

@@ -162,10 +162,10 @@ def test_a_flipped_byte_is_found(activations, tmp_path):
 
 
 def test_a_harvest_of_another_model_or_corpus_is_refused(model, tokens, activations, monkeypatch):
-    with pytest.raises(DataError, match="another tokens_fingerprint"):
+    with pytest.raises(DataError, match="another tokens rows 30 against 60; tokens content "):
         harvest(model, tokens[:30], HOOK, activations.path, progress=False)
     monkeypatch.setattr(model.cfg, "model_name", "other")
-    with pytest.raises(DataError, match="of another model_name: its model_name is 'tiny', asked for is 'other'"):
+    with pytest.raises(DataError, match="of another model_name 'other' against 'tiny' "):
         harvest(model, tokens, HOOK, activations.path, progress=False)
 
 
@@ -260,8 +260,8 @@ def test_rows_in_memory_say_where_they_are_from_if_they_are_told(activations):
     torch.testing.assert_close(next(rows.batches(64, seed=2)), next(activations.batches(64, seed=2)))
     altered = activations.rows.copy()
     altered[0, 0] += 1
-    assert rows.fingerprint() == Activations.from_rows(activations.rows).fingerprint()
-    assert rows.fingerprint() != Activations.from_rows(altered).fingerprint()
+    assert rows.identity() == Activations.from_rows(activations.rows).identity()
+    assert rows.identity() != Activations.from_rows(altered).identity()
 
 
 def test_a_tensor_with_numbers_that_are_not_finite_names_the_first_row():

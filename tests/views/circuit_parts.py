@@ -3,7 +3,7 @@
 import json
 
 from saekit.circuits import task_from_pairs
-from saekit.saes import sae_fingerprint
+from saekit.saes import sae_identity
 from tests import tiny
 from tests.views.fake_index import FakeIndex
 
@@ -22,7 +22,7 @@ def small_task(model):
 def fake_index(sae, hook=HIGH):
     """An index that says it is of this SAE; its feature 3 is dead, its feature 7 holds hostile text."""
     index = FakeIndex(d_sae=WIDTH)
-    index.hook_name, index.sae_hash = hook, sae_fingerprint(sae)
+    index.hook_name, index.sae_identity = hook, sae_identity(sae)
     return index
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from saekit._base.identity import Identity
 from saekit.errors import FeatureIndexError, ModelError
 from saekit.index import PromptReading
 
@@ -82,11 +83,8 @@ class FakeIndex:
         rng = np.random.default_rng(0)
         self.d_sae, self.n_tokens, self.l0 = d_sae, 1_000_000, 12.4
         self.excluded = {"bos": 7812, "special": 0, "massive": 93}
-        self.model_name, self.hook_name, self.sae_hash = (
-            "tiny",
-            "blocks.1.hook_resid_post",
-            "0" * 64,
-        )
+        self.model_name, self.hook_name = "tiny", "blocks.1.hook_resid_post"
+        self.model_identity, self.sae_identity = Identity("model", {}), Identity("SAE", {"weights": "0" * 64})
         self.manifest = {"neuronpedia_id": neuronpedia_id} if neuronpedia_id else {}
         self.bounded = True
         self.dead = np.isin(np.arange(d_sae), dead)

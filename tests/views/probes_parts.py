@@ -4,7 +4,7 @@ from functools import cache
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
-from saekit.saes import sae_fingerprint
+from saekit.saes import sae_identity
 from tests import tiny
 from tests.probes.test_extract import made_up_texts
 from tests.views.fake_index import FakeIndex
@@ -33,5 +33,5 @@ def extraction(model, data=None):
 def fake_index(sae=None):
     """An index that says it is of this SAE; its feature 3 is dead, its feature 7 holds hostile text."""
     index = FakeIndex(d_sae=D_SAE)
-    index.sae_hash = sae_fingerprint(random_sae() if sae is None else sae)
+    index.sae_identity = sae_identity(random_sae() if sae is None else sae)
     return index

@@ -77,7 +77,7 @@ def test_parts_that_do_not_belong_together_are_refused_at_once(model, saes, task
         Circuit(model, saes, task, index=fake_index(saes[1], "blocks.2.hook_resid_post"))
     with pytest.raises(FeatureIndexError, match="two indexes"):
         Circuit(model, saes, task, index=[fake_index(saes[1])] * 2)
-    with pytest.raises(SAEError, match="pass the SAE that the index was built with"):
+    with pytest.raises(SAEError, match=r"index is of another SAE.* Pass the SAE that it was built with"):
         Circuit(model, saes, task, index=fake_index(saes[0]))
 
 

@@ -101,7 +101,7 @@ def test_saes_and_indexes_that_do_not_fit_are_refused(model):
     saes = random_saes()
     with pytest.raises(SAEError, match="two SAEs read"):
         LogitAttribution(model, [saes[0], saes[0]], PROMPT, **READ)
-    with pytest.raises(SAEError, match="pass the SAE that the index was built with"):
+    with pytest.raises(SAEError, match=r"index is of another SAE.* Pass the SAE that it was built with"):
         LogitAttribution(model, saes, PROMPT, index=fake_index(saes[0]), **READ)
     with pytest.raises(FeatureIndexError, match=r"an index of blocks\.1\.hook_resid_post, expected one of the hook"):
         LogitAttribution(model, saes[0], PROMPT, index=fake_index(saes[1]), **READ)

@@ -88,7 +88,7 @@ def test_a_setting_that_cannot_be_is_refused_in_words(model, sae, features, opti
 
 
 def test_an_index_or_model_of_another_sae_is_refused(model, sae):
-    with pytest.raises(SAEError, match="pass the SAE that the index was built with"):
+    with pytest.raises(SAEError, match=r"index is of another SAE.* Pass the SAE that it was built with"):
         small_view(model, sae, index=fake_index(tiny.topk_sae(32, 96, seed=5)))
     with pytest.raises(SAEError):
         Steering(model, tiny.topk_sae(16, 96), PROMPT)
@@ -455,7 +455,9 @@ def test_a_setting_of_another_sae_is_refused(model, sae, view):
     with pytest.raises(SteeringError, match="the setting is for another SAE"):
         Steering.from_setting(model, other, view.to_json())
     with pytest.raises((SteeringError, traitlets.TraitError), match="another SAE"):
-        view.setting = {**view.setting, "sae_hash": "0" * 64}
+        view.setting = {**view.setting, "sae": {"weights": "0" * 64}}
+    with pytest.raises((SteeringError, traitlets.TraitError), match="another SAE"):
+        view.setting = {name: value for name, value in view.setting.items() if name != "sae"} | {"sae_hash": "0" * 64}
 
 
 def test_an_sae_that_was_changed_since_is_told_instead_of_steered_with(model):
@@ -465,7 +467,7 @@ def test_an_sae_that_was_changed_since_is_told_instead_of_steered_with(model):
         sae.W_dec.mul_(2)
     view.run()
     assert view.wait(300)
-    assert "got the SAE" in view.error
+    assert "features of another SAE" in view.error
     assert view.texts == {}
 
 

@@ -73,7 +73,7 @@ def test_search_answers_with_real_hits(index, model, sae):
 
 def test_an_sae_of_another_index_is_refused(index, model):
     other = baseline_sae(model, HOOK, kind="random", n_features=48, k=4, seed=1)
-    with pytest.raises(SAEError, match="pass the SAE that the index was built with"):
+    with pytest.raises(SAEError, match=r"index is of another SAE.* Pass the SAE that it was built with"):
         TopActivations(index, model=model, sae=other)
 
 

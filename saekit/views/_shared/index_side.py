@@ -135,14 +135,11 @@ def neuronpedia_id(index: "FeatureIndex", sae: Any = None) -> str:
 
 def check_index_pair(index: "FeatureIndex", model: "SAETransformerBridge", sae: "SAE") -> None:
     """Raise SAEError unless ``sae`` belongs to both the model and the index."""
-    from saekit.saes import check_pair, sae_fingerprint
+    from saekit.index import check_belongs
+    from saekit.saes import check_pair
 
     check_pair(model, sae)
-    if (got := sae_fingerprint(sae)) != index.sae_hash:
-        raise SAEError(
-            f"got an SAE with fingerprint {got[:12]}, expected {index.sae_hash[:12]}: pass the SAE that the index "
-            f"was built with, or build an index of this one with FeatureIndex.build"
-        )
+    check_belongs(index, model=model, sae=sae, error=SAEError)
 
 
 def named(names: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:

@@ -112,22 +112,28 @@ def indexes_by_site(
 ) -> "dict[str, FeatureIndex]":
     """Return the index of each site that has one: by its SAE where that is given, else by hook point and width.
 
-    Raises ProbeError for an index of no site.
+    Raises:
+        ProbeError: An index of no site.
+        SAEError: An index of a site, but of another SAE or model.
     """
-    from saekit.saes import sae_fingerprint
+    from saekit.saes import sae_identity
 
     listed = [] if given is None else list(given) if isinstance(given, Sequence) else [given]
-    prints = {name: sae_fingerprint(sae) for name, sae in saes.items()} if listed else {}
+    known = {name: sae_identity(sae) for name, sae in saes.items()} if listed else {}
     found: dict[str, FeatureIndex] = {}
     for index in listed:
-        of = [name for name, mark in prints.items() if mark == index.sae_hash]
+        differs = {name: identity.difference(index.sae_identity) for name, identity in known.items()}
+        of = [name for name, words in differs.items() if not words]
         if not of and features is not None:
-            rest = [features.sae(name) for name in sites if name not in prints]
+            rest = [features.sae(name) for name in sites if name not in known]
             of = [s.name for s in rest if s.hook.name == index.hook_name and s.d_sae == index.d_sae]
         if not of:
+            why = "".join(
+                f"; {name}: {', '.join(words)}, the SAE's against the index's" for name, words in differs.items()
+            )
             raise ProbeError(
                 f"got an index of {index.hook_name} with {index.d_sae} features, which is of none of the sites "
-                f"{', '.join(sites)}: build one of their SAEs, or leave it out"
+                f"{', '.join(sites)}{why}: build one of their SAEs, or leave it out"
             )
         for name in of:
             if model is not None and name in saes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from saekit._base.checks import finite, seed_of, whole
 from saekit.errors import SteeringError
-from saekit.saes import sae_fingerprint, sae_hook
+from saekit.saes import sae_hook, sae_identity, sae_of
 from saekit.steering import (
     MODES,
     UNITS,
@@ -60,16 +60,17 @@ def checked_setting(
     """
     if not isinstance(setting, Mapping):
         raise SteeringError(f"a setting is a dictionary such as view.setting, not {type(setting).__name__}")
-    own = {"format": FORMAT, "model": model_name, "hook_name": sae_hook(sae), "sae_hash": sae_fingerprint(sae)}
-    unknown = [name for name in setting if name not in DEFAULTS and name not in own]
+    own = {"format": FORMAT, "model": model_name, "hook_name": sae_hook(sae), "sae": sae_identity(sae).facts}
+    unknown = [name for name in setting if name not in DEFAULTS and name not in (*own, "sae_hash")]
     if unknown:
         raise SteeringError(f"a setting has no {unknown[0]!r:.80}: it has {', '.join(DEFAULTS)}")
     if setting.get("format", FORMAT) != FORMAT:
         raise SteeringError(f"this is no setting of the steering view: its format is not {FORMAT!r}")
-    if setting.get("sae_hash", own["sae_hash"]) != own["sae_hash"]:
+    if words := _other_sae(setting, sae):
         raise SteeringError(
             f"the setting is for another SAE ({setting.get('model')}, {setting.get('hook_name')}): its feature numbers "
-            f"mean nothing in this one ({own['model']}, {own['hook_name']}). Load the SAE that it was made with"
+            f"mean nothing in this one ({own['model']}, {own['hook_name']}): {'; '.join(words)} (the setting's against "
+            f"the one given). Load the SAE that it was made with"
         )
     full = {**DEFAULTS, **{name: setting[name] for name in setting if name in DEFAULTS}}
     for name, most in _TEXTS.items():
@@ -102,6 +103,15 @@ def checked_setting(
         "temperature": temperature,
         "max_new_tokens": length,
     }
+
+
+def _other_sae(setting: Mapping[str, Any], sae: "SAE[Any]") -> list[str]:
+    """Say in what an SAE differs from that of a setting, whoever wrote it; [] where it does not, or it names none."""
+    try:
+        held = sae_of({"hook_name": sae_hook(sae), **setting})
+    except (TypeError, ValueError) as error:
+        raise SteeringError(f"the setting's sae must be a dictionary, not {setting.get('sae')!r:.80}") from error
+    return held.difference(sae_identity(sae)) if held else []
 
 
 def _listed(rows: Any) -> list:
@@ -143,7 +153,7 @@ def intervention_of(setting: Mapping[str, Any], factor: float = 1.0) -> Interven
         return None
     positions = setting["positions"]
     positions = positions if isinstance(positions, str) else tuple(positions)
-    return Intervention(edits, setting["hook_name"], positions, factor, setting["sae_hash"])
+    return Intervention(edits, setting["hook_name"], positions, factor, sae_of(setting))
 
 
 def is_off(row: Mapping[str, Any]) -> bool:
