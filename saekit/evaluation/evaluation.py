@@ -42,7 +42,8 @@ class Evaluation:
     Attributes:
         fvu: Fraction of variance unexplained: squared error over squared distance from the mean activation, each
             summed over the ``n_tokens`` first. 0 is perfect, 1 is no better than the mean. Does not depend on scale
-            or offset of the activations.
+            or offset of the activations. 1 - fvu is sae-lens's explained variance where no activation is massive:
+            sae-lens counts those, and one among 4,000 tokens of SmolLM2 takes it from 0.86 to 0.75.
         mse: Mean squared error per dimension, in squared units of the residual stream.
         mse_normalised: The same after all activations are scaled by one number, so that the mean length of the
             ``n_tokens`` is sqrt(d_in). Unlike ``fvu`` it depends on the offset: lengths are about zero.

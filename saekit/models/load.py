@@ -84,14 +84,12 @@ def load_model(
 
 def _booted(source: str, name: str, **settings: Any) -> "SAETransformerBridge":
     """Return the model of a directory or of the hub, with its own tokenizer."""
-    from sae_lens import SAETransformerBridge
+    from saekit.models.bridge import Bridge
 
     with transformers_without_bars():
         tokenizer = own_tokenizer(source)
         said = None if tokenizer is None else said_of_bos(source)
-        model = SAETransformerBridge.boot_transformers(
-            source, model_class=Listening(name), tokenizer=stand_in(), **settings
-        )
+        model = Bridge.boot_transformers(source, model_class=Listening(name), tokenizer=stand_in(), **settings)
     attach(model, tokenizer, said=said)
     return model
 
