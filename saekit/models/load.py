@@ -2,13 +2,16 @@
 
 import difflib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from saekit.errors import ModelError, OfflineError, SaekitError
+from saekit.models.gguf import check_gguf, read_gguf
 from saekit.models.packaged import PACKAGED, converted, transformers_without_bars
+from saekit.models.processing import treat, treatments
 from saekit.models.tokenizer import attach, own_tokenizer, said_of_bos, stand_in
 from saekit.models.weights import Listening, check_folder
 
@@ -22,6 +25,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     accept_licence: bool = False,
+    compatibility: bool | Mapping[str, bool] = False,
     progress: bool = True,
 ) -> "SAETransformerBridge":
     """Load a language model, ready for SAEs and hooks.
@@ -29,39 +33,46 @@ def load_model(
     Args:
         name: ``"smollm2-135m"`` (SmolLM2-135M-Instruct, Apache-2.0: comes from a pinned data package, is converted
             once, and then loads in about a second, offline), or ``"multilingual"`` (Gemma 3 270M, Gemma Terms of Use,
-            the same way), or a local directory in transformers' format, or any name on the model hub (``"gpt2"``,
-            ``"pythia-70m"``, ``"google/gemma-2-2b"``).
+            the same way), or a local directory in transformers' format (safetensors), or a GGUF file of a local
+            runner, or any name on the model hub (``"gpt2"``, ``"pythia-70m"``, ``"google/gemma-2-2b"``).
         device: Device that the model runs on.
         dtype: Type of weights and activations. float32 for scores; bfloat16 is some three times as fast on CPUs that
             have it, enough for harvesting activations.
         accept_licence: Whether you have read and accept the licence of a model that asks for it (``"multilingual"``).
+        compatibility: What transformer-lens does to the weights, for SAEs that were trained so: False for nothing, True
+            for all that ``HookedTransformer.from_pretrained`` does, or a mapping in its words, the rest left off:
+            ``{"center_writing_weights": True, "fold_ln": True}``. Predictions stay the same, activations do not.
         progress: Whether a first download and conversion show progress bars.
 
     Raises:
-        ModelError: No such model, files that do not hold all of it, or its licence has to be accepted first; the
-            message shows the notice.
+        ModelError: No such model, files that do not hold all of it, no such treatment, or its licence has to be
+            accepted first; the message shows the notice.
         OfflineError: The model has to be downloaded and cannot be.
         ChecksumError: The downloaded file is not the one that saekit was tested with.
 
     Warns:
         UserWarning: The model has no tokenizer, or its files hold weights beside those of the model.
     """
-    name = str(name)
+    name, wanted = str(name), treatments(compatibility)
     if name in PACKAGED:
         source = str(converted(PACKAGED[name], accept_licence=accept_licence, progress=progress))
     elif (local := Path(name).expanduser()).is_dir():
         check_folder(local)
         source = str(local)
-    elif name.startswith((".", "/", "~")):
-        raise ModelError(f"no directory {name!r}: expected a model directory in transformers' format")
+    elif local.is_file():
+        check_gguf(local)
+        source = str(local)
+    elif name.startswith((".", "/", "~")) or local.suffix == ".gguf":
+        raise ModelError(f"no directory or file {name!r}: expected a model directory in transformers' format, or GGUF")
     else:
         source = _source_on_hub(name)
     try:
         model = _booted(source, name, device=str(device), dtype=dtype)
+        treat(model, wanted)
     except SaekitError:
         raise
     except Exception as error:
-        if name in PACKAGED or local.is_dir():
+        if name in PACKAGED or local.exists():
             cause = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"{source} cannot be read as a model ({type(error).__name__}: {cause}): is it complete, and does "
@@ -82,14 +93,19 @@ def load_model(
     return model
 
 
-def _booted(source: str, name: str, **settings: Any) -> "SAETransformerBridge":
-    """Return the model of a directory or of the hub, with its own tokenizer."""
+def _booted(source: str, name: str, *, dtype: torch.dtype, device: str) -> "SAETransformerBridge":
+    """Return the model of a directory, a GGUF file or the hub, with its own tokenizer."""
     from saekit.models.bridge import Bridge
 
+    settings: dict[str, Any] = {"device": device, "dtype": dtype, "tokenizer": stand_in()}
     with transformers_without_bars():
-        tokenizer = own_tokenizer(source)
-        said = None if tokenizer is None else said_of_bos(source)
-        model = Bridge.boot_transformers(source, model_class=Listening(name), tokenizer=stand_in(), **settings)
+        if Path(source).is_file():
+            read, tokenizer, said = read_gguf(Path(source), name=name, dtype=dtype)
+            model = Bridge.boot_transformers(source, hf_model=read.to(device), **settings)
+        else:
+            tokenizer = own_tokenizer(source)
+            said = None if tokenizer is None else said_of_bos(source)
+            model = Bridge.boot_transformers(source, model_class=Listening(name), **settings)
     attach(model, tokenizer, said=said)
     return model
 

@@ -5,11 +5,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from saekit._base.cache import PackageFile, cache_dir, made_once, package_file, sha256
 from saekit._base.files import room_for
 from saekit.errors import ChecksumError, ModelError
+from saekit.models.gguf import read_gguf
 
 
 @dataclass(frozen=True)
@@ -110,18 +110,11 @@ def _in_one_piece(parts: list[Path], expected: str, target: Path) -> Path:
 def _convert(gguf: Path, draft: Path, name: str, *, progress: bool) -> None:
     import torch
     from tqdm.auto import tqdm
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    bar = tqdm(total=3, desc=f"Converting {name} (once)", disable=not progress, leave=False)
+    bar = tqdm(total=2, desc=f"Converting {name} (once)", disable=not progress, leave=False)
     with bar, transformers_without_bars():
-        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model, tokenizer, _ = read_gguf(gguf, name=name, dtype=torch.float32)
         bar.update()
-        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        bar.update()
-        # Dequantised, but still treated as quantised by transformers unless told otherwise.
-        del model.config.quantization_config
-        model.hf_quantizer = None
-        model.is_quantized = False
         model.half()
         with room_for(sum(p.nbytes for p in model.parameters())):
             model.save_pretrained(draft)
