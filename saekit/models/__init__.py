@@ -13,8 +13,8 @@ To read in order:
 5. `gradients`: the mean gradient between two runs.
 6. `prompts` and `vocabulary`: text to tokens, tokens to batches and back to text.
 7. `counting`: which tokens a statistic leaves out.
-8. `load`, `packaged`, `weights`, `tokenizer`, `processing` and `copies`: where models come from and whether they are
-   whole, how their weights were treated, controls.
+8. `load`, `packaged`, `gguf`, `weights`, `tokenizer`, `bridge`, `processing` and `copies`: where models come from and
+   whether they are whole, hook points by all their names, how weights are treated, controls.
 9. `identity`: what decides the numbers of a model, and the tokens of a text.
 """
 
