@@ -249,6 +249,8 @@ class FeatureIndex:
         stored = INDEX.load(path, verify=verify)
         try:
             index = cls(path, stored.about, merging.unpacked(stored.arrays))
+            if len(index.count) != index.d_sae:
+                raise ValueError(f"{len(index.count)} counts of {index.d_sae} features")
         except (KeyError, ValueError) as problem:
             raise INDEX.damaged(path, f"its arrays do not belong together ({problem!r})") from problem
         if owner is not None:

@@ -194,3 +194,72 @@ def test_processes_that_ask_for_the_same_thing_at_once_fetch_and_make_it_once(tm
     assert [done.stdout.split() for done in asked] == [["hello", "made"]] * 4, asked
     assert len(list(tmp_path.glob("pip-*.log"))) == 1
     assert (tmp_path / "made.log").read_text() == "made\n"
+
+
+def test_a_folder_is_not_complete_because_a_part_of_it_is_there(fake_pip, tmp_path):
+    texts = {"demo/a/1.txt": "one", "demo/a/b/2.txt": "two", "demo/a/b/c/3.txt": "three"}
+    digest_of_wheel = hashlib.sha256(write_wheel(tmp_path, texts).read_bytes()).hexdigest()
+
+    def found(name):
+        folder = PackageFolder("demo==1.0", name, digest_of_wheel)
+        return sorted(file.name for file in package_folder(folder, progress=False).rglob("*.txt"))
+
+    package_file(demo("demo/a/b/c/3.txt", "three"), progress=False)
+    assert found("demo/a/b") == ["2.txt", "3.txt"]
+    assert found("demo/a") == ["1.txt", "2.txt", "3.txt"]
+    assert found("demo/a/b") == ["2.txt", "3.txt"]
+    assert found("demo/a") == ["1.txt", "2.txt", "3.txt"]
+    assert found("demo/a/b/c") == ["3.txt"]
+
+
+def test_what_was_altered_in_the_cache_is_refused_by_name_and_fetched_again_when_it_is_deleted(fake_pip, tmp_path):
+    wheel = write_wheel(tmp_path, {"demo/data.txt": "hello", "demo/a/1.txt": "one"})
+    folder = PackageFolder("demo==1.0", "demo/a", hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+    def write_model(draft):
+        (draft / "sub").mkdir(parents=True)
+        (draft / "sub/weights").write_text("weights")
+
+    made = [
+        (lambda: package_file(HELLO, progress=False), ""),
+        (lambda: package_folder(folder, progress=False), "1.txt"),
+        (lambda: made_once(tmp_path / "made", write_model), "sub/weights"),
+    ]
+    for make, name in made:
+        path = make()
+        with (path / name).open("ab") as file:
+            file.write(b"!")
+        with pytest.raises(ChecksumError, match=r"altered.* Remedy: delete it, and it is fetched or made again"):
+            make()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert b"!" not in (make() / name).read_bytes()[-1:]
+
+
+@pytest.mark.parametrize("name", ["with spaces", "Übung-キャッシュ", "deep/er/still"])
+def test_the_cache_may_lie_anywhere_that_can_be_written(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("SAEKIT_CACHE", str(tmp_path / name))
+    assert cache.cache_dir() == tmp_path / name
+    assert (tmp_path / name).is_dir()
+
+
+def test_a_cache_that_cannot_be_says_what_to_set(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        monkeypatch.setenv("SAEKIT_CACHE", str(path))
+        with pytest.raises(DataError, match=r"file.* cannot be written .*set SAEKIT_CACHE to a folder that can be"):
+            cache.cache_dir()
+
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("SAEKIT_CACHE", "~/cache")
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    with pytest.raises(DataError, match="~/cache needs a home folder, and there is none: set SAEKIT_CACHE to a folder"):
+        cache.cache_dir()
+
+
+def test_a_download_that_fills_the_disk_says_so(fake_pip, monkeypatch):
+    full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    monkeypatch.setattr(cache.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", full))
+    with pytest.raises(DataError, match=r"the disk is full: .*demo-1\.0 needs more room"):
+        package_file(HELLO, progress=False)

@@ -471,3 +471,44 @@ def test_mistakes_of_a_room_are_found_at_once(tmp_path):
         with pytest.raises(ValueError, match="x is appended to"):
             out.checkpoint({}, {"x": np.zeros(1)})
     shutil.rmtree(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [None, "8", 8.0, -1, True, [8]])
+def test_what_a_manifest_has_to_say_is_asked_for_in_plain_words(tmp_path, value):
+    things = Format("thing", 2, DataError, remedy="make it again", fields={"k": int, "name": str})
+    THINGS.save_folder(tmp_path / "a", {"k": value, "name": "x"}, {})
+    with pytest.raises(
+        DataError, match=r"a is damaged or foreign: its manifest says k = .*, expected a whole number, 0"
+    ):
+        things.load(tmp_path / "a")
+    THINGS.save_folder(tmp_path / "a", {"k": 3}, {})
+    with pytest.raises(DataError, match="its manifest says name = None, expected text"):
+        things.load(tmp_path / "a")
+    with THINGS.resume(tmp_path / "b", {"name": "x"}) as out:
+        out.checkpoint({"sequences": 3, "of": 1200})
+    assert things.load(tmp_path / "b", partial=True).about["of"] == 1200
+    with pytest.raises(DataError, match="b is an unfinished thing, 3 of 1,200 sequences: call what writes it again"):
+        things.load(tmp_path / "b")
+
+
+def test_a_folder_whose_writer_was_killed_over_its_first_word_is_begun_again(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/manifest.json.part").write_text('{"form')
+    with THINGS.resume(tmp_path / "a", {}) as out:
+        out.finish({"k": 1})
+    assert THINGS.load(tmp_path / "a").about == {"k": 1}
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_as_one_of_the_two(tmp_path, monkeypatch):
+    THINGS.save_folder(tmp_path / "a", {"number": 1}, {"x": np.full(9, 1)})
+    real, writers = Format._mapped, [lambda: THINGS.save_folder(tmp_path / "a", {"number": 2}, {"x": np.full(9, 2)})]
+
+    def mapped(*args):
+        if writers:
+            writers.pop()()
+        return real(*args)
+
+    monkeypatch.setattr(Format, "_mapped", mapped)
+    stored = THINGS.load(tmp_path / "a", verify=False)
+    assert stored.about["number"] == 2
+    assert set(stored.arrays["x"]) == {2}

@@ -1,6 +1,7 @@
 """Building a feature index: what is counted, and what happens to a build that is stopped, killed or out of disk."""
 
 import errno
+import json
 import tempfile
 
 import numpy as np
@@ -291,3 +292,31 @@ def test_a_temporary_index_that_is_stopped_leaves_nothing_and_promises_nothing(
         FeatureIndex.build(model, sae, tokens, progress=False, stop=lambda: True)
     assert list(tmp_path.iterdir()) == []
     assert not hasattr(caught.value, "__notes__")
+
+
+def test_an_index_that_is_not_there_yet_says_how_much_of_it_is(model, sae, tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "_CHUNK", 1)
+    monkeypatch.setattr(writer, "_CHECKPOINT_SECONDS", 0)
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        FeatureIndex.build(
+            model, sae, tokens, path=tmp_path / "index", batch_size=4, progress=False, stop=lambda: next(asked) == 2
+        )
+    with pytest.raises(FeatureIndexError, match=r"index.partial beside it is an unfinished build of 8 of 16 sequences"):
+        FeatureIndex.load(tmp_path / "index")
+    with pytest.raises(FeatureIndexError, match="is an unfinished feature index, 8 of 16 sequences: call what writes"):
+        FeatureIndex.load(tmp_path / "index.partial")
+
+
+@pytest.mark.parametrize("change", [{"d_sae": 65}, {"d_sae": "64"}, {"counted": -1}, {"excluded": 3}, {"kind": None}])
+def test_a_manifest_of_before_that_was_edited_by_hand_is_refused(model, sae, tokens, tmp_path, change):
+    FeatureIndex.build(model, sae, tokens, path=tmp_path / "index", progress=False)
+    file = tmp_path / "index/manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | change))
+    with pytest.raises(FeatureIndexError, match="its manifest was altered"):
+        FeatureIndex.load(tmp_path / "index")
+    old = {name: value for name, value in manifest.items() if name not in ("checksum", "finished")}
+    file.write_text(json.dumps(old | change))
+    with pytest.raises(FeatureIndexError, match="is damaged or foreign: its"):
+        FeatureIndex.load(tmp_path / "index")
