@@ -204,7 +204,8 @@ def evaluate_many(
         raise SAEError("there is no SAE to evaluate: expected at least one")
     whole("batch_size", batch_size, at_least=1, error=DataError)
     for sae in saes:
-        _check(model, sae)
+        check_pair(model, sae, row_length=tokens.ids.shape[1])
+        check_rebuilds(model, sae)
     at = [check_hook(model, sae_hook(sae)) for sae in saes]
     names = sorted(set(at), key=lambda hook: first_block_after(model, hook) or -1)
     batches = [tokens[start : start + batch_size] for start in range(0, len(tokens), batch_size)]
@@ -240,11 +241,6 @@ def evaluate_many(
         )
         for i, (name, sums) in enumerate(zip(at, rebuilt, strict=True))
     ]
-
-
-def _check(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:
-    check_pair(model, sae)
-    check_rebuilds(model, sae)
 
 
 @dataclass(frozen=True)

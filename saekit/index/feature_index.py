@@ -125,7 +125,7 @@ class FeatureIndex:
                 ``<path>.partial`` is the unfinished index of another model, SAE or corpus.
             SAEError, ModelError: Model and SAE do not fit.
         """
-        check_pair(model, sae)
+        check_pair(model, sae, row_length=tokens.ids.shape[1])
         tokens = merging.in_order(tokens)
         if examples_per_feature is not None:
             whole("examples_per_feature", examples_per_feature, at_least=1, error=FeatureIndexError)

@@ -17,7 +17,7 @@ from saekit.saes.demands import findings
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
-# What was looked at, by SAE and then by model, in the state in which it was found right.
+# By SAE and then by model: the state in which the pair was found right, and the longest rows that it was asked for.
 _RIGHT: "WeakKeyDictionary[SAE[Any], WeakKeyDictionary[SAETransformerBridge, tuple]]" = WeakKeyDictionary()
 
 
@@ -61,22 +61,20 @@ def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]", *, row_length: in
     Warns:
         UserWarning: The SAE was trained on a model of another name or in another way, or on shorter rows.
     """
-    context = sae.cfg.metadata.context_size
-    long = isinstance(context, int) and row_length > context
-    state = (*_state(model, sae), long)
-    known = _RIGHT.setdefault(sae, WeakKeyDictionary())
-    if known.get(model) == state:
-        return
-    check_sae(sae)
-    _check_width(model, sae)
-    _say(sae, model)
-    if long:
+    state, known = _state(model, sae), _RIGHT.setdefault(sae, WeakKeyDictionary())
+    before, longest = known.get(model, (None, 0))
+    if before != state:
+        check_sae(sae)
+        _check_width(model, sae)
+        _say(sae, model)
+    context = sae.cfg.metadata.context_size or row_length
+    if row_length > context >= longest:
         warnings.warn(
             f"this SAE was trained on rows of {context:,} tokens, and these have {row_length:,}: behind position "
             f"{context:,} it extrapolates",
             stacklevel=2,
         )
-    known[model] = state
+    known[model] = state, max(row_length, longest)
 
 
 def begin_as_trained(model: "SAETransformerBridge", sae: "SAE[Any]") -> None:

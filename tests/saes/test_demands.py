@@ -11,6 +11,8 @@ import torch
 
 from saekit import saes
 from saekit.errors import SAEError
+from saekit.evaluation import evaluate
+from saekit.index import FeatureIndex
 from saekit.models import encode_text, load_model
 from tests import tiny
 
@@ -237,6 +239,19 @@ def test_a_warning_is_said_once_for_a_pair_and_again_when_something_has_changed(
     sae.cfg.metadata.model_name = "a third"
     with pytest.warns(UserWarning, match="trained on 'a third'"):
         saes.check_pair(model, sae)
+
+
+def test_rows_longer_than_an_saes_own_are_said_once_by_whatever_reads_a_corpus(model):
+    sae, tokens = own(context_size=16), tiny.random_tokens(4, 32, 400)
+    with pytest.warns(UserWarning, match="rows of 16 tokens, and these have 32"):
+        evaluate(model, sae, tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saes.check_pair(model, sae)
+        evaluate(model, sae, tokens)
+        FeatureIndex.build(model, sae, tokens)
+    with pytest.warns(UserWarning, match="rows of 16 tokens, and these have 32"):
+        FeatureIndex.build(model, own(context_size=16), tokens)
 
 
 def test_a_pair_that_was_right_is_looked_at_again_when_a_weight_or_the_configuration_changes(model):
