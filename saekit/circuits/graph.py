@@ -337,7 +337,7 @@ def _effects(
     gradient = _gradient(model, part, hook, clean[hook], corrupted[hook], points)
     with torch.no_grad():
         change, missed = _change(dictionary, clean[hook], corrupted[hook])
-        return (gradient @ dictionary.rows.T.to(gradient.dtype)) * change, (gradient * missed).sum(-1)
+        return (gradient @ dictionary.rows.T.to(gradient)) * change, (gradient * missed).sum(-1)
 
 
 def _gradient(
@@ -378,7 +378,7 @@ def _edges_of(
         if target.position not in places:
             continue
         prompt, at = places[target.position]
-        slope = to_metric[prompt, at] @ upper.rows[target.feature].to(to_metric.dtype)  # d metric / d target
+        slope = to_metric[prompt, at] @ upper.rows[target.feature].to(to_metric)  # d metric / d target
         through = (active[prompt, at, target.feature] * slope.detach()).sum()
         if not through.requires_grad:
             continue
@@ -391,6 +391,6 @@ def _edges_of(
             if source.feature == ERROR:
                 move = missed[prompt, at]
             else:
-                move = change[prompt, at, source.feature, None] * lower.rows[source.feature]
+                move = change[prompt, at, source.feature, None] * lower.rows[source.feature].to(change)
             found[source, target] = (gradient[prompt, at] * move).sum().item()
     return found

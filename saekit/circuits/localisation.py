@@ -214,10 +214,10 @@ def _patched(
         ask(stop)
         here = chosen[number % len(chosen)]
         if len(here) == 1:
-            move = part.change[..., here[0]] @ rows[here[0]].to(part.base.dtype)
+            move = part.change[..., here[0]] @ rows[here[0]].to(part.base)
         else:
             of_prompt = part.change.gather(2, here[:, None].expand(-1, part.change.shape[1], -1))
-            move = of_prompt @ rows[here].to(part.base.dtype)  # [prompt, pos, count] @ [prompt, count, d_model]
+            move = of_prompt @ rows[here].to(part.base)  # [prompt, pos, count] @ [prompt, count, d_model]
         kl += _kl(model, part, part.base + move).sum().item()
         edit += move.flatten(1).norm(dim=1).sum().item()
     n = sum(len(part.ids) for part in parts)
@@ -232,7 +232,7 @@ def _effects(
     for part in parts:
         ask(stop)
         gradient, _ = integrated_gradient(partial(_kl, model, part), part.base, part.target, points)
-        along = gradient.to(part.base.dtype) @ rows.T.to(part.base.dtype)  # [prompt, pos, feature]
+        along = gradient.to(part.base) @ rows.T.to(part.base)  # [prompt, pos, feature]
         effects.append((part.change * along).sum(1).double())
     return effects
 

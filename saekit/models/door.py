@@ -150,7 +150,7 @@ def check_finite(values: Tensor, where: str, *, error: type[SaekitError] = Model
     Where all are finite this costs one sum of them.
 
     Args:
-        values: Values of tokens ``[batch, pos, ...]``, or one per row.
+        values: Values of tokens ``[batch, pos, ...]``, of rows ``[row, ...]``, or alone ``[value]``.
         where: Name of the values, in the plural, as the message begins.
         error: Class of the error.
 
@@ -164,11 +164,12 @@ def check_finite(values: Tensor, where: str, *, error: type[SaekitError] = Model
     broken = ~found.isfinite()
     if not broken.any():
         return values
-    broken, of = (broken.flatten(2).any(-1), "tokens") if broken.ndim > 2 else (broken.flatten(1).any(-1), "rows")
+    of = "values" if broken.ndim == 1 else "rows" if broken.ndim == 2 else "tokens"
+    broken = broken.flatten(min(broken.ndim - 1, 2)).any(-1) if broken.ndim > 1 else broken
     dtype = str(values.dtype).removeprefix("torch.")
-    advice = "are all weights finite, and all that is put into the model?"
+    advice = "are all weights finite, and all that is put in?"
     if values.dtype == torch.float16:
-        advice = "65,504 is its largest number. Load the model with dtype=torch.float32, or torch.bfloat16"
+        advice = "65,504 is its largest number. Load the model, or the SAE, in torch.float32 or torch.bfloat16"
     raise error(
         f"{where} are not finite (infinite, or not a number) at {int(broken.sum())} of {broken.numel()} {of}. They are "
         f"computed in {dtype}: {advice}"

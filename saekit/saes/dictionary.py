@@ -163,5 +163,5 @@ def _layer(hook: str) -> tuple[int, bool]:
 @torch.no_grad()
 def _rows(sae: "SAE[Any]") -> Float[Tensor, "feature d_model"]:
     """Return the decoder as a matrix: its gradient along each coordinate, at states that all have one scale."""
-    axes = torch.eye(sae.cfg.d_in)[None]
+    axes = torch.eye(sae.cfg.d_in, device=next(sae.parameters()).device)[None]
     return pulled_back(sae, encoded(sae, axes), axes)[0].T.contiguous()

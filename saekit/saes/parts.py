@@ -1,7 +1,8 @@
 """States at a hook point as an SAE splits them: features, what it misses, and its bias.
 
 Features come as a dense matrix (`encoded`), or as a list of those that are active (`active_entries`): no other place
-asks which of the two layouts an SAE answers in, moves states to its device and dtype, or asks how it takes heads.
+asks which of the two layouts an SAE answers in, or how it takes heads. What comes out of an SAE is where that is
+which went in, wherever the SAE itself may be: no other place moves states to an SAE and back.
 """
 
 import copy
@@ -46,7 +47,7 @@ def nodes_of(sae: "SAE[Any]", states: Float[Tensor, "batch pos d_in"]) -> Nodes:
 
 
 def encode(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-    """Return the features of states, dense, in the SAE's dtype and on its device; gradients flow to the states.
+    """Return the features of states, dense, in the SAE's dtype and on the states' device; gradients flow to them.
 
     An SAE that normalises each input decodes with the last input's scale.
 
@@ -55,7 +56,7 @@ def encode(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tenso
     """
     with _flat(sae):
         features = sae.encode(_for(sae, states))
-    return _checked(features.to_dense() if features.is_sparse else features)
+    return _checked(features.to_dense() if features.is_sparse else features).to(states.device)
 
 
 def _for(sae: "SAE[Any]", states: Tensor) -> Tensor:
@@ -137,8 +138,8 @@ def encoded(sae: "SAE[Any]", states: Float[Tensor, "*batch d_in"]) -> Float[Tens
 
 @torch.no_grad()
 def decoded(sae: "SAE[Any]", features: Tensor) -> Tensor:
-    """Return reconstructions, float64, on the SAE's device."""
-    return _decode(sae, _for(sae, features)).double()
+    """Return reconstructions, float64, on the features' device."""
+    return _decode(sae, _for(sae, features)).double().to(features.device)
 
 
 def _decode(sae: "SAE[Any]", features: Tensor) -> Tensor:
@@ -154,8 +155,7 @@ def _decode(sae: "SAE[Any]", features: Tensor) -> Tensor:
 @torch.no_grad()
 def error_of(sae: "SAE[Any]", states: Tensor, features: Tensor) -> Tensor:
     """Return what the SAE misses, float64."""
-    rebuilt = decoded(sae, features)
-    return states.to(rebuilt.device).double() - rebuilt
+    return states.double() - decoded(sae, features).to(states.device)
 
 
 def pulled_back(
@@ -166,9 +166,9 @@ def pulled_back(
     Without the decoder's weights being named: sae-lens has some that scale them, or the output.
     """
     with torch.enable_grad():
-        leaf = features.detach().clone().requires_grad_()
+        leaf = _for(sae, features.detach()).clone().requires_grad_()
         (out,) = torch.autograd.grad(_decode(sae, leaf), leaf, _for(sae, gradient))
-    return out
+    return out.to(gradient.device)
 
 
 @torch.no_grad()

@@ -188,7 +188,8 @@ class Directions:
 
     def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch feature"]:
         """Return the features of states."""
-        along = (states - self.mean) @ self.rows.T
+        states = states.to(dtype=torch.promote_types(states.dtype, self.rows.dtype))
+        along = (states - self.mean.to(states)) @ self.rows.T.to(states)
         return along.clamp(min=0) if self.rectified else along
 
 

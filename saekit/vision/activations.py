@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from saekit.errors import VisionError
-from saekit.saes import decoded, encoded
+from saekit.saes import check_sae as check_demands, decoded, encoded
 from saekit.vision.data import LabelledImages
 from saekit.vision.model import VisionTransformer
 
@@ -115,7 +115,8 @@ def reconstruction(sae: "SAE[Any]", train: PatchActivations, held_out: PatchActi
 
 
 def check_sae(sae: "SAE[Any]", activations: PatchActivations) -> None:
-    """Raise VisionError unless the SAE reads activations of this width."""
+    """Raise VisionError unless the SAE reads activations of this width, SAEError if it asks for what is not met."""
+    check_demands(sae)
     if (width := activations.values.shape[2]) != sae.cfg.d_in:
         raise VisionError(
             f"the SAE reads {sae.cfg.d_in} dimensions, {activations.hook_name} has {width}: train one on these "

@@ -153,7 +153,7 @@ def test_what_is_not_finite_is_refused_with_its_place_and_number(dtype, value):
     assert check_finite(values, "activations at here") is values
     values[0, 1, 2] = values[1, 4, 0] = values[1, 4, 1] = value
     values[0, 0, 0] = -value  # an infinity of the other sign does not make up for it
-    advice = "Load the model with dtype=torch.float32" if dtype == torch.float16 else "are all weights finite"
+    advice = "Load the model, or the SAE, in torch.float32" if dtype == torch.float16 else "are all weights finite"
     with pytest.raises(ModelError, match=rf"activations at here are not finite .* at 3 of 10 tokens.*{advice}"):
         check_finite(values, "activations at here")
 

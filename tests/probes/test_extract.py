@@ -3,7 +3,6 @@
 import copy
 import tracemalloc
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,18 +168,15 @@ def test_an_sae_that_reads_the_layer_beside_its_own_is_caught(model):
         extract_features(model, wrong, texts, progress=False)
 
 
-class Projection:
-    """In the place of an SAE: it rebuilds the first half of the dimensions and nothing else."""
-
-    def __init__(self, hook: str):
-        self.cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name=hook))
-        self.dtype = torch.float32
-
-    def encode(self, states):
-        return states[:, :16]
-
-    def decode(self, features):
-        return torch.nn.functional.pad(features, (0, 16))
+def projection(hook: str):
+    """An SAE that rebuilds the first half of the dimensions, by a feature for each sign, and nothing else."""
+    sae = tiny.own_sae("standard", 32, 32, hook_name=hook)
+    axes = torch.eye(32)[:16]
+    for parameter in sae.parameters():
+        parameter.zero_()
+    sae.W_dec.copy_(torch.cat([axes, -axes]))
+    sae.W_enc.copy_(sae.W_dec.T)
+    return sae
 
 
 def test_a_few_tokens_of_large_variance_do_not_decide_which_layer_fits(model, monkeypatch):
@@ -199,16 +195,16 @@ def test_a_few_tokens_of_large_variance_do_not_decide_which_layer_fits(model, mo
     monkeypatch.setattr(
         "saekit.probes.alignment.states_of_some", lambda model, ids, names: {n: states[n] for n in names}
     )
-    found = hook_alignment(model, Projection(own), [])
+    found = hook_alignment(model, projection(own), [])
     for hook, x in states.items():
         share = ((x[:, 16:] ** 2).sum(1) / ((x - x.mean(0)) ** 2).sum(1)).double().numpy()
         assert found[hook] == pytest.approx(gmean(share), rel=1e-4)
-    warn_if_misaligned(model, {"right": Projection(own)}, [])  # no warning
+    warn_if_misaligned(model, {"right": projection(own)}, [])  # no warning
     with pytest.warns(UserWarning, match=r"^wrong leaves .* of a token's variance at blocks.0.hook_resid_post"):
-        warn_if_misaligned(model, {"wrong": Projection(before)}, [])
+        warn_if_misaligned(model, {"wrong": projection(before)}, [])
     for hook in states:
         states[hook] = states[hook][:15]
-    warn_if_misaligned(model, {"wrong": Projection(before)}, [])  # too few tokens to say so
+    warn_if_misaligned(model, {"wrong": projection(before)}, [])  # too few tokens to say so
 
 
 @pytest.mark.slow
