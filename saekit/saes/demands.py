@@ -162,9 +162,10 @@ def _prepend_bos(value, sae, model):
     )
 
 
+_BEHIND_A_NORM = ("hook_normalized", "hook_q", "hook_k", "hook_v", "hook_z", "mlp.hook_pre", "mlp.hook_post")
 # Which hook points a treatment of the model's weights changes; the others hold the same numbers with it and without.
 _TREATMENTS: dict[str, Callable[[str], bool]] = {
-    "center_writing_weights": lambda hook: not hook.endswith(("hook_normalized", "hook_pattern")),
+    "center_writing_weights": lambda hook: not hook.endswith(_BEHIND_A_NORM),  # which takes the mean off anyway
     "fold_ln": lambda hook: hook.endswith("hook_normalized") or "ln_final" in hook,
     "fold_value_biases": lambda hook: hook.endswith(("hook_v", "hook_z")),
     "refactor_factored_attn_matrices": lambda hook: hook.endswith(("hook_q", "hook_k", "hook_v", "hook_z")),

@@ -107,6 +107,7 @@ def _check_inside(folder: Path, file: Path) -> None:
 def _check_written(file: Path, written: dict[str, Any]) -> None:
     """Check the fields of a configuration that sae-lens takes on trust, or drops without a word."""
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+    from sae_lens.saes.sae import SAEMetadata
 
     absent = [name for name in ("d_in", "d_sae") if name not in written]
     if absent:
@@ -121,8 +122,12 @@ def _check_written(file: Path, written: dict[str, Any]) -> None:
         )
     one_of(f"architecture in {file}", kind, SAE_CLASS_REGISTRY, error=SAEError)
     whole(f"n_attn_layers in {file}", written.get("n_attn_layers", 1), at_least=0, at_most=100, error=SAEError)
-    if not isinstance(written.get("metadata", {}), dict):
-        raise SAEError(f"metadata in {file} must be an object, not {written['metadata']!r:.80}")
+    metadata = written.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise SAEError(f"metadata in {file} must be an object, not {metadata!r:.80}")
+    taken = sorted(set(metadata) & {"self", *dir(SAEMetadata)})
+    if taken:
+        raise SAEError(f"metadata in {file} cannot have the fields {taken}: sae-lens uses these names itself")
     function = written.get("activation_fn", written.get("activation_fn_str", "relu"))
     if function not in ("relu", "topk", None):
         raise SAEError(

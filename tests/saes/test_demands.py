@@ -13,7 +13,7 @@ from saekit import saes
 from saekit.errors import SAEError
 from saekit.evaluation import evaluate
 from saekit.index import FeatureIndex
-from saekit.models import encode_text, load_model
+from saekit.models import encode_text, hidden_states, load_model
 from tests import tiny
 
 PLAIN = ("standard", "gated", "topk", "abstopk", "jumprelu", "matching_pursuit")
@@ -155,8 +155,23 @@ def test_a_model_that_must_be_centred_is_centred_or_the_pair_is_refused_with_the
 def test_treatments_that_change_nothing_at_the_hook_point_are_not_asked_for(gpt2, model):
     for demand in ({"fold_ln": True}, {"center_unembed": True}, {"fold_value_biases": True}):
         saes.check_pair(gpt2, own(model_name="gpt2", model_from_pretrained_kwargs=demand))
+    for hook in ("blocks.1.attn.hook_z", "blocks.1.attn.hook_q"):  # centring: a norm takes the mean off before them
+        centred = {"model_name": "gpt2", "model_from_pretrained_kwargs": {"center_writing_weights": True}}
+        saes.check_pair(gpt2, own(hook_name=hook, **centred))
     centre = own(model_name="tiny", model_from_pretrained_kwargs={"center_writing_weights": True})
     saes.check_pair(model, centre)  # transformer-lens does not centre a model whose norms keep the mean
+
+
+def test_centring_leaves_what_is_behind_a_norm_as_it_is_and_moves_the_rest(gpt2, centred):
+    ids = torch.arange(2, 22)[None]
+    for hook, moved in (
+        ("attn.hook_z", False),
+        ("attn.hook_q", False),
+        ("hook_resid_post", True),
+        ("hook_mlp_out", True),
+    ):
+        plain, treated = (hidden_states(one, ids, f"blocks.1.{hook}") for one in (gpt2, centred))
+        assert torch.allclose(plain, treated, atol=1e-5) != moved, hook
 
 
 def test_another_checkpoint_and_an_unknown_setting_are_said(gpt2):

@@ -132,6 +132,7 @@ def test_every_architecture_of_sae_lens_is_read_from_its_folder(tmp_path):
         (b'{"d_in": 32, "d_sae": 1e999}', "d_sae in .* must be a whole number"),
         (b'{"d_in": 32, "d_sae": 96, "architecture": "topkk"}', "did you mean 'topk'"),
         (b'{"d_in": 32, "d_sae": 96, "architecture": "batchtopk"}', "of a training run.*save_inference_model"),
+        (b'{"d_in": 32, "d_sae": 96, "metadata": {"to_dict": 1, "self": 2}}', r"fields \['self', 'to_dict'\]"),
         (b'{"d_in": 32, "d_sae": 96, "metadata": 3}', "must be an object, not 3"),
         (b'{"d_in": 32, "d_sae": 96, "activation_fn": "tanh-relu"}', "'tanh-relu'.*ReLU"),
         (b'{"d_in": 1000000000, "d_sae": 1000000000}', "does not fit|cannot be read as an SAE"),
