@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.checks import whole
+from saekit._base.identity import Identity
 from saekit._base.progress import Progress, Stop, ask, progress_of
 from saekit.circuits.tasks import Task
 from saekit.errors import SAEError, TaskError
@@ -35,6 +36,8 @@ from saekit.models import (
     integrated_gradient,
     last_logits_from,
     midpoints,
+    model_identity,
+    other_than,
     reading,
 )
 from saekit.saes import Dictionary, ordered
@@ -83,7 +86,8 @@ class FeatureCircuit:
             the estimate is right (`completeness`).
         steps: Number of points between the two runs at which gradients were taken; 1: at the clean run only.
         n_prompts: Number of pairs behind each number.
-        hashes: Fingerprints of the SAEs, so that no others are taken for them; empty: not known.
+        identities: What decides the numbers of the SAEs, so that no others are taken for them; empty: not known.
+        model_identity: What decides those of the model; None: not known.
     """
 
     task: str
@@ -95,7 +99,8 @@ class FeatureCircuit:
     gap: float
     steps: int
     n_prompts: int
-    hashes: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    model_identity: Identity | None = None
 
     @property
     def completeness(self) -> Float[np.ndarray, "layer"]:
@@ -198,7 +203,8 @@ def feature_circuit(
         gap=gap,
         steps=steps,
         n_prompts=n,
-        hashes=tuple(dictionary.hash for dictionary in layers),
+        identities=tuple(dictionary.identity for dictionary in layers),
+        model_identity=model_identity(model),
     )
 
 
@@ -276,13 +282,18 @@ def checked_circuit(
             f"{', '.join(str(effects.shape[1]) for effects in circuit.features)} features, the SAEs are of "
             f"{', '.join(hooks)} with {', '.join(map(str, widths))}: pass those that it was made with"
         )
-    for dictionary, known in zip(layers, circuit.hashes or [None] * len(layers), strict=True):
-        if known not in (None, dictionary.hash):
+    for dictionary, known in zip(layers, circuit.identities, strict=False):
+        if known.digest != dictionary.identity.digest:
             raise SAEError(
-                f"the circuit's features at {dictionary.hook_name} are of another SAE (hash {known[:12]}) than "
-                f"{dictionary.name} (hash {dictionary.hash[:12]}): their numbers mean nothing in it. Pass the one that "
-                f"the circuit was made with"
+                f"the circuit's features at {dictionary.hook_name} are of another SAE than {dictionary.name}: "
+                f"{'; '.join(known.difference(dictionary.identity)) or known.kind} (the circuit's against the one "
+                f"given). Their numbers mean nothing in it. Pass the one that the circuit was made with"
             )
+    if circuit.model_identity and (words := other_than(circuit.model_identity, model_identity(model), "the circuit")):
+        raise SAEError(
+            f"the circuit is of another model: {'; '.join(words)} (the circuit's against the one given). Pass the "
+            f"model that it was found in, or find the circuit of this one"
+        )
     if tuple(task.positions) != circuit.positions:
         raise SAEError(
             f"the circuit has positions {', '.join(circuit.positions)}, the task {', '.join(task.positions)}"

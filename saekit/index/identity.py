@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from saekit._base.identity import Identity
 from saekit.errors import FeatureIndexError, SaekitError
-from saekit.models import other_than
+from saekit.models import model_identity, other_than
 from saekit.saes import sae_identity, sae_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check_belongs(
     """
     different = {
         "SAE": [] if sae is None else index.sae_identity.difference(sae_identity(sae)),
-        "model": [] if model is None else other_than(index.model_identity, model, "the index"),
+        "model": [] if model is None else other_than(index.model_identity, model_identity(model), "the index"),
     }
     for kind, words in different.items():
         if words:

@@ -48,19 +48,19 @@ def model_identity(model: "SAETransformerBridge") -> Identity:
     return Identity("model", facts)
 
 
-def other_than(held: Identity, model: "SAETransformerBridge", what: str) -> list[str]:
+def other_than(held: Identity, given: Identity, what: str) -> list[str]:
     """Say in what a model differs from the one that something was made with; [] where it does not.
 
     Args:
         held: Identity of the model that it was made with.
-        model: The model at hand.
+        given: Identity of the model at hand.
         what: What was made with it, as a message begins: "the index".
 
     Warns:
         UserWarning: The two are of different dtypes, in which the same weights are other numbers: only the rest is
             compared.
     """
-    words = held.difference(model_identity(model))
+    words = held.difference(given)
     if not words or not words[0].startswith("dtype "):
         return words
     warnings.warn(

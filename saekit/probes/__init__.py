@@ -26,7 +26,7 @@ from saekit.probes.classifiers import (
 )
 from saekit.probes.curves import Curve, curve, training_texts
 from saekit.probes.extract import Column, encode_texts, extract_features, named_saes, text_order
-from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, subset
+from saekit.probes.features import Hook, SAEFeatures, TextFeatures, as_extracted, check_made_with, subset
 from saekit.probes.grid_result import Cell, Grid, Round, cell_figures, check_grid, fit_cell, number_of, training_part
 from saekit.probes.pooling import (
     BINARISINGS,
@@ -137,6 +137,7 @@ __all__ = [
     "cell_figures",
     "check_grid",
     "check_labels",
+    "check_made_with",
     "classify",
     "cloze",
     "compare",

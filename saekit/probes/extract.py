@@ -22,11 +22,12 @@ from saekit.models import (
     encode_texts as encode_each,
     hidden_states_at,
     hook_width,
+    model_identity,
     special_token_ids,
 )
 from saekit.probes.alignment import warn_if_misaligned
 from saekit.probes.features import Hook, SAEFeatures, TextFeatures, unlabelled
-from saekit.saes import CONTROLS, check_pair, control_saes, sae_hook, sparse_form
+from saekit.saes import CONTROLS, check_pair, control_saes, sae_hook, sae_identity, sparse_form
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -113,6 +114,7 @@ def extract_features(
         cut=cut[index],
         context_size=context_size,
         model_name=model.cfg.model_name,
+        model_identity=model_identity(model),
     )
 
 
@@ -233,7 +235,7 @@ def _run(
     read = {}
     for name, (sae, control, of) in saes.items():
         matrix = _matrix(*events.pop(name), sae.cfg.d_sae)
-        read[name] = SAEFeatures(name, hooks[hook_of[name]], matrix, control, of)
+        read[name] = SAEFeatures(name, hooks[hook_of[name]], matrix, control, of, sae_identity(sae))
     return hooks, read
 
 

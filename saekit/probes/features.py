@@ -1,14 +1,16 @@
 """What an extraction keeps: labelled texts, the model's own activations, and what SAEs say about every token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from saekit._base.identity import Identity
 from saekit.data import LabelledItems
 from saekit.errors import ProbeError
+from saekit.models import other_than
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -52,6 +54,7 @@ class SAEFeatures:
         events: Feature activations ``[token, feature]``, compressed by rows.
         control: Kind of control, "random" or "permuted"; "" for an SAE.
         of: Name of the SAE that a control stands beside; "" for an SAE.
+        identity: What decides the SAE's numbers; None where that is not known.
     """
 
     name: str
@@ -59,6 +62,7 @@ class SAEFeatures:
     events: "csr_array"
     control: str = ""
     of: str = ""
+    identity: Identity | None = None
 
     @property
     def d_sae(self) -> int:
@@ -80,6 +84,7 @@ class TextFeatures:
         cut: Whether each text was longer than the context, and was cut.
         context_size: Number of tokens of a text that were read, BOS included.
         model_name: Name of the model, whose tokens these are.
+        model_identity: What decides the model's numbers; None where that is not known.
         n_extracted: Number of texts in the data that was given, of which a `subset` has some; None: as many as here.
     """
 
@@ -93,6 +98,7 @@ class TextFeatures:
     context_size: int
     model_name: str
     n_extracted: int | None = None
+    model_identity: Identity | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -103,6 +109,12 @@ class TextFeatures:
         if name not in self.saes:
             raise ProbeError(f"no SAE {name!r}: this extraction has {', '.join(self.saes)}")
         return self.saes[name]
+
+    @property
+    def made_with(self) -> dict[str, Identity]:
+        """What decides the numbers of ``"model"`` and of each SAE, ``"SAE NAME"``, as far as they are known."""
+        known = {"model": self.model_identity} | {f"SAE {name}": sae.identity for name, sae in self.saes.items()}
+        return {name: identity for name, identity in known.items() if identity is not None}
 
     @property
     def truncated(self) -> int:
@@ -128,6 +140,25 @@ class TextFeatures:
             f"TextFeatures({self.data.name!r}, {len(self):,} texts, {len(hook.position):,} tokens; SAEs "
             f"{', '.join(self.saes)}; left out: {'; '.join([left_out, *notes])})"
         )
+
+
+def check_made_with(what: str, held: Mapping[str, Identity], given: Mapping[str, Identity]) -> None:
+    """Refuse a result beside another model or SAE than it was made with.
+
+    Args:
+        what: What the result is called: "the probe".
+        held: What the result was made with; see `TextFeatures.made_with`.
+        given: What it is used with.
+
+    Raises:
+        ProbeError: One of the same name differs; the message says in what.
+    """
+    for name, identity in held.items():
+        if name in given and (words := other_than(identity, given[name], what)):
+            raise ProbeError(
+                f"{what} was made with another {name}: {'; '.join(words)} (that of {what} against the one given). Pass "
+                f"the {name.split()[0]} that it was made with"
+            )
 
 
 def subset(features: TextFeatures, rows: Int[np.ndarray, " row"] | Bool[np.ndarray, " text"]) -> TextFeatures:

@@ -3,16 +3,17 @@
 One cell can be opened: its figures in validation, and the classifier behind it, fitted for reading and use.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from saekit._base.identity import Identity
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import CLASSIFIERS
-from saekit.probes.features import TextFeatures, subset
+from saekit.probes.features import TextFeatures, check_made_with, subset
 from saekit.probes.pooling import BINARISINGS, POOLINGS, learn_thresholds, pool
 from saekit.probes.recipes import HiddenPCA, Settings, baseline_recipe, sae_recipe
 from saekit.probes.result import ProbeResult, Saved, described, digest_of
@@ -70,7 +71,7 @@ class Round:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid(Saved, kind="grid", holds=(Cell, Round, Scores, Comparison, Estimate, HiddenPCA, *_CHOICES)):
+class Grid(Saved, kind="grid", holds=(Cell, Round, Identity, Scores, Comparison, Estimate, HiddenPCA, *_CHOICES)):
     """What `grid` returns.
 
     Attributes:
@@ -89,6 +90,7 @@ class Grid(Saved, kind="grid", holds=(Cell, Round, Scores, Comparison, Estimate,
         data_name: Name of the data set.
         label_names: Names of the classes.
         balanced: Whether texts were weighed so that every class counts the same.
+        made_with: What decides the numbers of the model and of the SAEs; see `TextFeatures`.
     """
 
     cells: tuple[Cell, ...]
@@ -106,6 +108,7 @@ class Grid(Saved, kind="grid", holds=(Cell, Round, Scores, Comparison, Estimate,
     data_name: str
     label_names: tuple[str, ...]
     balanced: bool = False
+    made_with: dict[str, Identity] = field(default_factory=dict)
 
     @property
     def lines(self) -> tuple[Cell, ...]:
@@ -226,12 +229,13 @@ def number_of(grid: Grid, name: str) -> int:
 
 
 def check_grid(grid: Grid, features: TextFeatures) -> None:
-    """Raise ProbeError unless a grid was made from these texts and has no other SAEs."""
+    """Raise ProbeError unless a grid was made from these texts, by this model and SAEs, and has no other SAEs."""
     if grid.digest != digest_of(features.data):
         raise ProbeError(
             f"the grid was made from other texts ({grid.data_name!r}, {len(grid.labels):,}) than these features "
             f"({features.data.name!r}, {len(features):,}): pass the extraction that the grid was made from"
         )
+    check_made_with("the grid", grid.made_with, features.made_with)
     if missing := [name for name in grid.axes["sae"] if name not in features.saes]:
         raise ProbeError(f"the grid has an SAE {missing[0]!r}, these features have {', '.join(features.saes)}")
 
@@ -286,4 +290,5 @@ def fit_cell(grid: Grid, part: TextFeatures, number: int) -> ProbeResult:
         notes=(),
         seed=grid.seed,
         threshold=thresholds,
+        made_with=part.made_with,
     )

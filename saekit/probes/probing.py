@@ -157,6 +157,7 @@ def _run(recipe: Recipe, features: TextFeatures, folds: Folds, *notes: str) -> P
         notes += (f"{features.empty:,} texts have no token that counts: all their columns are 0",)
     if fitted is not None and not fitted.converged:
         notes += ("the optimiser stopped before it had converged",)
+    read = ("model", f"SAE {recipe.setting.get('sae')}")
     return ProbeResult(
         name=recipe.name,
         family=recipe.family,
@@ -169,6 +170,7 @@ def _run(recipe: Recipe, features: TextFeatures, folds: Folds, *notes: str) -> P
         columns=columns,
         notes=notes,
         seed=folds.seed,
+        made_with={name: one for name, one in features.made_with.items() if name in read},
     )
 
 

@@ -11,7 +11,7 @@ from saekit.errors import ProbeError
 from saekit.models import join_pieces, token_bytes
 from saekit.probes.classifiers import CLASSIFIERS, Classifier, Fitted
 from saekit.probes.extract import extract_features
-from saekit.probes.features import TextFeatures
+from saekit.probes.features import TextFeatures, check_made_with
 from saekit.probes.pooling import POOLINGS, binarised, pool
 from saekit.probes.result import ProbeResult
 
@@ -96,10 +96,11 @@ class Classified:
 def inputs_of(result: ProbeResult, features: TextFeatures) -> "csr_array":
     """Return what a probe on SAE features reads of texts: pooled and made 0 or 1 as when it was fitted.
 
-    Raises ProbeError if the probe reads something else, or the extraction lacks its SAE.
+    Raises ProbeError if the probe reads something else, or the extraction is of another SAE or model.
     """
     weights = _fitted(result).weights
     pooled = pool(features.sae(result.setting["sae"]), result.setting["pooling"])
+    check_made_with("the probe", result.made_with, features.made_with)
     if weights is not None and pooled.shape[1] != weights.shape[1]:
         raise ProbeError(f"the probe reads {weights.shape[1]} features, the SAE has {pooled.shape[1]}")
     return binarised(pooled, result.threshold)
@@ -226,7 +227,7 @@ def classify(
         pieces: Bytes of all tokens (`saekit.models.token_bytes`), to save a moment where many texts are classified.
 
     Raises:
-        ProbeError: The text is empty, or the SAE is of another width.
+        ProbeError: The text is empty, or the SAE or the model is not the one that the probe was made with.
     """
     name = result.setting.get("sae", "")
     size = result.setting.get("context_size", min(model.cfg.n_ctx, 1024))

@@ -1,7 +1,7 @@
 """What a probe returns, and how results lie on disk: arrays as arrays, the rest as JSON. Never pickle."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
+from saekit._base.identity import Identity
 from saekit._base.store import Format
 from saekit._base.table import Column, Shown, Table
 from saekit.data import LabelledItems
@@ -84,8 +85,13 @@ def _inside(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
+_CHOICES = (*POOLINGS.classes, *BINARISINGS.classes, *CLASSIFIERS.classes)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ProbeResult(Saved, kind="probe", holds=(Fitted, *POOLINGS.classes, *BINARISINGS.classes, *CLASSIFIERS.classes)):
+class ProbeResult(
+    Saved, kind="probe", holds=(Fitted, Identity, *POOLINGS.classes, *BINARISINGS.classes, *CLASSIFIERS.classes)
+):
     """A probe, scored by nested cross-validation, and fitted once more on all texts for reading and use.
 
     Attributes:
@@ -109,6 +115,7 @@ class ProbeResult(Saved, kind="probe", holds=(Fitted, *POOLINGS.classes, *BINARI
         seed: Seed of folds and resamples.
         threshold: Value above which each feature is 1, ``[feature]``, learned from all texts; None if values are left
             as they are.
+        made_with: What decides the numbers of the model and of the SAE that it was made with; see `TextFeatures`.
     """
 
     name: str
@@ -129,6 +136,7 @@ class ProbeResult(Saved, kind="probe", holds=(Fitted, *POOLINGS.classes, *BINARI
     notes: tuple[str, ...]
     seed: int
     threshold: Float[np.ndarray, " feature"] | None = None
+    made_with: dict[str, Identity] = field(default_factory=dict)
 
     @cached_property
     def summary(self) -> Scores:

@@ -116,6 +116,7 @@ def grid(
         data_name=data.name,
         label_names=data.label_names,
         balanced=balanced,
+        made_with=features.made_with,
     )
 
 

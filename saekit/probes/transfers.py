@@ -11,7 +11,7 @@ from saekit._base.progress import Progress, Stop, tracked
 from saekit.data import LabelledItems, linked
 from saekit.errors import ProbeError
 from saekit.probes.classifiers import Classifier
-from saekit.probes.features import Hook, TextFeatures, as_extracted
+from saekit.probes.features import Hook, TextFeatures, as_extracted, check_made_with
 from saekit.probes.pooling import Binarising, Pooling
 from saekit.probes.recipes import HiddenPCA, Settings, with_baselines
 from saekit.probes.result import Saved
@@ -208,6 +208,8 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         if of(first) != of(other):
             names = first.data.name, other.data.name
             raise ProbeError(f"sets must share their {what}: {names[0]!r} has {of(first)}, {names[1]!r} {of(other)}")
+    for other in sets[1:]:
+        check_made_with(f"the set {first.data.name!r}", first.made_with, other.made_with)
     hooks = {}
     for name in first.hooks:
         every = [s.hooks[name] for s in sets]
@@ -237,6 +239,7 @@ def join(sets: Sequence[TextFeatures]) -> tuple[TextFeatures, np.ndarray]:
         cut=np.concatenate([s.cut for s in sets]),
         context_size=max(s.context_size for s in sets),
         model_name=first.model_name,
+        model_identity=first.model_identity,
     )
     return joined, np.repeat(np.arange(len(sets)), sizes)
 

@@ -5,7 +5,6 @@ and some that scale a whole state before the encoder and back after the decoder.
 that state's scale. As in `saekit.attribution` the scale is no node: two runs are compared at the scale of the first.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saekit._base.identity import Identity
+from saekit._base.weights import weights_hash
 from saekit.errors import SAEError
 from saekit.models import check_hook, first_block_after, hook_width
 from saekit.saes.identity import sae_identity
@@ -62,14 +63,13 @@ class Dictionary:
         return self.of.name if isinstance(self.of, Directions) else f"SAE, {len(self.rows)} features"
 
     @property
-    def hash(self) -> str:
-        """Tell it from any other dictionary."""
+    def identity(self) -> Identity:
+        """What decides its numbers, by which it is told from any other dictionary."""
         if not isinstance(self.of, Directions):
-            return sae_identity(self.of).digest
-        digest = hashlib.sha256(f"{self.of.name} {self.of.rectified}".encode())
-        for tensor in (self.of.rows, self.of.mean):
-            digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+            return sae_identity(self.of)
+        tensors = {"rows": self.of.rows.half(), "mean": self.of.mean.half()}
+        facts = {"name": self.of.name, "rectified": self.of.rectified, "weights": weights_hash(tensors.items())}
+        return Identity("directions", {"hook_name": self.hook_name, **facts})
 
     def encode(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch feature"]:
         """Return the features of states; gradients flow."""

@@ -9,7 +9,7 @@ from saekit._base.progress import Progress, Stop, tracked
 from saekit._base.store import Format
 from saekit.data import Tokens
 from saekit.errors import DataError, SAEError
-from saekit.models import other_than
+from saekit.models import model_identity, other_than
 from saekit.training.activations import Activations
 from saekit.training.architectures import ARCHITECTURES
 from saekit.training.config import TrainConfig, TrainSettings
@@ -132,7 +132,7 @@ def train_sweep(
     if getattr(activations, "hook_name", None) is None:
         raise SAEError("activations must say their hook point: take those of harvest, or Activations.from_rows(x, ...)")
     held = activations.model_identity
-    if held and (words := other_than(held, model, "the harvest")):
+    if held and (words := other_than(held, model_identity(model), "the harvest")):
         raise SAEError(
             f"the activations are of another model than the one that the SAEs are measured on: {'; '.join(words)} (the "
             f"activations' against the one given). Pass the model that was harvested"

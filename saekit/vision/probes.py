@@ -9,7 +9,7 @@ from saekit._base.checks import one_of
 from saekit.data import LabelledItems
 from saekit.errors import VisionError
 from saekit.probes import Hook, SAEFeatures, TextFeatures
-from saekit.saes import CONTROLS, control_sae
+from saekit.saes import CONTROLS, control_sae, sae_identity
 from saekit.vision.activations import patch_activations
 from saekit.vision.data import LabelledImages
 from saekit.vision.features import image_features
@@ -17,6 +17,7 @@ from saekit.vision.model import VisionTransformer
 
 if TYPE_CHECKING:
     from sae_lens import SAE
+    from scipy.sparse import csr_array
 
 _LETTERS = np.array([chr(i) for i in range(ord("a"), ord("z") + 1)])  # grey values in groups of images
 
@@ -62,8 +63,12 @@ def probe_features(
     starts = np.arange(n + 1) * patches
     numbers = np.tile(np.arange(patches, dtype=np.int32), n)
     hook = Hook(hook_name, starts, numbers, states.values[:, -1], states.values.mean(1), None, {"class token": n})
+
+    def read_by(sae: "SAE[Any]") -> "csr_array":
+        return image_features(sae, states, images).events.tocsr()
+
     read = {
-        name: SAEFeatures(name, hook, image_features(sae, states, images).events.tocsr(), control, of)
+        name: SAEFeatures(name, hook, read_by(sae), control, of, sae_identity(sae))
         for name, (sae, control, of) in everything.items()
     }
     about = data.label_names, data.licence, data.citation

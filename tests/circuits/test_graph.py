@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from saekit.circuits import ERROR, Node, checked_circuit, circuit_edges, feature_circuit
+from saekit.circuits import ERROR, Node, checked_circuit, circuit_edges, faithfulness, feature_circuit
 from saekit.errors import SAEError, Stopped, TaskError
-from saekit.models import check_hook
+from saekit.models import check_hook, shuffled_model
 from tests import tiny
 from tests.circuits.parts import HIGH, LOW, metric, pair
 
@@ -143,3 +143,12 @@ def test_a_circuit_and_its_edges_say_how_far_they_are_and_end_when_asked_to(mode
         assert len(asked) == 2
     assert torch.equal(model(task.ids[0][None]), before), "no hook is left"
     assert circuit_edges(model, saes, task, circuit, k=2, batch_size=2) == edges
+
+
+def test_a_circuit_is_of_one_model_and_one_setting_of_its_sae(model, task):
+    sae, other = (tiny.topk_sae(32, 96, k=k, hook_name="blocks.0.hook_resid_post").double() for k in (8, 2))
+    circuit = feature_circuit(model, sae, task)
+    with pytest.raises(SAEError, match=r"of another SAE than .*: k 8 against 2 "):
+        faithfulness(model, other, task, circuit)
+    with pytest.raises(SAEError, match=r"the circuit is of another model: weights "):
+        faithfulness(shuffled_model(model), sae, task, circuit)

@@ -254,7 +254,7 @@ def test_another_dictionary_of_the_same_shape_is_refused(model, task):
     for call in (faithfulness, minimality, circuit_edges, checked_circuit):
         with pytest.raises(SAEError, match=r"of another SAE .* Pass the one that the circuit was made with"):
             call(model, other, task, circuit)
-    checked_circuit(model, other, task, replace(circuit, hashes=()))
+    checked_circuit(model, other, task, replace(circuit, identities=()))
     bases = [random_directions(torch.zeros(1, 32), LOW, seed=seed) for seed in (0, 0, 1)]
     bases = [replace(basis, rows=basis.rows.double(), mean=basis.mean.double()) for basis in bases]
     of_basis = feature_circuit(model, bases[0], task)

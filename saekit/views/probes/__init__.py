@@ -103,7 +103,8 @@ class Probes(View):
         from saekit.models import twin
 
         grid, extraction, sites = grid_and_features(features_or_grid, features, options)
-        saes = saes_by_site(model, sae, sites, extraction)
+        made_with = {k: v for one in (grid, extraction) if one is not None for k, v in one.made_with.items()}
+        saes = saes_by_site(model, sae, sites, extraction, made_with)
         indexes = indexes_by_site(model, index, saes, extraction, sites)
         self._reader: Reader | None = None  # once there is a grid
         own = twin(model) if model is not None else None

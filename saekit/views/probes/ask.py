@@ -11,6 +11,7 @@ from saekit.views.probes.words import HOW
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
 
+    from saekit._base.identity import Identity
     from saekit.index import FeatureIndex
     from saekit.probes import Grid, TextFeatures
 
@@ -63,6 +64,7 @@ def saes_by_site(
     given: "SAE[Any] | Sequence[SAE[Any]] | Mapping[str, SAE[Any]] | None",
     sites: Sequence[str],
     features: "TextFeatures | None",
+    made_with: "Mapping[str, Identity]",
 ) -> "dict[str, SAE[Any]]":
     """Return the SAE of each site, as far as there is one.
 
@@ -70,14 +72,15 @@ def saes_by_site(
         ProbeError: A model without SAEs or the reverse, the features of another model, or an SAE of no site.
         SAEError: An SAE does not fit the model.
     """
-    from saekit.probes import named_saes
-    from saekit.saes import check_pair, sae_hook
+    from saekit.models import model_identity
+    from saekit.probes import check_made_with, named_saes
+    from saekit.saes import check_pair, sae_hook, sae_identity
 
     if (model is None) != (given is None):
         raise ProbeError(f"got only one of model= and sae=: your own text needs both, {HOW}")
     if model is None or given is None:
         return {}
-    if features is not None and features.model_name != model.cfg.model_name:
+    if features is not None and not made_with and features.model_name != model.cfg.model_name:
         raise ProbeError(
             f"the features are of {features.model_name!r}, the model is {model.cfg.model_name!r}: pass the model that "
             "they were extracted from"
@@ -100,6 +103,8 @@ def saes_by_site(
                 "the features were extracted with"
             )
         found[of[0]] = sae
+    given_here = {"model": model_identity(model)} | {f"SAE {site}": sae_identity(sae) for site, sae in found.items()}
+    check_made_with("the grid" if features is None else "the extraction", made_with, given_here)
     return found
 
 
