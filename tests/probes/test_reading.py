@@ -177,5 +177,5 @@ def test_what_cannot_be_read_is_refused(model, trained):
     found = probes.probe(features, folds=3)
     with pytest.raises(ProbeError, match="no token of this text counts"):
         probes.classify(model, sae, found, "")
-    with pytest.raises(ProbeError, match="the probe reads 96 features, the SAE has 48"):
+    with pytest.raises(ProbeError, match="the probe was made with another SAE s: d_sae 96 against 48"):
         probes.classify(model, tiny.topk_sae(32, 48), found, "The cat sat")
