@@ -44,9 +44,9 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     box = view.get_by_role("textbox", name="Your own text")
     box.fill("the dog sat")
     box.press_sequentially(" on it")
+    shown = ".saekit-outcome :not([hidden]) > div > [role=option]"  # of the class that is shaded
     page.wait_for_function(
-        "[...document.querySelectorAll('.saekit-outcome [role=option]')].map((t) => t.textContent).join('') === "
-        "'the·dog·sat·on·it'",
+        f"[...document.querySelectorAll('{shown}')].map((t) => t.textContent).join('') === 'the·dog·sat·on·it'",
     )
     said = view.locator(".saekit-class").inner_text()
     button = view.get_by_role("region", name="Weights").locator("button:visible").first

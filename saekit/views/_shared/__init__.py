@@ -19,8 +19,9 @@ browser, so that a still cannot differ from the live view.
    request first; traits that a generator yields are set as they come.
 4. ``widgets/NAME/index.js``: ``export default { render }``. It lays out places, ``show(place, [panel])`` draws a panel
    in one, ``wire(model, {trait: redraw})`` draws it again when the trait changes. A node with ``set: [trait, value]``
-   works by itself once ``pressable(root, set)`` listens. Sliders, fields, selection, keys and roles are written here;
-   ``keepKeys(root)`` keeps plain keys from JupyterLab. ``style.css`` beside it imports what it needs of ``_shared``.
+   works by itself once ``pressable(root, set)`` listens; ``startOrStop(go, model)`` makes a button compute and stop.
+   Sliders, fields, selection, keys and roles are written here; ``keepKeys(root)`` keeps plain keys from JupyterLab.
+   ``style.css`` beside it imports what it needs of ``_shared``.
 5. An exported page has no kernel: `View._page` takes ``replies[trait][JSON of the value]``, the traits that change with
    it, and what needs no kernel may be said with them.
 6. A line in ``tests/views/every_view.py``: two tests then draw every panel both ways and compare words and numbers.
