@@ -31,12 +31,25 @@ RESIDUAL = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_ou
 _WIDTHS: "WeakKeyDictionary[SAETransformerBridge, dict[str, int]]" = WeakKeyDictionary()
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is not a model that saekit can run. Raises ModelError that says how to get one."""
+    from sae_lens import SAETransformerBridge
+
+    if not isinstance(model, SAETransformerBridge):
+        shown = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
+        raise ModelError(
+            f"the model is {shown}: expected what load_model returns (a sae_lens.SAETransformerBridge). load_model "
+            f"takes a name, a folder or a GGUF file; a model of transformers goes there by its save_pretrained(folder)"
+        )
+
+
 def check_hook(model: "SAETransformerBridge", hook_name: str) -> str:
     """Return the canonical name of a hook point with one vector per token, or raise ModelError.
 
     The message for a name that the model does not have names the nearest ones. sae-lens skips an SAE whose hook is
     missing with a log line, and then reports the clean model's results.
     """
+    check_model(model)
     resolved = model._resolve_hook_name(hook_name)
     if NO_STATES.search(resolved):
         raise ModelError(

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from saekit.errors import SAEError, SaekitError
-from saekit.models import bos_token_id, check_hook, hook_width, processing_of
+from saekit.models import bos_token_id, check_hook, check_model, hook_width, processing_of
 from saekit.saes.demands import findings
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def check_pair(model: "SAETransformerBridge", sae: "SAE[Any]", *, row_length: in
 
     Raises:
         SAEError: d_in is not the width of the hook point, a weight is not finite, or a demand is not met.
-        ModelError: The model has no such hook point.
+        ModelError: The model has no such hook point, or is none that `load_model` returns.
 
     Warns:
         UserWarning: The SAE was trained on a model of another name or in another way, or on shorter rows.
     """
+    check_model(model)
     state, known = _state(model, sae), _RIGHT.setdefault(sae, WeakKeyDictionary())
     before, longest = known.get(model, (None, 0))
     if before != state:

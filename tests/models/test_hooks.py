@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from saekit.errors import ModelError
-from saekit.models import before_blocks, check_hook, forward, hidden_states, hidden_states_at, hooked, reading
+from saekit.models import (
+    before_blocks,
+    check_hook,
+    forward,
+    hidden_states,
+    hidden_states_at,
+    hooked,
+    load_model,
+    reading,
+)
 from tests import tiny
 
 HOOK = "blocks.1.hook_resid_post"
@@ -134,3 +143,19 @@ def test_layers_above_the_hook_do_not_run(model):
 def test_a_missing_hook_point_is_an_error_that_names_the_nearest(model):
     with pytest.raises(ModelError, match=r"no hook point 'blocks\.7\.hook_resid_post' \(3 layers.*Nearest: blocks"):
         hidden_states(model, torch.tensor([[0, 1]]), "blocks.7.hook_resid_post")
+
+
+def test_what_is_no_model_of_ours_is_refused_with_how_to_get_one(model_folder):
+    from sae_lens import SAETransformerBridge
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM
+
+    ids, hook = torch.tensor([[0, 5, 9]]), "blocks.1.hook_resid_post"
+    plain = TransformerBridge.boot_transformers(str(model_folder), device="cpu")
+    for other in (plain, AutoModelForCausalLM.from_pretrained(model_folder), "smollm2-135m", None):
+        for use in (check_hook, lambda model, name: hidden_states(model, ids, name)):
+            with pytest.raises(ModelError, match=r"the model is .*: expected what load_model returns"):
+                use(other, hook)
+    theirs = SAETransformerBridge.boot_transformers(str(model_folder), device="cpu")
+    want = hidden_states(load_model(model_folder), ids, hook)
+    torch.testing.assert_close(hidden_states(theirs, ids, hook), want)
