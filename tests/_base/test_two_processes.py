@@ -4,6 +4,7 @@ What "right" is comes from the same job at a path of its own, undisturbed: its a
 ``SAEKIT_LONG=10`` kills ten times as often.
 """
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the workers are
 KILLS = 20 * int(os.environ.get("SAEKIT_LONG", "1"))
 JOBS = ["index", "harvest", "checkpoint", "probe", "sae", "download", "folder", "conversion"]
 OTHER = {  # the same path, asked for something else
-    "index": {"seed": 1},
+    "index": {"k": 2},  # of the same weights
     "harvest": {"hook": "blocks.0.hook_resid_post"},
     "checkpoint": {"seed": 1},
     "probe": {"folds": 4},
@@ -75,18 +76,19 @@ def test_one_that_is_killed_at_any_moment_leaves_what_the_next_makes_whole(worke
 
 @pytest.mark.parametrize("job", ["index", "harvest", "checkpoint"])
 def test_what_was_killed_is_not_taken_up_by_another(workers, undisturbed, tmp_path, job):
-    _, _, seconds = undisturbed(job)
-    left = {"index": "x.partial"}.get(job, "x")
-    for share in (0.5, 0.3, 0.2, 0.1, 0.7):
-        pid = workers.start(job, tmp_path / "x")
-        time.sleep(share * seconds)
+    for number in range(20):  # until one dies after its first word, and before its last
+        path = tmp_path / str(number)
+        manifest = path.with_name(f"{number}.partial" if job == "index" else path.name) / "manifest.json"
+        pid, began = workers.start(job, path), time.monotonic()
+        while not manifest.exists() and time.monotonic() - began < 30:
+            time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         workers.end(pid)
-        if (tmp_path / left / "manifest.json").exists():
+        if manifest.exists() and not json.loads(manifest.read_text())["finished"]:
             break
-    said = workers.do(job, tmp_path / "x", **OTHER[job])
+    said = workers.do(job, path, **OTHER[job])
     assert "of another " in said["refused"], said
-    assert workers.do(job, tmp_path / "x")["returned"] == undisturbed(job)[0]
+    assert workers.do(job, path)["returned"] == undisturbed(job)[0]
 
 
 def test_who_waits_is_told_for_whom_and_then_finds_the_result(workers, undisturbed, tmp_path):
