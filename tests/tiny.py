@@ -3,7 +3,9 @@
 It is saved in transformers' format and loaded like any local model, so tests walk the real path.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,14 +72,40 @@ def own_config(architecture: str = "llama", *, d_model: int = 32, n_layers: int 
     )
 
 
-def write_own(folder: Path, architecture: str = "llama", *, seed: int = 0, bos: str | None = "<s>", **sizes) -> Path:
-    """Write a random model of an architecture (see `own_config`) with a tokenizer beside it."""
+def write_own(
+    folder: Path,
+    architecture: str = "llama",
+    *,
+    seed: int = 0,
+    bos: str | None = "<s>",
+    trained: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **sizes,
+) -> Path:
+    """Write a random model of an architecture with a tokenizer beside it.
+
+    Args:
+        folder: Folder to write.
+        architecture: Name for `own_config`.
+        seed: Seed of the weights.
+        bos: BOS token; None: the tokenizer has none.
+        trained: Whether norms have weights and biases other than 1 and 0, and attention is sharp, as after training.
+        settings: Further fields of transformers' configuration.
+        **sizes: Sizes for `own_config`.
+    """
     from transformers import AutoModelForCausalLM
 
     config = own_config(architecture, **sizes)
+    config.update(dict(settings or {}))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(config)
+        for weight in model.parameters() if trained else ():
+            if weight.ndim == 1:
+                weight.data += 0.3 * torch.randn_like(weight)
+            else:
+                weight.data *= 0.2 / weight.std()
+        model.save_pretrained(folder)
     return write_tokenizer(folder, d_vocab=config.vocab_size, bos=bos)
 
 

@@ -7,7 +7,7 @@ or decides which tokens count.
 To read in order:
 
 1. `door`: what every run is checked for, before and after.
-2. `hooks`: reading and editing activations; one forward pass, which may end early.
+2. `hooks` and `middle`: reading and editing activations; one forward pass, which may end early.
 3. `blocks`: running a model from the middle, with states that are put there.
 4. `final`: the final norm and the unembedding, and what is read off them.
 5. `gradients`: the mean gradient between two runs.

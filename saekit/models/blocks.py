@@ -7,8 +7,6 @@ with them from then on. Whether that is right for a model is not assumed but tri
 """
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,6 +18,7 @@ from torch import Tensor
 from saekit.errors import ModelError
 from saekit.models.door import check_eval, check_finite, check_tokens, in_pass, run
 from saekit.models.hooks import before_blocks, check_hook, forward, hooked
+from saekit.models.middle import without_hooks
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -163,7 +162,7 @@ def _tried(model: "SAETransformerBridge") -> bool:
     calls, _, _ = _taken_down(model, _made_up(model, pos, 7)[None])
     _, states, logits = _taken_down(model, torch.stack([_made_up(model, pos, 3), _made_up(model, pos, 5)]))
     try:
-        with torch.no_grad(), _without_hooks(model):
+        with torch.no_grad(), without_hooks(model):
             ours = _logits(model, _through(model, states, calls, 0))
     except Exception:  # whatever a block misses when it is called like this: the model runs as a whole then
         return False
@@ -190,19 +189,6 @@ def _taken_down(model: "SAETransformerBridge", ids: Int[Tensor, "batch pos"]) ->
             first.append(states)
         calls.append((args[1:], kwargs))
 
-    with _without_hooks(model), before_blocks(model, take_down):
+    with without_hooks(model), before_blocks(model, take_down):
         logits = run(model, ids, use_cache=False)
     return calls, first[0], logits
-
-
-@contextmanager
-def _without_hooks(model: "SAETransformerBridge") -> Generator[None]:
-    """Let no hook of the caller see the made-up sequences: a patch has the shape of the caller's batch."""
-    held = [(point, point._forward_hooks) for point in set(model.hook_dict.values())]
-    try:
-        for point, hooks in held:
-            point._forward_hooks = type(hooks)()
-        yield
-    finally:
-        for point, hooks in held:
-            point._forward_hooks = hooks

@@ -20,6 +20,7 @@ from torch import Tensor
 from saekit._base.progress import Stop, ask
 from saekit.errors import ModelError
 from saekit.models.door import NO_STATES, as_states, check_finite, run
+from saekit.models.middle import check_adds_up, end_of_block
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -110,10 +111,12 @@ def hooked(model: "SAETransformerBridge", edits: Mapping[str, Edit]) -> Generato
     ...     logits = forward(model, ids)
     """
     mine, handles = threading.get_ident(), []
+    changes: dict[str, Tensor] = {}  # what the stream around an MLP has to get, too
 
     def apply(point, args, output, *, name, edit):
         if threading.get_ident() != mine:
             return None
+        changes.pop(name, None)
         form = point.hook_conversion  # some points pass heads flat, or before positions, and show them in order
         shown = output if form is None else form.convert(output)
         states = as_states(shown, name)
@@ -126,9 +129,18 @@ def hooked(model: "SAETransformerBridge", edits: Mapping[str, Edit]) -> Generato
                 f"the same shape"
             )
         edited = edited.to(output).view_as(shown)
-        return edited if form is None else form.revert(edited)
+        edited = edited if form is None else form.revert(edited)
+        if name in ends:
+            check_adds_up(model, points[name], ends[name])
+            changes[name] = edited - output
+        return edited
+
+    def carry(point, args, output, *, name):
+        change = changes.pop(name, None) if threading.get_ident() == mine else None
+        return None if change is None else output + change
 
     points = {name: check_hook(model, name) for name in edits}
+    ends = {name: end for name, point in points.items() if (end := end_of_block(model, point))}
     by_name = model.hook_dict
     try:
         for name, edit in edits.items():
@@ -138,6 +150,8 @@ def hooked(model: "SAETransformerBridge", edits: Mapping[str, Edit]) -> Generato
                 raise ModelError(f"{model.cfg.model_name} does not compute {name} as it is: {error}") from error
             # A plain PyTorch hook: `add_hook` of the bridge keeps lists of its own, which threads would share.
             handles.append(by_name[points[name]].register_forward_hook(partial(apply, name=name, edit=edit)))
+        for name, end in ends.items():  # before all that read the block's output
+            handles.append(by_name[end].register_forward_hook(partial(carry, name=name), prepend=True))
         yield
     finally:
         for handle in handles:
