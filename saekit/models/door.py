@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Names of a model's largest number of tokens in transformers' configurations. A model of transformers that has none
 # (BLOOM: distances instead of positions) reads texts of any length; transformer-lens says 2,048 then.
-BOUNDS = ("n_positions", "max_position_embeddings", "max_sequence_length", "max_context_length")
+BOUNDS = ("n_positions", "max_position_embeddings", "max_seq_len", "max_sequence_length", "max_context_length")
 NO_STATES = re.compile(r"\.(hook_pattern|hook_attn_scores|hook_cos|hook_sin)$")
 
 

@@ -19,6 +19,7 @@ from saekit.index import batch_events
 from saekit.models import (
     batches_of_one_length,
     bos_token_id,
+    context_length,
     encode_texts as encode_each,
     hidden_states_at,
     hook_width,
@@ -84,8 +85,9 @@ def extract_features(
     named = named_saes(saes)
     if context_size < 2 or batch_size < 1:
         raise ProbeError(f"context_size must be at least 2 and batch_size 1, not {context_size} and {batch_size}")
-    if context_size > model.cfg.n_ctx:
-        raise ProbeError(f"context_size {context_size} is more than the {model.cfg.n_ctx} tokens the model can read")
+    most = context_length(model)
+    if most is not None and context_size > most:
+        raise ProbeError(f"context_size {context_size} is more than the {most} tokens the model can read")
     for sae in named.values():
         check_pair(model, sae)
     data = data if isinstance(data, LabelledItems) else unlabelled(data)

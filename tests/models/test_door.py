@@ -73,6 +73,18 @@ def test_a_text_longer_than_the_context_is_refused_and_one_that_just_fits_is_rea
             WAYS[way](model, ids_of(2, 49))
 
 
+def test_a_model_that_lays_out_its_distances_beforehand_reads_no_more_of_them(tmp_path):
+    """MPT knows distances, not positions, and says under another name how many."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 48, "vocab_size": 400, "pad_token_id": None}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("mpt", **sizes)).save_pretrained(tmp_path)
+    mpt = load_model(tiny.write_tokenizer(tmp_path), progress=False)
+    forward(mpt, ids_of(2, 48))
+    with pytest.raises(ModelError, match=r"49 tokens, the model's context holds 48"):
+        forward(mpt, ids_of(2, 49))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bad", [400, -1, 2**40])
 def test_an_id_that_the_model_has_no_embedding_for_is_refused(own, way, bad):
