@@ -135,7 +135,6 @@ class FeatureIndex:
             "kind": "full" if examples_per_feature is None else "bounded",
             "d_sae": sae.cfg.d_sae,
             "hook_name": sae_hook(sae),
-            "model_name": model.cfg.model_name,
             "sae": sae_identity(sae).facts,
             "model": model_identity(model).facts,
             "tokens_hash": merging.corpus_hash(tokens.ids, tokens.sequence_ids),

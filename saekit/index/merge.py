@@ -164,6 +164,7 @@ def fill(
     """Build an index in a folder: from its last checkpoint on, or from nothing."""
     about = {
         **identity,
+        "model_name": model.cfg.model_name,
         "corpus": tokens.name,
         "sources": list(tokens.sources),
         "split": tokens.split,

@@ -14,21 +14,16 @@ from saekit.models.prompts import bos_token_id, special_token_ids
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
 
-# Names of transformers' configuration that say where a model comes from, how it is trained, what it gives besides, or
-# what the tokenizer's facts say: none of them changes a state.
-_NO_NUMBERS = {
-    *("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict"),
-    *("output_attentions", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward", "problem_type"),
-    *(
-        "id2label",
-        "label2id",
-        "initializer_range",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "task_specific_params",
-    ),
-}
+# Names of transformers' and transformer-lens's configurations that say where a model comes from, how it is trained,
+# what it gives besides, or what the tokenizer's facts say: none of them changes a state.
+_NO_NUMBERS = frozenset(
+    """
+    _name_or_path architectures transformers_version dtype torch_dtype use_cache return_dict output_attentions
+    output_hidden_states is_encoder_decoder chunk_size_feed_forward problem_type id2label label2id
+    initializer_range bos_token_id eos_token_id pad_token_id task_specific_params model_name tokenizer_name
+    device n_devices seed init_mode init_weights n_params
+    """.split()
+)
 _VOCABULARIES: WeakKeyDictionary[Any, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
 
 
@@ -88,9 +83,10 @@ def tokenizer_identity(model: "SAETransformerBridge") -> Identity:
 
 
 def _weights(model: "SAETransformerBridge") -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by name, each once; PyTorch's own walk, which goes twice, takes twice as long."""
+    """Return parameters and buffers by name, each once. PyTorch walks once for each kind, which takes twice as long."""
     found: dict[int, tuple[str, Tensor]] = {}
-    for path, part in model.named_modules():
+    original: Any = model.original_model  # by its names: the bridge's own may be others in its next version
+    for path, part in original.named_modules():
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             # What turns with a position follows from the configuration, and some models change it as they run.
             if tensor is not None and "inv_freq" not in name:
@@ -99,9 +95,12 @@ def _weights(model: "SAETransformerBridge") -> list[tuple[str, Tensor]]:
 
 
 def _configuration(model: "SAETransformerBridge") -> dict[str, Any]:
-    """Return what the architecture's configuration says of the computation, in transformers' words."""
-    config: Any = model.original_model.config
-    said = json.loads(config.to_json_string(use_diff=False))
+    """Return what the architecture's configuration says of the computation, in transformers' words if it is theirs."""
+    config: Any = getattr(model.original_model, "config", None)
+    if config is None:  # a model of transformer-lens's own making: its configuration is all that there is
+        said = {name: value for name, value in vars(model.cfg).items() if not name.startswith("_")}
+    else:
+        said = json.loads(config.to_json_string(use_diff=False))
     facts = {name: value for name, value in said.items() if name not in _NO_NUMBERS}
     return facts | {"compatibility mode": bool(getattr(model, "compatibility_mode", False))}
 

@@ -106,8 +106,10 @@ def test_an_index_of_another_model_is_built_anew_at_the_same_path(model_folder, 
     model = loaded(model_folder)
     first = built(model, topk, tokens, tmp_path / "index")
     written = (tmp_path / "index/manifest.json").stat().st_mtime_ns
-    built(loaded(model_folder), topk, tokens, tmp_path / "index")
-    assert (tmp_path / "index/manifest.json").stat().st_mtime_ns == written, "the same model finds it"
+    renamed = loaded(model_folder)
+    renamed.cfg.model_name = "owner/tiny"
+    built(renamed, topk, tokens, tmp_path / "index")
+    assert (tmp_path / "index/manifest.json").stat().st_mtime_ns == written, "whatever it is called"
     other = other_model(name, model_folder)
     second, alone = (built(other, topk, tokens, path) for path in (tmp_path / "index", None))
     np.testing.assert_array_equal(second.count, alone.count)

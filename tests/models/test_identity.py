@@ -154,3 +154,21 @@ def test_a_model_without_a_tokenizer_has_an_identity(folders):
     before = model_identity(model)
     model.tokenizer = None
     assert any(word.startswith("tokenizer vocabulary") for word in before.difference(model_identity(model)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_transformer_lenss_own_making_has_an_identity():
+    from sae_lens import SAETransformerBridge
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def native(**fields):
+        sizes = {"d_model": 32, "d_head": 8, "n_heads": 4, "n_layers": 2, "n_ctx": 16, "d_vocab": 50, "d_mlp": 64}
+        config = {"act_fn": "gelu", "normalization_type": "LN", "seed": 0, **sizes, **fields}
+        model = TransformerBridge.boot_native(TransformerBridgeConfig(**config))
+        model.__class__ = SAETransformerBridge
+        return model_identity(model)
+
+    assert native() == native()
+    assert [word.split()[0] for word in native().difference(native(seed=1))] == ["weights"]
+    assert "eps 1e-05 against 0.001" in native().difference(native(eps=1e-3))
