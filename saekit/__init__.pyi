@@ -94,6 +94,8 @@ from .saes import (
     principal_directions as principal_directions,
     random_directions as random_directions,
     sae_card as sae_card,
+    sae_from_dictionary_learning as sae_from_dictionary_learning,
+    sae_from_sparsify as sae_from_sparsify,
     save_sae as save_sae,
 )
 from .steering import (

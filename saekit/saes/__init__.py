@@ -6,13 +6,15 @@ To read in order:
 
 1. `catalogue`: the list of all SAEs, bundled and released, and their cards.
 2. `load` and `identity`: load and save one, and tell it from all others.
-3. `demands` and `pair`: what its configuration asks for, and whether it fits a model.
-4. `parts`: a state split into features, what the SAE misses, and its bias.
-5. `untrained`: dictionaries that nobody trained, and controls that must not do well.
-6. `dictionary`: SAEs and directions in one form, by what each feature writes.
+3. `convert`: SAEs from other libraries.
+4. `demands` and `pair`: what its configuration asks for, and whether it fits a model.
+5. `parts`: a state split into features, what the SAE misses, and its bias.
+6. `untrained`: dictionaries that nobody trained, and controls that must not do well.
+7. `dictionary`: SAEs and directions in one form, by what each feature writes.
 """
 
 from saekit.saes.catalogue import ASSETS, DEFAULT, SAEEntry, bundled, list_saes, sae_card
+from saekit.saes.convert import sae_from_dictionary_learning, sae_from_sparsify
 from saekit.saes.demands import DEMANDS, Demand, Finding, findings, same_model, unknown_fields
 from saekit.saes.dictionary import Dictionary, dictionary_of, ordered
 from saekit.saes.identity import sae_identity, sae_of
@@ -76,6 +78,8 @@ __all__ = [
     "pulled_back",
     "random_directions",
     "sae_card",
+    "sae_from_dictionary_learning",
+    "sae_from_sparsify",
     "sae_hook",
     "sae_identity",
     "sae_of",

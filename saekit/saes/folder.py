@@ -67,7 +67,7 @@ def header_of(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return type and shape of each tensor of a safetensors file, from its header.
 
     Raises:
-        SAEError: The file is damaged, truncated, or holds what is no real number.
+        SAEError: The file is damaged or truncated.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -86,9 +86,6 @@ def header_of(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             raise _damaged(file, f"its header cannot be read: {error}") from error
     if max(ends, default=0) != size - 8 - length:
         raise _damaged(file, f"its header promises {byte_size(max(ends, default=0))} of weights, not {byte_size(size)}")
-    unreal = {name: kind for name, (kind, _) in tensors.items() if kind not in _REALS}
-    if unreal:
-        raise SAEError(f"{file} holds tensors that are no floating-point numbers: {unreal}")
     return tensors
 
 
@@ -141,6 +138,9 @@ def _check_shapes(file: Path, written: dict[str, Any], found: dict[str, tuple[st
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
 
     found = dict(found)
+    unreal = {name: kind for name, (kind, _) in found.items() if kind not in _REALS}
+    if unreal:
+        raise SAEError(f"{file} holds tensors that are no floating-point numbers: {unreal}")
     scale = found.pop("scaling_factor", None)
     if scale is not None and written.get("finetuning_scaling_factor"):
         raise SAEError(
