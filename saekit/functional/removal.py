@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from saekit.errors import ProbeError
 from saekit.probes import SAEFeatures, Saved, TextFeatures, as_extracted, fit, make_folds, pool
+from saekit.saes import decoder_rows
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -175,7 +176,12 @@ def _checked(
     sae: "SAE[Any]", features: TextFeatures, name: str | None
 ) -> tuple[SAEFeatures, Float[np.ndarray, "feature d_model"]]:
     at = features.sae(name)
-    directions = sae.W_dec.detach().float().cpu().numpy()
+    if sae.cfg.normalize_activations != "none":
+        raise ProbeError(
+            f"the SAE rescales each input ({sae.cfg.normalize_activations!r}): what a feature adds to pooled states is "
+            f"then no fixed direction. Expected an SAE without that"
+        )
+    directions = decoder_rows(sae).cpu().numpy()
     if directions.shape != (at.d_sae, at.hook.mean.shape[1]):
         raise ProbeError(f"{at.name} has {at.d_sae} features of {at.hook.mean.shape[1]} dimensions, not this SAE's")
     return at, directions

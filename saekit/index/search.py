@@ -25,7 +25,7 @@ from saekit.models import (
     unembedding,
     whole_text,
 )
-from saekit.saes import check_pair, encoded, sae_hook
+from saekit.saes import check_pair, decoder_rows, encoded, sae_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -37,7 +37,7 @@ PROMPT_TOKENS = 1024  # a longer prompt is cut: attention on it would take gigab
 @torch.no_grad()
 def tables(model: "SAETransformerBridge", sae: "SAE[Any]") -> dict[str, np.ndarray]:
     """Return what follows from the weights alone: decoder directions, their logits, the vocabulary."""
-    rows = sae.W_dec.detach().float()
+    rows = decoder_rows(sae)
     W_U = unembedding(model).detach().float()
     # Inside a layer (heads, MLP neurons) a decoder row is no direction of the residual stream, whatever its width.
     kept = min(KEPT, W_U.shape[1] // 2) if in_residual(model, sae_hook(sae)) else 0

@@ -85,6 +85,17 @@ def _flat(sae: "SAE[Any]") -> Generator[None]:
         sae.__dict__.update(own)
 
 
+@torch.no_grad()
+def decoder_rows(sae: "SAE[Any]") -> Float[Tensor, "feature d_in"]:
+    """Return what one unit of each feature writes, float32, on the SAE's device.
+
+    That is ``W_dec``, but for TopK SAEs that divide by the length of a row when they decode. Where an SAE scales each
+    input (``normalize_activations``), a feature writes its row times the scale of the state at hand.
+    """
+    rows = sae.W_dec.detach().float()
+    return rows / rows.norm(dim=1, keepdim=True) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else rows
+
+
 def sparse_form(sae: "SAE[Any]") -> "SAE[Any]":
     """Return the SAE, or for a TopK SAE a view of it whose ``encode`` names the active features itself.
 

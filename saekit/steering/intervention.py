@@ -19,7 +19,7 @@ from saekit._base.checks import finite, listed, one_of, real_tensor, whole
 from saekit._base.identity import Identity
 from saekit.errors import SteeringError
 from saekit.index import check_belongs
-from saekit.saes import check_rebuilds, sae_hook, sae_identity, sae_of
+from saekit.saes import check_rebuilds, decoder_rows, sae_hook, sae_identity, sae_of
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -359,12 +359,10 @@ def decoder_row(sae: "SAE[Any]", feature: int) -> Float[Tensor, " d_model"]:
     check_rebuilds(None, sae, error=SteeringError, hint=hint)
     if sae.cfg.normalize_activations != "none":
         raise SteeringError(
-            f"the SAE rescales its input ({sae.cfg.normalize_activations!r}), so that its decoder rows are not in "
-            f"units of the residual stream: fold the scaling in first (sae.fold_activation_norm_scaling_factor)"
+            f"the SAE rescales each input ({sae.cfg.normalize_activations!r}), so that its decoder rows have no length "
+            f"in units of the residual stream: {hint} with a length that you choose"
         )
-    row = sae.W_dec[feature].detach().cpu().float().clone()
-    # TopK SAEs with this option divide by the row's length when they decode.
-    return row / row.norm() if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else row
+    return decoder_rows(sae)[feature].cpu().clone()
 
 
 def check_sae(intervention: Intervention, sae: "SAE[Any]") -> None:

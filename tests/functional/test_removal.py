@@ -1,7 +1,6 @@
 """Taking features out: with one feature a concept the right ones restore, and break, exactly what they should."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from scipy.sparse import csr_array
 from saekit import functional, probes
 from saekit.errors import ProbeError
 from saekit.probes import Hook, SAEFeatures
+from tests import tiny
 from tests.planted_texts import planted
 
 D_SAE, D_MODEL = 40, 40
@@ -38,11 +38,14 @@ def concepts(classes: int, seed: int = 0, n: int = 400):
     mean = (np.add.reduceat(states, starts[:-1]) / counts[:, None]).astype(np.float32)
     hook = Hook("h", starts, base.sae().hook.position, mean, mean, None, {})
     sae = SAEFeatures("planted", hook, csr_array(rows.astype(np.float32)))
-    return (
-        replace(base, hooks={"h": hook}, saes={"planted": sae}),
-        SimpleNamespace(W_dec=torch.from_numpy(directions)),
-        other,
-    )
+    return replace(base, hooks={"h": hook}, saes={"planted": sae}), writing(directions), other
+
+
+def writing(directions: np.ndarray, architecture: str = "standard", **fields):
+    """Return an SAE with these decoder rows."""
+    made = tiny.own_sae(architecture, D_MODEL, D_SAE, **fields)
+    made.W_dec.data.copy_(torch.from_numpy(directions))
+    return made
 
 
 def test_removing_the_spurious_features_brings_the_oracle_back():
@@ -109,4 +112,22 @@ def test_what_cannot_be_removed_is_refused():
     with pytest.raises(ProbeError, match="at least three classes, not 2"):
         functional.targeted_probe_perturbation(sae, two)
     with pytest.raises(ProbeError, match="not this SAE's"):
-        functional.targeted_probe_perturbation(SimpleNamespace(W_dec=torch.zeros(3, 3)), two)
+        functional.targeted_probe_perturbation(tiny.own_sae("standard", 3, 3), two)
+
+
+def test_an_sae_that_divides_by_the_length_of_its_rows_is_taken_as_it_writes():
+    features, sae, other = concepts(2)
+    lengths = np.random.default_rng(5).uniform(0.2, 5, (D_SAE, 1)).astype(np.float32)
+    stretched = writing(lengths * sae.W_dec.numpy(), "topk", k=8, rescale_acts_by_decoder_norm=True)
+    got, want = (
+        functional.spurious_correlation_removal(one, features, other, sizes=(2, 5)) for one in (stretched, sae)
+    )
+    assert got.features == want.features
+    np.testing.assert_allclose(got.score, want.score, atol=1e-6)
+
+
+def test_an_sae_that_rescales_each_input_is_refused():
+    features, sae, other = concepts(2)
+    scaling = writing(sae.W_dec.numpy(), normalize_activations="layer_norm")
+    with pytest.raises(ProbeError, match=r"rescales each input .'layer_norm'"):
+        functional.spurious_correlation_removal(scaling, features, other)

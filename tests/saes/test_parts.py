@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saekit.saes import active_entries, encoded, sparse_form
+from saekit.saes import active_entries, decoder_rows, encoded, sparse_form
 from tests import tiny
 
 
@@ -31,3 +31,21 @@ def test_a_hook_on_the_activations_of_a_topk_sae_still_sees_a_dense_matrix(sae):
         assert sparse_form(sae) is sae
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields"),
+    [
+        ("standard", {}),
+        ("gated", {}),
+        ("jumprelu", {}),
+        ("topk", {"k": 8}),
+        ("topk", {"k": 8, "rescale_acts_by_decoder_norm": True}),
+        ("matching_pursuit", {}),
+    ],
+)
+def test_decoder_rows_are_what_one_unit_of_each_feature_adds_to_the_reconstruction(architecture, fields):
+    sae = tiny.own_sae(architecture, 32, 64, **fields)
+    units = torch.eye(64)
+    added = sae.decode(units).double() - sae.decode(torch.zeros(1, 64)).double()
+    torch.testing.assert_close(decoder_rows(sae).double(), added, atol=1e-5, rtol=1e-4)

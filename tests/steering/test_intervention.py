@@ -170,7 +170,7 @@ def test_rows_of_a_batch_may_add_features_of_one_number_of_two_saes(model, sae, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"normalize_activations": "layer_norm"}, "rescales its input .'layer_norm'.*fold the scaling in first"),
+        ({"normalize_activations": "layer_norm"}, "rescales each input .'layer_norm'.*Intervention.along"),
         ({"hook_name_out": "blocks.2.hook_resid_post"}, "transcoder.*can be added with Intervention.along"),
     ],
 )
