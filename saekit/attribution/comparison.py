@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saekit._base.checks import one_of
+from saekit._base.identity import Identity
 from saekit.attribution.inputs import (
     Answers,
     Direction,
@@ -28,6 +29,7 @@ from saekit.attribution.inputs import (
     Readout,
     SAEs,
     counterparts_of,
+    made_with,
     prompts_of,
     read_position,
     readout_of,
@@ -56,6 +58,7 @@ class Comparison:
         position: Position of each prompt whose prediction is read ``[prompt]``.
         means: Mean features and mean error by hook point, where they are the baseline.
         baseline: The baseline in words.
+        made_with: What decides the numbers of ``"model"`` and of each SAE, by hook point.
     """
 
     saes: "dict[str, SAE[Any]]"
@@ -65,6 +68,7 @@ class Comparison:
     position: Int[Tensor, "prompt"]
     means: dict[str, tuple[Tensor, Tensor]] | None
     baseline: str
+    made_with: dict[str, Identity]
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,13 @@ def comparison_of(
         raise ModelError("reference= says what baseline='mean' is the mean of; it goes with that only")
     readout = readout_of(model, len(ids), answer, foil, direction)
     at = torch.tensor([read_position(one, position) for one in ids])
+    others, means, words = None, None, "all features zero"
     if corrupted is not None:
-        others = counterparts_of(model, ids, corrupted)
-        return Comparison(by_hook, ids, others, readout, at, None, "corrupted prompts")
-    if baseline == "zero":
-        return Comparison(by_hook, ids, None, readout, at, None, "all features zero")
-    others = ids if reference is None else prompts_of(model, reference)
-    words = f"means over {len(others)} prompt(s)"
-    return Comparison(by_hook, ids, None, readout, at, _means(model, by_hook, others), words)
+        others, words = counterparts_of(model, ids, corrupted), "corrupted prompts"
+    elif baseline == "mean":
+        over = ids if reference is None else prompts_of(model, reference)
+        means, words = _means(model, by_hook, over), f"means over {len(over)} prompt(s)"
+    return Comparison(by_hook, ids, others, readout, at, means, words, made_with(model, by_hook))
 
 
 def compared_states(model: "SAETransformerBridge", comparison: Comparison, batch_size: int) -> Iterator[ComparedStates]:
@@ -350,5 +353,6 @@ class AttributionBuilder:
             clean=self._clean,
             total=self._total,
             excluded_tokens=sum(int(kept.sum()) for kept in self._kept),
+            made_with=comparison.made_with,
             **self._items.arrays(),
         )

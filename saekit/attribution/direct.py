@@ -28,6 +28,7 @@ from saekit.attribution.inputs import (
     Prompts,
     Readout,
     SAEs,
+    made_with,
     prompts_of,
     read_position,
     readings_in,
@@ -142,6 +143,7 @@ def direct_logit_attribution(
         read_position=np.concatenate([np.array(positions) for positions in reads]),
         clean=clean,
         total=np.repeat(clean[:, None], len(by_hook), 1),
+        made_with=made_with(model, by_hook),
         **items.arrays(),
     )
 
@@ -228,6 +230,7 @@ def logit_attribution_by_component(
         clean=clean,
         total=clean[:, None],
         together=True,
+        made_with=made_with(model, {}),
         **items.arrays(),
     )
 

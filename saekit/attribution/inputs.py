@@ -10,18 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.checks import real_tensor
+from saekit._base.identity import Identity
 from saekit.errors import ModelError, SAEError
 from saekit.models import (
     FinalRun,
     check_hook,
     check_tokens,
     encode_whole,
+    model_identity,
     token_ids,
     token_text,
     token_texts,
     unembedding,
 )
-from saekit.saes import check_pair, check_rebuilds, sae_hook
+from saekit.saes import check_pair, check_rebuilds, sae_hook, sae_identity
 
 if TYPE_CHECKING:
     from sae_lens import SAE, SAETransformerBridge
@@ -191,6 +193,11 @@ def _token(model: "SAETransformerBridge", token: Any, name: str) -> int:
     if not whole or not 0 <= token < model.cfg.d_vocab:
         raise ModelError(f"{name} {token!r}: expected text, or a token id from 0 to {model.cfg.d_vocab - 1}")
     return int(token)
+
+
+def made_with(model: "SAETransformerBridge", saes: "Mapping[str, SAE[Any]]") -> dict[str, Identity]:
+    """Return what decides the numbers of ``"model"``, and of the SAE by the name of its hook point."""
+    return {"model": model_identity(model)} | {hook: sae_identity(sae) for hook, sae in saes.items()}
 
 
 def saes_of(model: "SAETransformerBridge", saes: Any) -> dict[str, "SAE[Any]"]:

@@ -1,13 +1,14 @@
 """What every attribution returns: contributions, what they must add up to, and whether they do."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from saekit._base.checks import one_of
+from saekit._base.identity import Identity
 from saekit.errors import ModelError
 
 # What a contribution can come from. The last five arise where a whole model is taken apart, not an SAE's hook point.
@@ -104,6 +105,7 @@ class Attribution:
         excluded_tokens: Number of positions left as they are (special and massive tokens), where the baseline is zero
             or a mean.
         together: Whether the hook points are parts of one account: a whole model taken apart.
+        made_with: What decides the numbers of ``"model"`` and of each SAE, by hook point.
     """
 
     method: str
@@ -126,6 +128,7 @@ class Attribution:
     effect: Float[np.ndarray, "item"]
     excluded_tokens: int = 0
     together: bool = False
+    made_with: dict[str, Identity] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.effect)
@@ -264,7 +267,15 @@ class Attribution:
         )
 
     def agreement(self, other: "Attribution") -> Agreement:
-        """Compare with another method on the items that both have (same prompt, hook point, position and feature)."""
+        """Compare with another method on the items that both have (same prompt, hook point, position and feature).
+
+        Raises:
+            ModelError: The two have no item in common, or are of different models or SAEs.
+        """
+        for name, one in self.made_with.items():
+            if words := one.difference(other.made_with.get(name, {})):
+                what = "models" if name == "model" else f"SAEs at {name}"
+                raise ModelError(f"the two attributions are of different {what}: {'; '.join(words)}")
         mine, theirs = self._effects(), other._effects()
         shared = [key for key in mine if key in theirs]
         if not shared:

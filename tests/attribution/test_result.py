@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from saekit.attribution import KINDS, Attribution
+from saekit.attribution import KINDS, Attribution, attribution_patching, direct_logit_attribution
 from saekit.errors import ModelError
+from saekit.models import shuffled_model
+from tests import tiny
 
 
 def made(effects, *, total=None, method="direct"):
@@ -114,3 +116,19 @@ def test_agreement_is_over_what_both_have():
 def test_it_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         made(EFFECTS).units = "nats"
+
+
+def test_attributions_of_different_saes_or_models_are_not_compared(model):
+    prompt = "The cat sat on the mat"
+    sae, other = (tiny.topk_sae(32, 96, k=k) for k in (8, 2))
+    one = direct_logit_attribution(model, sae, prompt, answer="c")
+    patched = attribution_patching(model, sae, prompt, answer="c")
+    assert one.agreement(patched).n > 0
+    for second in (
+        direct_logit_attribution(model, other, prompt, answer="c"),
+        attribution_patching(model, other, prompt, answer="c"),
+    ):
+        with pytest.raises(ModelError, match=r"different SAEs at blocks\.1\.hook_resid_post: k 8 against 2"):
+            one.agreement(second)
+    with pytest.raises(ModelError, match="different models: weights "):
+        one.agreement(direct_logit_attribution(shuffled_model(model), sae, prompt, answer="c"))
