@@ -35,6 +35,7 @@ def test_a_cell_a_text_and_the_verdict_are_read_back(lab, page, shots):
     view.get_by_role("button", name="Compute the grid").click()
     cell = view.locator(".saekit-heat[data-key='2']")
     cell.wait_for()
+    view.locator(".saekit-progress").wait_for(state="hidden")
     cells = page.locator(".jp-CodeCell").count()
     cell.focus()
     for key in ["b", "a", "d", "d", "x"]:

@@ -7,11 +7,20 @@ from pathlib import Path
 import pytest
 
 from saekit import probes
-from saekit.probes import cell_figures, top_features
+from saekit.probes import cell_figures, top_features, training_part
+from saekit.views._shared.words import percent, signed
 from saekit.views.probes import Probes
 from saekit.views.probes.state import STRONGEST, confusion
 from saekit.views.probes.words import FIGURE_NAMES, interval_words, two, verdict_words
-from tests.views.probes_parts import HOSTILE, OPTIONS, extraction, fake_index, random_sae
+from tests.views.probes_parts import (
+    HOSTILE,
+    OPTIONS,
+    contexts_of_index,
+    extraction,
+    fake_index,
+    first_in_index,
+    random_sae,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -83,23 +92,31 @@ def test_keys_walk_the_grid_and_enter_opens_a_cell(open_view, view):
 def test_features_have_signs_and_a_click_selects_one(open_view, view, model):
     page = open_view
     table = page.get_by_role("region", name="Weights")
-    features = extraction(model)
-    first, second = top_features(view.probe, features, k=STRONGEST).values()
-    shown = lambda where: table.locator(f"{where}:visible").all_inner_texts()  # noqa: E731
-    assert {r.split("\t")[0].split()[1] for r in shown("tbody tr")} == {str(weight.column) for weight in second}
-    signs = [text.strip()[0] for text in shown(".saekit-amount")]
-    assert set(signs) == {"−" if weight.effect < 0 else "+" for weight in second}
+    part = training_part(view.grid, extraction(model), view.grid.best)
+    first, second = top_features(view.probe, part, k=STRONGEST).values()
+
+    def shown():
+        rows = [row.locator("th, td").all_text_contents() for row in table.locator("tbody tr:visible").all()]
+        return [[feature, effect.strip(), shares, first] for feature, effect, shares, first in rows]
+
+    def expected(weights):
+        shares = [f"{percent(one.share_in_class)} / {percent(one.share_in_others)}" for one in weights]
+        return [
+            [f"feature {one.column}", signed(one.effect), share, first_in_index(one.column)]
+            for one, share in zip(weights, shares, strict=True)
+        ]
+
+    assert shown() == expected(second), "in the order of their effects, with their signs"
     page.get_by_label("Features for class").select_option("0")
-    other = [text.strip()[0] for text in shown(".saekit-amount")]
-    assert set(other) == {"−" if weight.effect < 0 else "+" for weight in first}
-    assert other != signs
+    assert shown() == expected(first) != expected(second)
     button = table.locator("button:visible").nth(2)
     button.click()
     feature = int(button.get_attribute("data-feature"))
     assert page.evaluate("saekit.state.feature") == feature
     card = page.get_by_role("region", name="Selected feature")
     assert card.locator("h4").inner_text() == f"Feature {feature}"
-    assert card.locator("li").count() == 4
+    said = card.locator("li .saekit-context").all_text_contents()
+    assert said == [words for _, words in contexts_of_index(feature, 4)] and len(said) == 4
     assert page.locator(":focus").get_attribute("data-feature") == str(feature), "the focus stays where it was"
 
 

@@ -5,6 +5,7 @@ from functools import cache
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.saes import sae_identity
+from saekit.views._shared.words import sig
 from tests import tiny
 from tests.probes.test_extract import made_up_texts
 from tests.views.fake_index import FakeIndex
@@ -35,3 +36,26 @@ def fake_index(sae=None):
     index = FakeIndex(d_sae=D_SAE)
     index.sae_identity = sae_identity(random_sae() if sae is None else sae)
     return index
+
+
+def context_of(before, peak, after):
+    """A context as it is read: whitespace other than spaces as marks, on the peak spaces too."""
+    marks = str.maketrans("\n\t\0", "↵⇥\ufffd")
+    return f"{before}{peak.replace(' ', '·')}{after}".translate(marks)
+
+
+def contexts_of_index(feature, k):
+    """Value and text of the strongest contexts in the index: nine tokens before the peak, six after it."""
+    found = []
+    for example in fake_index().top(feature, k):
+        kept = [i for i, token in enumerate(example.tokens) if token]  # a piece of a character stands in the one before
+        at = max(n for n, i in enumerate(kept) if i <= example.peak)
+        words = [example.tokens[i] for i in kept]
+        parts = words[max(0, at - 9) : at], words[at : at + 1], words[at + 1 : at + 7]
+        found.append((sig(example.value), context_of(*map("".join, parts))))
+    return found
+
+
+def first_in_index(feature):
+    """What the row of a feature shows of the index: the strongest context; nothing of a dead one."""
+    return next((words for _, words in contexts_of_index(feature, 1)), "")

@@ -4,7 +4,9 @@ import csv
 import io
 import re
 import threading
+from dataclasses import replace
 from functools import wraps
+from itertools import product
 
 import ipywidgets
 import numpy as np
@@ -14,13 +16,32 @@ import traitlets
 from saekit import probes
 from saekit.data.labelled import labelled_texts
 from saekit.errors import ProbeError, Stopped
+from saekit.views._shared.words import percent, sig, signed
 from saekit.views.probes import Probes
 from saekit.views.probes.state import STRONGEST
-from saekit.views.probes.words import interval_words, over_baseline_words, result_words, standing_words, verdict_words
+from saekit.views.probes.words import (
+    interval_words,
+    over_baseline_words,
+    result_words,
+    standing_words,
+    two,
+    verdict_words,
+)
 from saekit.views.top_activations import TopActivations
 from tests import tiny
 from tests.views.panels import elements, text
-from tests.views.probes_parts import D_SAE, HOSTILE, OPTIONS, extraction, fake_index, labelled, random_sae
+from tests.views.probes_parts import (
+    D_SAE,
+    HOSTILE,
+    OPTIONS,
+    context_of,
+    contexts_of_index,
+    extraction,
+    fake_index,
+    first_in_index,
+    labelled,
+    random_sae,
+)
 
 TEXT = "the cat sat on the mat"
 
@@ -48,10 +69,22 @@ def confusion_in(view):
     return np.array([int(text(cell).replace(",", "")) for cell in shown])
 
 
-def rows_in(view, look="rows"):
-    """Rows of the tables by class of the opened cell, as texts."""
-    tables = elements(view.state()["cell"], "table", look)
-    return [[[text(cell) for cell in row[2:]] for row in elements(one, "tbody")[0][2:]] for one in tables]
+def rows_in(panel):
+    """Rows of the tables of a panel that list features or words, as texts; amounts without the bar before them."""
+
+    def shown(cell):
+        return text(cell).strip() if elements(cell, look="amount") else text(cell)
+
+    tables = elements(panel, "table", "rows")
+    return [[[shown(cell) for cell in row[2:]] for row in elements(one, "tbody")[0][2:]] for one in tables]
+
+
+def contexts_in(panel):
+    """Value, text and class of every context of a panel."""
+    return [
+        (text(elements(item, look="context-value")[0]), text(elements(item, look="context")[0]), text(item[-1]))
+        for item in elements(panel, "li")
+    ]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -110,7 +143,61 @@ def test_the_view_begins_with_the_best_cell_and_says_what_the_grid_says(view, gr
     marks = dict.fromkeys(grid.as_good, "≈") | {grid.best: "★"}
     assert [text(cell).count("≈") for cell in cells] == [marks.get(i) == "≈" for i in range(10)]
     assert [i for i, cell in enumerate(cells) if "★" in text(cell)] == [grid.best]
-    assert cells[0][1]["data-told"] == standing_words(grid.behind_best(0), best=grid.best == 0)
+    for i, cell in enumerate(cells):
+        assert cell[1]["data-told"] == standing_words(grid.behind_best(i), best=grid.best == i)
+
+
+def test_a_cell_says_how_it_stands_to_the_best_one_and_to_the_best_baseline(view, grid, features):
+    best = max(grid.baselines, key=lambda line: line.macro_f1.value)
+    for i, line in enumerate(grid.lines):
+        view.value = line.name
+        said = [text(words) for words in elements(view.state()["cell"], "p") if "class" not in words[1]]
+        over = over_baseline_words(grid.difference(i, grid.lines.index(best)), best.name)
+        standing = standing_words(grid.behind_best(i), best=i == grid.best)
+        assert said == [standing, *([over] if i < len(grid.cells) else [])], "a baseline is compared with no baseline"
+    small = {**OPTIONS, "poolings": ("max",), "classifiers": ("difference",), "baselines": ()}
+    alone = Probes(probes.grid(features, **small, progress=False))
+    assert "baseline" not in text(alone.state()["cell"]) and len(elements(alone.state()["maps"], "svg")) == 1
+
+
+def test_every_cell_has_its_place(model):
+    """Sites and classifiers across, poolings and binarisings down, in the order in which keys walk them."""
+    saes = {"s": random_sae(), 'a,"b': tiny.topk_sae(32, D_SAE, seed=2)}
+    features = probes.extract_features(model, saes, labelled(), progress=False)
+    view = Probes(
+        probes.grid(features, **{**OPTIONS, "classifiers": ("difference", "logistic", "tree")}, progress=False)
+    )
+    of_cells, of_lines = elements(view.state()["maps"], "svg")
+    axes = view.grid.axes
+    across, down = (list(product(axes[a], axes[b])) for a, b in (("sae", "classifier"), ("pooling", "binarise")))
+    assert (len(down), len(across)) == (4, 6)
+    rows = [elements(row, "g", "heat") for row in elements(of_cells, "g") if row[1].get("role") == "row"]
+    for (pooling, binarise), row in zip(down, rows, strict=True):
+        for (site, classifier), cell in zip(across, row, strict=True):
+            setting = {"sae": site, "pooling": pooling, "binarise": binarise, "classifier": classifier}
+            number = int(cell[1]["key"])
+            assert view.grid.cells[number].setting == setting
+            assert cell[1]["set"] == ["value", view.grid.cells[number].name]
+    boxes = [[elements(cell, "rect")[0][1] for cell in row] for row in rows]
+    names = {(name[1]["x"], name[1]["y"]): name[2] for name in elements(of_cells, "text")}
+    for j, (site, classifier) in enumerate(across):
+        assert len({row[j]["x"] for row in boxes}) == 1
+        left, right = (boxes[0][j]["x"] + end for end in (0, boxes[0][j]["width"]))
+        above = [name for (x, y), name in names.items() if left < x < right and y < boxes[0][0]["y"]]
+        assert classifier in above and ((site in above) or j % 3 != 1), (
+            "a site stands over the middle of its classifiers"
+        )
+    for i, (pooling, binarise) in enumerate(down):
+        assert len({box["y"] for box in boxes[i]}) == 1
+        top, bottom = (boxes[i][0]["y"] + end for end in (0, boxes[i][0]["height"]))
+        beside = [name for (x, y), name in names.items() if top < y < bottom and x < boxes[0][0]["x"]]
+        assert beside == ([pooling] if i % 2 == 0 else []) + [binarise]
+    for ends in ([box["x"] for box in boxes[0]], [row[0]["y"] for row in boxes]):
+        assert ends == sorted(set(ends)), "in this order on the screen too"
+    assert [int(cell[1]["key"]) for cell in elements(of_lines, "g", "heat")] == [24, 25]
+    written = view.to_csv()
+    assert 'cell,"a,""b, max, none, difference","a,""b",max,none,difference,' in written
+    assert [row["name"] for row in csv.DictReader(io.StringIO(written))] == [line.name for line in view.grid.lines]
 
 
 def test_every_figure_is_that_of_the_grid(view, grid):
@@ -125,11 +212,13 @@ def test_every_figure_is_that_of_the_grid(view, grid):
         for line, found, title in zip(grid.lines, cell_figures(grid, figure), titles, strict=True):
             assert title.startswith(f"{line.name}: {name} {interval_words(found)}")
     assert text(view.state()["cell"]).count("AUROC") == 1
+    written = list(csv.DictReader(io.StringIO(view.to_csv())))
+    for figure in ("macro_f1", "auroc", "accuracy"):
+        read = [[float(row[f"{figure}{end}"]) for end in ("", "_low", "_high")] for row in written]
+        assert read == [[found.value, found.low, found.high] for found in cell_figures(grid, figure)]
 
 
 def test_verdicts_are_given_only_where_the_interval_excludes_zero(grid):
-    from dataclasses import replace
-
     from saekit.probes import Estimate
 
     gap = grid.test_difference
@@ -159,6 +248,7 @@ def test_words_claim_a_difference_only_where_its_interval_excludes_zero():
     assert over_baseline_words(Estimate(0.03, 0.02, 0.04), "tfidf").startswith("Better than tfidf")
     assert over_baseline_words(Estimate(-0.03, -0.04, -0.02), "tfidf").startswith("Worse than tfidf")
     assert interval_words(Estimate(0.9, 0.85, float("nan"))) == "0.90 [0.85, –]"
+    assert interval_words(Estimate(0.01, -0.02, 0.04), sign=True) == "+0.01 [−0.02, +0.04]"
     assert interval_words(Estimate(0.01, 0, 0.004), sign=True) == "+0.01 [0.00, +0.00]"
     found = probes.Classified("", "spam", np.array([-1, 1.5]), (), np.zeros((2, 0)), ())
     assert result_words(found, 0.9) == "spam, probability 0.90"
@@ -174,22 +264,40 @@ def test_an_opened_cell_has_its_confusions_and_features(view, grid, features):
     np.testing.assert_array_equal(
         confusion_in(view), confusion_matrix(grid.labels[rows], grid.rounds[0].predicted[number][rows]).ravel()
     )
+    titles = elements(elements(view.state()["cell"], look="confusion")[0], "th")
+    assert [text(title) for title in titles] == [*grid.label_names, *grid.label_names]
     assert view.wait(300)
-    strongest = probes.top_features(view.probe, features, k=STRONGEST)
-    shown = rows_in(view)
-    assert [len(listed) for listed in shown] == [STRONGEST, STRONGEST]
-    for listed, label in zip(shown, grid.label_names, strict=True):
-        assert {row[0] for row in listed} == {f"feature {weight.column}" for weight in strongest[label]}
-    for row in shown[1]:
-        best = fake_index().top(int(row[0].split()[1]), 1)[0]
-        assert best.tokens[best.peak].strip() in row[3], "contexts are those of the index"
+    strongest = probes.top_features(view.probe, probes.training_part(grid, features, number), k=STRONGEST)
+    shown, panel = rows_in(view.state()["cell"]), view.state()["cell"]
+    assert [one[1]["data-class"] for one in elements(panel, "div") if "data-class" in one[1]] == ["0", "1"]
+    for c, label in enumerate(grid.label_names):
+        assert shown[c] == [
+            [
+                f"feature {weight.column}",
+                signed(weight.effect),
+                f"{percent(weight.share_in_class)} / {percent(weight.share_in_others)}",
+                first_in_index(weight.column),
+            ]
+            for weight in strongest[label]
+        ], "in the order of their effects, with contexts of the index"
+        assert len(shown[c]) == STRONGEST
+        one = elements(panel, "table", "rows")[c]
+        assert text(elements(one, "caption")[0]).startswith(f"+ for {label}, − for {grid.label_names[1 - c]}; ")
+        weights = view.probe.fitted.weights[c]
+        told = [cell[1]["title"] for cell in elements(one, "td") if "title" in cell[1]]
+        assert told == [f"weight {weights[weight.column]:.2g}" for weight in strongest[label]]
+        tones = [bar[1]["tone"] for bar in elements(one, look="meter")]
+        assert tones == ["minus" if weight.effect < 0 else "plus" for weight in strongest[label]]
     view.value = "bag-of-words"
     assert view.wait(300)
-    assert len(rows_in(view)[0]) == STRONGEST and len(rows_in(view)[0][0]) == 2
-    assert any("cat" in word for word, _ in rows_in(view)[0])
+    words = probes.top_words(view.probe, k=STRONGEST)
+    assert rows_in(view.state()["cell"]) == [
+        [[word, signed(weight)] for word, weight in words[label]] for label in grid.label_names
+    ]
+    assert any("cat" in word for word, _ in rows_in(view.state()["cell"])[0])
     view.value = "majority"
     assert view.wait(300)
-    assert rows_in(view) == [] and view.probe.fitted is None
+    assert rows_in(view.state()["cell"]) == [] and view.probe.fitted is None
     assert "no weights to read" in text(view.state()["cell"])
 
 
@@ -201,6 +309,8 @@ def test_over_repeats_the_view_says_what_the_grid_says(features):
     for row in csv.DictReader(io.StringIO(view.to_csv())):
         assert float(row["behind_best"]) == pytest.approx(grid.best_cell.macro_f1.value - float(row["macro_f1"]))
         view.value = row["name"]
+        behind = grid.behind_best(probes.number_of(grid, row["name"]))
+        assert standing_words(behind, best=row["name"] == grid.best_cell.name) in text(view.state()["cell"])
         right = np.trace(confusion_in(view).reshape(2, 2)) / (3 * rows.sum())
         assert right == pytest.approx(float(row["accuracy"])), "every text is counted in every repeat"
     shown = view._repr_html_()
@@ -211,35 +321,55 @@ def test_over_repeats_the_view_says_what_the_grid_says(features):
 def test_contexts_come_from_the_labelled_texts_where_there_is_no_index(model, grid, features):
     view = Probes(grid, features, model=model, sae={"s": random_sae()})
     assert view.wait(300)
-    view.feature = feature = int(rows_in(view)[0][0][0].split()[1])
+    part = probes.training_part(grid, features, grid.best)
+
+    def by_hand(feature):
+        return [
+            (sig(one.activation), context_of(one.before, one.token, one.after), f" · {one.label}")
+            for one in probes.contexts(part, feature, k=4, model=model)
+        ]
+
+    for listed in rows_in(view.state()["cell"]):
+        for name, _, _, first in listed:
+            assert first == by_hand(int(name.split()[1]))[0][1]
+    view.feature = feature = int(rows_in(view.state()["cell"])[0][0][0].split()[1])
     assert view.wait(300)
     found = view.state()["feature"]
     assert "strongest contexts in the labelled texts" in text(found)
-    by_hand = probes.contexts(features, feature, k=1, model=model)
-    values = [float(text(value)) for value in elements(found, look="context-value")]
-    assert values[0] <= by_hand[0].activation + 0.01
-    assert {text(label).removeprefix(" · ") for label in elements(found, look="faint")[1:]} <= {"plain", HOSTILE}
+    assert contexts_in(found) == by_hand(feature)
+    assert contexts_in(found)[0][0] == sig(part.sae("s").events[:, [feature]].max())
+    assert {label for *_, label in contexts_in(found)} <= {" · plain", f" · {HOSTILE}"}
 
 
-def test_a_text_is_classified_as_in_the_analysis(view, model):
+def test_a_text_is_classified_as_in_the_analysis(view, grid, model):
     view.text = TEXT
     assert view.wait(300)
     found = probes.classify(model, random_sae(), view.probe, TEXT)
     assert view.classified.label == found.label
-    assert text(view.state()["text"]).startswith(f"{found.label}, probability 0.")
     np.testing.assert_allclose(view.classified.contributions, found.contributions, atol=1e-5)
-    chances = [float(text(amount)) for amount in elements(elements(view.state(), look="classes")[0], look="amount")]
-    assert sum(chances) == pytest.approx(1, abs=0.011)
-    strips = elements(view.state()["text"], "strip")
-    for strip, parts in zip(strips, found.contributions, strict=True):
-        assert sum(float(words.replace("−", "-")) for _, words, *_ in strip[1]["marks"]) == pytest.approx(
-            parts.sum(), abs=0.006 * len(parts)
+    chances = probes.probabilities(grid.best_cell.setting["classifier"], view.classified.scores)
+    assert sum(chances) == pytest.approx(1)
+    panel = view.state()["text"]
+    assert text(panel).startswith(f"{found.label}, probability {two(max(chances))}")
+    likely = sorted(zip(chances, grid.label_names, strict=True), reverse=True)
+    buttons = elements(elements(panel, look="classes")[0], "button")
+    assert [text(button).split() for button in buttons] == [[*name.split(), two(chance)] for chance, name in likely]
+    for strip, parts in zip(elements(panel, "strip"), view.classified.contributions, strict=True):
+        assert strip[1]["tokens"] == [token.replace(" ", "·") for token in found.tokens], (
+            "one token is one mark: no character is in pieces"
         )
+        assert [[number, words] for number, words, *_ in strip[1]["marks"]] == [
+            [number, signed(part)] for number, part in enumerate(parts)
+        ]
+    decisive = view.classified.features[:STRONGEST]
+    assert rows_in(panel) == [[[f"feature {j}", signed(part), first_in_index(j)] for j, _, part in decisive]]
     first = view.classified
     view.value = view.grid.cells[0].name
     assert view.wait(300)
     assert view.classified is not first
-    assert "in score: this classifier gives no probability" in text(view.state()["text"])
+    high, low = sorted(view.classified.scores, reverse=True)
+    by = f"{view.classified.label}, by {two(high - low)} in score: this classifier gives no probability"
+    assert text(view.state()["text"]).startswith(by), "the difference of means gives scores"
     view.text = " "
     assert "text" not in view.state() and view.classified is None
 
@@ -284,7 +414,9 @@ def test_a_feature_is_linked_to_another_view(view):
     view.feature = 40
     assert top.value == 40
     assert view.wait(300)
-    assert "strongest contexts in the index" in text(view.state()["feature"])
+    found = view.state()["feature"]
+    assert "strongest contexts in the index" in text(found)
+    assert [tuple(shown) for *shown, _ in contexts_in(found)] == contexts_of_index(40, 4)
     link.unlink()
 
 
@@ -294,6 +426,19 @@ def test_the_csv_has_every_cell_and_baseline(view, grid):
     assert float(rows[2]["macro_f1_low"]) == grid.cells[2].macro_f1.low
     assert {k: rows[0][k] for k in grid.axes} == grid.cells[0].setting
     assert rows[-1]["kind"] == "baseline" and rows[-1]["sae"] == ""
+    assert [row["kind"] for row in rows] == ["cell"] * 8 + ["baseline"] * 2
+    for i, row in enumerate(rows):
+        gap = grid.behind_best(i)
+        assert [float(row[f"behind_best{end}"]) for end in ("", "_low", "_high")] == [gap.value, gap.low, gap.high]
+
+
+def test_what_is_no_number_is_a_dash_in_the_map_and_empty_in_the_csv(grid):
+    nan = float("nan")
+    unsure = replace(grid.baselines[0], macro_f1=probes.Estimate(0.4, nan, nan))
+    view = Probes(replace(grid, baselines=(unsure, *grid.baselines[1:])))
+    assert ",majority,,,,,0.4,,," in view.to_csv()
+    shown = elements(view.state()["maps"], "g", "heat")[len(grid.cells)]
+    assert [text(words) for words in elements(shown, "text")] == ["0.40", "–––"]
 
 
 # --- the search --------------------------------------------------------------------------------------------------

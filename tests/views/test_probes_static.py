@@ -1,10 +1,12 @@
 """The probes view without a kernel: static HTML, repr, mime bundle, exported page."""
 
+import html
 import html.parser
 import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from saekit import probes
 from saekit.data.labelled import labelled_texts
@@ -15,7 +17,7 @@ from saekit.views.probes.state import confusion, largest_confusions
 from saekit.views.probes.words import choice_words, two, verdict_words
 from tests.probes.test_extract import made_up_texts
 from tests.probes.test_search_layers import two_layers
-from tests.views.panels import elements
+from tests.views.panels import elements, text as text_of
 from tests.views.probes_parts import OPTIONS, extraction, fake_index, random_sae
 
 
@@ -48,6 +50,9 @@ def test_static_html_is_small_safe_and_without_script(view):
     assert not re.search(r"https?:|#[0-9a-f]{3,6}\b", shown)
     assert len(shown.encode()) < 40_000
     assert shown.count('data-saekit="picture"') == 2, "cells and baselines"
+    labels = re.findall(r'<svg [^>]*aria-label="([^"]*)"', shown)
+    said = f"Heat map of 8 cells by macro F1. {choice_words(view.grid)}"
+    assert list(map(html.unescape, labels)) == [said, "2 baselines by macro F1"]
     text = "".join(words)
     assert verdict_words(view.grid) in text and choice_words(view.grid) in text
     for cell in view.grid.lines:
@@ -66,7 +71,8 @@ def test_the_scale_never_makes_a_result_of_noise():
     assert scale_of(apart, 2) == (0.6, 0.95), "baselines are in the same scale"
     assert scale_of([Estimate(0.7, nan, nan)], 1) == pytest.approx((0.2, 0.7))
     assert scale_of([Estimate(nan, nan, nan)], 1) == scale_of([], 0) == (0.0, 1.0)
-    assert [two(v) for v in (0.125, -0.5, -0.001, nan, 0.9961, 1.0)] == ["0.13", "−0.50", "0.00", "–", "0.996", "1.00"]
+    assert [two(v) for v in (0.125, -0.5, -0.001, nan)] == ["0.13", "−0.50", "0.00", "–"]
+    assert [two(v) for v in (0.9961, 0.9999, 1.0)] == ["0.996", "0.999", "1.00"]
 
 
 def test_many_classes_are_shown_as_their_largest_confusions(model):
@@ -83,6 +89,17 @@ def test_many_classes_are_shown_as_their_largest_confusions(model):
     assert [n for _, _, n in entries] == sorted((n for _, _, n in entries), reverse=True)
     true, predicted, most = entries[0]
     assert true != predicted and matrix[true, predicted] == most == (matrix - np.diag(np.diag(matrix))).max()
+    grid, rows = view.grid, view.grid.validation_rows
+    by_hand = confusion_matrix(grid.labels[rows], grid.rounds[0].predicted[grid.best][rows], labels=range(15))
+    np.testing.assert_array_equal(matrix, by_hand)
+    listed = elements(elements(view.state()["cell"], "table", "confusion")[0], "tbody")[0][2:]
+    wrong = sorted(((-n, t, p) for (t, p), n in np.ndenumerate(by_hand) if n and t != p))[:12]
+    names = grid.label_names
+    assert [[text_of(cell) for cell in row[2:]] for row in listed] == [
+        [f"{names[t]} taken for {names[p]}", str(-n)] for n, t, p in wrong
+    ]
+    small = np.array([[5, 1, 0], [3, 5, 2], [0, 0, 1]])
+    assert largest_confusions(small) == [(1, 0, 3), (1, 2, 2), (0, 1, 1)]
 
 
 def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
@@ -101,6 +118,7 @@ def test_the_layer_of_a_baseline_is_named_wherever_the_baseline_is():
     assert f"baseline,{best},,,," in view.to_csv()
     view.value = best
     assert view.wait(300) and view.error == "" and view.probe.name == best
-    assert probes.training_part(grid, features, probes.number_of(grid, best)).hooks.keys() == {
-        "blocks.3.hook_resid_post"
-    }
+    number = probes.number_of(grid, best)
+    part = probes.training_part(grid, features, number)
+    assert list(part.hooks) == ["blocks.3.hook_resid_post"]
+    np.testing.assert_array_equal(view.probe.fitted.weights, probes.fit_cell(grid, part, number).fitted.weights)

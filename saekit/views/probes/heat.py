@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from saekit.views._shared.nodes import Element, Node, el, label, line, picture
-from saekit.views.probes.words import FIGURE_NAMES, interval_words, site_label, standing_words, two
+from saekit.views.probes.words import FIGURE_NAMES, choice_words, interval_words, site_label, standing_words, two
 
 if TYPE_CHECKING:
     from saekit.probes import Estimate, Grid
@@ -127,7 +127,7 @@ def _map_of_cells(grid: "Grid", cells: _Cells) -> Node:
         column = sites.index(site) * len(classifiers) + classifiers.index(classifier)
         row = rows.index((pooling, binarising))
         in_rows[row].append(cells.at(LEFT + column * WIDE, TOP + row * TALL, number))
-    words = f"Heat map of {len(grid.cells)} cells by {cells.figure}"
+    words = f"Heat map of {len(grid.cells)} cells by {cells.figure}. {choice_words(grid)}"
     return _map(LEFT + columns * WIDE, words, "Cells of the grid", drawn, in_rows)
 
 
@@ -139,7 +139,8 @@ def _map_of_baselines(grid: "Grid", cells: _Cells) -> Node:
     for i, name in enumerate(names):
         drawn.append(_named(0, TOP + (i + 0.5) * TALL + 4, name, "start", most=LONGEST))
         rows.append([cells.at(wide, TOP + i * TALL, len(grid.cells) + i)])
-    return _map(wide + WIDE, f"{len(names)} baselines", "Baselines", drawn, rows)
+    words = f"{len(names)} baseline{'s' * (len(names) != 1)} by {cells.figure}"
+    return _map(wide + WIDE, words, "Baselines", drawn, rows)
 
 
 def _map(width: float, words: str, name: str, drawn: Sequence[Node], rows: Sequence[Sequence[Node]]) -> Element:
