@@ -32,7 +32,9 @@ def check_folder(folder: Path) -> None:
     if WEIGHTS in missing and pickles:
         raise pickled(folder / pickles[0])
     if missing:
-        raise SAEError(f"{folder} has no {' and no '.join(missing)}: expected an SAE in sae-lens's format")
+        hint = "; this one is of sparsify: sae_from_sparsify(folder, hook_name=...)"
+        hint = hint if (folder / "sae.safetensors").is_file() else ""
+        raise SAEError(f"{folder} has no {' and no '.join(missing)}: expected an SAE in sae-lens's format{hint}")
     for name in (CONFIG, WEIGHTS):
         _check_inside(folder, folder / name)
     written = read_json(folder / CONFIG)

@@ -194,6 +194,8 @@ def test_an_sae_of_sparsify_computes_what_it_did_there(sparsified):
     sae = saes.sae_from_sparsify(folder, hook_name=HOOK, model_name="tiny")
     agree(sae, "SparseCoder", weights)
     assert sae.cfg.k == K
+    with pytest.raises(SAEError, match=r"has no sae_weights.safetensors: .*this one is of sparsify: sae_from_sparsify"):
+        saes.load_sae(folder)
 
 
 @pytest.mark.parametrize(
