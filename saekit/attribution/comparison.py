@@ -35,7 +35,7 @@ from saekit.attribution.inputs import (
     readout_of,
     saes_of,
 )
-from saekit.attribution.result import ALL_POSITIONS, ERROR, FEATURE, Attribution, Contribution, ItemTable
+from saekit.attribution.result import ALL_POSITIONS, Attribution, Contribution, ItemTable
 from saekit.errors import ModelError
 from saekit.models import batches_of_one_length, counted, hidden_states_at, special_token_ids, token_texts
 from saekit.saes import decoded, encoded, error_of, nodes_of
@@ -301,7 +301,7 @@ class AttributionBuilder:
             return torch.where(position < 0, features[row, :, feature].sum(1).cpu(), here.cpu())
 
         values = value(batch.features), value(batch.features_baseline)
-        self._add(batch, FEATURE, row, position, feature, values, effect)
+        self._add(batch, "feature", row, position, feature, values, effect)
 
     def add_errors(self, batch: ComparedStates, which: Int[Tensor, "node 2"], effect: Float[Tensor, "node"]) -> None:
         """Add errors: row and position (-1 for all) of each, and its effect; their activation is their length."""
@@ -312,12 +312,12 @@ class AttributionBuilder:
             return torch.where(position < 0, error[row].flatten(1).norm(dim=1).cpu(), here.cpu())
 
         lengths = length(batch.error), length(batch.error_baseline)
-        self._add(batch, ERROR, row, position, torch.full_like(row, -1), lengths, effect)
+        self._add(batch, "error", row, position, torch.full_like(row, -1), lengths, effect)
 
     def _add(
         self,
         batch: ComparedStates,
-        kind: int,
+        kind: str,
         row: Tensor,
         position: Tensor,
         feature: Tensor,
@@ -325,10 +325,10 @@ class AttributionBuilder:
         effect: Tensor,
     ) -> None:
         self._items.add(
+            kind,
             at_read=batch.prompts[row].numpy(),
             at_hook=self._hook_number(batch),
             position=position.numpy(),
-            kind=kind,
             feature=feature.numpy(),
             activation=activations[0].double().numpy(),
             activation_baseline=activations[1].double().numpy(),
@@ -345,7 +345,7 @@ class AttributionBuilder:
             method=method,
             towards=comparison.readout.towards,
             baseline=comparison.baseline,
-            units="logits" if comparison.readout.answers is not None else "units of the direction",
+            units=comparison.readout.units,
             tokens=self._tokens,
             hook_names=tuple(comparison.saes),
             read_prompt=np.arange(len(comparison.ids)),

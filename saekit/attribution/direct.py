@@ -36,19 +36,7 @@ from saekit.attribution.inputs import (
     saes_of,
     tokens_read,
 )
-from saekit.attribution.result import (
-    ATTENTION,
-    BIAS,
-    EMBEDDING,
-    ERROR,
-    FEATURE,
-    HEAD,
-    MLP,
-    OUTPUT_BIAS,
-    REST,
-    Attribution,
-    ItemTable,
-)
+from saekit.attribution.result import Attribution, ItemTable
 from saekit.errors import ModelError
 from saekit.models import FinalRun, FrozenNorm, batches_of_one_length, check_hook, final_run, frozen_norm, token_texts
 from saekit.saes import nodes_of, pulled_back
@@ -136,7 +124,7 @@ def direct_logit_attribution(
         method="direct",
         towards=readout.towards,
         baseline="",
-        units="logits" if readout.answers is not None else "units of the direction",
+        units=readout.units,
         tokens=tuple(token_texts(model, one) for one in ids),
         hook_names=tuple(by_hook),
         read_prompt=np.repeat(np.arange(len(ids)), np.diff(first)),
@@ -207,22 +195,22 @@ def logit_attribution_by_component(
         place = {"at_read": rows.numpy(), "position": at[rows].numpy()}
         for number, point in enumerate(points):
             written = run.states[point][here, at[rows]].double()
-            kind = EMBEDDING if not number else (ATTENTION, MLP)[point.endswith(OUTPUTS[1])]
-            if kind == ATTENTION and by == "head":
+            kind = "embedding" if not number else "mlp" if point.endswith(OUTPUTS[1]) else "attention"
+            if kind == "attention" and by == "head":
                 heads = _heads(model, run, int(point.split(".")[1]), at[rows])
                 written = written - heads.sum(1)
                 for head in range(heads.shape[1]):
-                    _add(items, heads[:, head], v, **place, at_hook=number, kind=HEAD, feature=head)
-            _add(items, written, v, **place, at_hook=number, kind=kind)
+                    _add(items, "head", heads[:, head], v, **place, at_hook=number, feature=head)
+            _add(items, kind, written, v, **place, at_hook=number)
         bias = norm.bias.cpu()
-        items.add(**place, at_hook=len(points), kind=OUTPUT_BIAS, activation=bias.abs(), effect=bias)
+        items.add("output_bias", **place, at_hook=len(points), activation=bias.abs(), effect=bias)
         for i, row in enumerate(rows.tolist()):
             clean[row] = readings_in(run, readout, row, i, at[row : row + 1])[0]
     return Attribution(
         method="direct",
         towards=readout.towards,
         baseline="",
-        units="logits" if readout.answers is not None else "units of the direction",
+        units=readout.units,
         tokens=tuple(token_texts(model, one) for one in ids),
         hook_names=(*points, "ln_final"),
         read_prompt=np.arange(len(ids)),
@@ -278,19 +266,23 @@ def _take_apart(
     effect = (value * gradient[0, where, feature]).cpu()
     where, positions = where.cpu().numpy(), at.numpy()
     place = {"at_read": numbers[where], "at_hook": at_hook, "position": positions[where]}
-    items.add(**place, kind=FEATURE, feature=feature.cpu(), activation=value.cpu(), effect=effect)
+    items.add("feature", **place, feature=feature.cpu(), activation=value.cpu(), effect=effect)
     place = {"at_read": numbers, "at_hook": at_hook, "position": positions}
-    for kind, vector in ((ERROR, nodes.error), (BIAS, nodes.bias), (REST, rest)):
-        _add(items, vector[0].to(v.device), v[0], **place, kind=kind)
+    for kind, vector in (("error", nodes.error), ("bias", nodes.bias), ("rest", rest)):
+        _add(items, kind, vector[0].to(v.device), v[0], **place)
     bias = norm.bias[i].item()
-    items.add(**place, kind=OUTPUT_BIAS, activation=abs(bias), effect=np.full(len(numbers), bias))
+    items.add("output_bias", **place, activation=abs(bias), effect=np.full(len(numbers), bias))
 
 
 def _add(
-    items: ItemTable, written: Float[Tensor, "item d_model"], v: Float[Tensor, "item d_model"], **columns: Any
+    items: ItemTable,
+    kind: str,
+    written: Float[Tensor, "item d_model"],
+    v: Float[Tensor, "item d_model"],
+    **columns: Any,
 ) -> None:
     """Add vectors that were written to the residual stream; their activation is their length."""
-    items.add(**columns, activation=written.norm(dim=-1).cpu(), effect=(written * v).sum(-1).cpu())
+    items.add(kind, **columns, activation=written.norm(dim=-1).cpu(), effect=(written * v).sum(-1).cpu())
 
 
 def _heads(

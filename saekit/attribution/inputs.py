@@ -15,10 +15,10 @@ from saekit.errors import ModelError, SAEError
 from saekit.models import (
     FinalRun,
     check_hook,
-    check_tokens,
     encode_whole,
+    given_ids,
     model_identity,
-    token_ids,
+    single_token,
     token_text,
     token_texts,
     unembedding,
@@ -52,6 +52,11 @@ class Readout:
     foils: Int[Tensor, "prompt"] | None
     towards: tuple[str, ...]
 
+    @property
+    def units(self) -> str:
+        """Units of what is read."""
+        return "units of the direction" if self.answers is None else "logits"
+
 
 def tokens_read(readout: Readout, rows: Int[Tensor, "batch"]) -> Int[Tensor, "batch token"] | None:
     """Return the tokens whose logits are read: answer, or answer and foil."""
@@ -65,8 +70,13 @@ def readings_in(run: FinalRun, readout: Readout, row: int, i: int, at: Tensor) -
     """Return the readings as the model gives them: its own logits, or its final norm along the direction."""
     if run.logits is None:
         return (run.normed[i, at].double().cpu() @ readout.direction[row]).numpy()
-    logits = run.logits[i, at].double().cpu()
-    return (logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]).numpy()
+    return minus_foil(run.logits[i, at]).cpu().numpy()
+
+
+def minus_foil(logits: Float[Tensor, "pos token"]) -> Float[Tensor, "pos"]:
+    """Return the logits of the answer, the first column; minus those of the foil where there is a second."""
+    logits = logits.double()
+    return logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]
 
 
 def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Tensor, "_pos"], ...]:
@@ -86,9 +96,7 @@ def prompts_of(model: "SAETransformerBridge", prompts: Prompts) -> tuple[Int[Ten
 def _ids(model: "SAETransformerBridge", prompt: Any, name: str) -> Int[Tensor, "_pos"]:
     if isinstance(prompt, str):
         return encode_whole(model, prompt, name=name)  # cut, its last token would not be the one that is read
-    if not isinstance(prompt, Tensor) or prompt.dim() != 1:
-        raise ModelError(f"{name} is {type(prompt).__name__}: expected text, or a tensor of token ids [pos]")
-    return check_tokens(model, prompt[None], name=name)[0].cpu()
+    return given_ids(model, prompt, name=name)
 
 
 def counterparts_of(
@@ -178,17 +186,7 @@ def tokens_of(model: "SAETransformerBridge", tokens: Answers, n_prompts: int, na
 
 def _token(model: "SAETransformerBridge", token: Any, name: str) -> int:
     if isinstance(token, str):
-        if model.tokenizer is None:
-            raise ModelError(f"{model.cfg.model_name} has no tokenizer: pass the {name} as a token id")
-        (ids,) = token_ids(model, [token])
-        if len(ids) != 1:
-            pieces = ", ".join(repr(token_text(model, i)) for i in ids) or "none"
-            first = f" Its first piece is {token_text(model, ids[0])!r}." if ids else ""
-            raise ModelError(
-                f"the {name} {token!r} is {len(ids)} tokens for this tokenizer ({pieces}); one logit belongs to one "
-                f"token.{first} Words inside a text usually begin with a space: {' ' + token.strip()!r}"
-            )
-        return int(ids[0])
+        return single_token(model, token, name=f"the {name}")
     whole = isinstance(token, (int, np.integer)) and not isinstance(token, bool)
     if not whole or not 0 <= token < model.cfg.d_vocab:
         raise ModelError(f"{name} {token!r}: expected text, or a token id from 0 to {model.cfg.d_vocab - 1}")

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saekit._base.checks import whole
-from saekit.attribution.inputs import Answers, prompts_of, read_position, readout_of
+from saekit.attribution.inputs import Answers, minus_foil, prompts_of, read_position, readout_of, tokens_read
 from saekit.attribution.result import EXACT
 from saekit.errors import ModelError
 from saekit.models import final_run, frozen_norm, token_text, token_texts
@@ -108,9 +108,8 @@ def logit_lens(
     at = torch.arange(len(ids)) if position == "each" else torch.tensor([read_position(ids, position)])
     hooks = ["blocks.0.hook_resid_pre"]
     hooks += [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
-    read = torch.zeros(1, 1, dtype=torch.long)
-    if readout is not None:
-        read = torch.stack([tokens for tokens in (readout.answers, readout.foils) if tokens is not None], 1)
+    read = None if readout is None else tokens_read(readout, torch.tensor([0]))
+    read = torch.zeros(1, 1, dtype=torch.long) if read is None else read
     run = final_run(model, ids[None], hooks, read)
     norm = None if readout is None else frozen_norm(model, run, readout.direction, readout.constant)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("reading", "accumulated", "probability", "rank")}
@@ -123,7 +122,7 @@ def logit_lens(
         best = probability.topk(k, dim=-1)
         top.append(best.indices.cpu().numpy())
         likely.append(best.values.double().cpu().numpy())
-        last = _difference(before_cap[:, read[0]])
+        last = minus_foil(before_cap[:, read[0]])
         if norm is None:
             nothing = np.full(len(at), np.nan)
             found = (nothing, nothing, nothing, np.full(len(at), -1))
@@ -138,7 +137,7 @@ def logit_lens(
         for name, value in zip(rows, found, strict=True):
             rows[name].append(value)
     assert run.logits is not None
-    gap = (last - _difference(run.logits[0, at])).abs().max().item()
+    gap = (last - minus_foil(run.logits[0, at])).abs().max().item()
     return LogitLens(
         towards="" if readout is None else readout.towards[0],
         tokens=token_texts(model, ids),
@@ -150,8 +149,3 @@ def logit_lens(
         top_probability=np.stack(likely),
         gap=gap,
     )
-
-
-def _difference(logits: Float[Tensor, "pos token"]) -> Float[Tensor, "pos"]:
-    logits = logits.double()
-    return logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]

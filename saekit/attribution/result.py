@@ -13,7 +13,6 @@ from saekit.errors import ModelError
 
 # What a contribution can come from. The last five arise where a whole model is taken apart, not an SAE's hook point.
 KINDS = ("feature", "error", "bias", "rest", "output_bias", "embedding", "head", "attention", "mlp")
-FEATURE, ERROR, BIAS, REST, OUTPUT_BIAS, EMBEDDING, HEAD, ATTENTION, MLP = range(len(KINDS))
 ALL_POSITIONS = -1
 EXACT = 1e-4  # largest gap, in shares of the largest number involved, that float32 explains
 
@@ -332,22 +331,17 @@ class ItemTable:
     def __init__(self) -> None:
         self._parts: list[dict[str, np.ndarray]] = []
 
-    def add(self, **columns) -> None:
-        """Add items: ``effect [item]``, and the other columns of that shape or a single number."""
-        n = len(columns["effect"])
-        defaults = {"feature": -1, "activation_baseline": 0.0} | columns
-        whole = {name: name.startswith(("activation", "effect")) for name in ITEM_ARRAYS}
-        self._parts.append(
-            {
-                name: np.broadcast_to(np.asarray(defaults[name], np.float64 if whole[name] else np.int64), (n,))
-                for name in ITEM_ARRAYS
-            }
-        )
+    def add(self, kind: str, **columns) -> None:
+        """Add items of a kind: ``effect [item]``, and the other columns of that shape or a single number."""
+        given = {"kind": KINDS.index(kind), "feature": -1, "activation_baseline": 0.0} | columns
+        dtypes = {name: np.float64 if name.startswith(("activation", "effect")) else np.int64 for name in ITEM_ARRAYS}
+        columns = {name: np.asarray(given[name], dtype) for name, dtype in dtypes.items()}
+        self._parts.append({name: np.broadcast_to(of, columns["effect"].shape) for name, of in columns.items()})
 
     def arrays(self) -> dict[str, Any]:
         """Return all items, an array each, ordered by reading, hook point, kind and position."""
         if not self._parts:
-            self.add(at_read=0, at_hook=0, position=0, kind=0, activation=0, effect=np.zeros(0))
+            self.add(KINDS[0], at_read=0, at_hook=0, position=0, activation=0, effect=np.zeros(0))
         joined = {name: np.concatenate([part[name] for part in self._parts]) for name in ITEM_ARRAYS}
         order = np.lexsort([joined[name] for name in ("feature", "position", "kind", "at_hook", "at_read")])
         return {name: column[order] for name, column in joined.items()}

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from saekit._base.checks import one_of, whole
 from saekit.errors import TaskError
-from saekit.models import batches_of_one_length, encode_whole, token_ids, token_text, token_texts
+from saekit.models import batches_of_one_length, encode_whole, single_token, token_ids, token_texts
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -283,7 +284,7 @@ def _own_names(model: "SAETransformerBridge", names: Sequence[str]) -> list[str]
         raise TaskError(f"names must be a list of names, not the text {names!r}")
     fixed = {word for template in TEMPLATES for word in re.findall(r"\w+", re.sub(r"\{\w+\}", " ", template))}
     for name in names:
-        _single_token(model, f" {name}")
+        single_token(model, f" {name}", name="the name", error=TaskError)
         if name in fixed or name in (*PLACES, *THINGS):
             raise TaskError(
                 f"the name {name!r} is also a word of the prompts: it would stand there twice, and no position would "
@@ -315,20 +316,6 @@ def _draw(items: Sequence, k: int, generator: torch.Generator) -> list:
     return [items[i] for i in torch.randperm(len(items), generator=generator)[:k].tolist()]
 
 
-def _single_token(model: "SAETransformerBridge", text: str) -> int:
-    """Return the id of a text that is one token. Raises TaskError, with the pieces, if it is not."""
-    if not text:
-        raise TaskError("expected a token, such as ' Mary', not an empty text")
-    (pieces,) = token_ids(model, [text])
-    if len(pieces) != 1:
-        shown = " + ".join(repr(token_text(model, piece)) for piece in pieces)
-        hint = "" if text.startswith(" ") else f" (with a space before it: {' ' + text!r}?)"
-        raise TaskError(f"{text!r} is {len(pieces)} tokens for this model: {shown}. Choose a word that is one{hint}")
-    if pieces[0] == model.tokenizer.unk_token_id:
-        raise TaskError(f"{text!r} is unknown to this model's tokenizer: choose another word")
-    return pieces[0]
-
-
 def _task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str, str, str, str, str]]) -> Task:
     """Make a task with the one position "end", of rows (clean prompt, corrupted prompt, answer, foil, its answer).
 
@@ -352,7 +339,8 @@ def _task_of(model: "SAETransformerBridge", name: str, rows: Sequence[tuple[str,
             )
         if row[2] == row[3]:
             raise TaskError(f"answer and foil of {row[0]!r} are both {row[2]!r}: their difference is always zero")
-    answers, foils, corrupted = (torch.tensor([_single_token(model, row[i]) for row in rows]) for i in (2, 3, 4))
+    one_token = partial(single_token, model, name="the continuation", error=TaskError)
+    answers, foils, corrupted = (torch.tensor([one_token(row[i]) for row in rows]) for i in (2, 3, 4))
     return Task(
         name=name,
         clean=tuple(row[0] for row in rows),

@@ -8,7 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saekit._base.checks import listed, unicode_text
 from saekit.errors import ModelError, SaekitError
+from saekit.models.door import check_tokens
 from saekit.models.vocabulary import join_pieces, readable, token_bytes
 
 if TYPE_CHECKING:
@@ -104,6 +105,58 @@ def token_texts(model: "SAETransformerBridge", ids: Iterable[int]) -> tuple[str,
         return tuple(f"<{token}>" for token in ids)
     texts = [model.tokenizer.decode([token]) for token in ids]
     return tuple(join_pieces(token_bytes(model, ids)) if "\ufffd" in "".join(texts) else texts)
+
+
+def single_token(
+    model: "SAETransformerBridge", text: str, *, name: str = "the word", error: type[SaekitError] = ModelError
+) -> int:
+    """Return the id of a text that is one token.
+
+    Args:
+        model: The model.
+        text: The text, usually with a space before it: ``" Mary"``.
+        name: Name of the text in messages.
+        error: Class of the error for a text of no or several tokens, or one that the tokenizer does not know.
+
+    Raises:
+        ModelError: The model has no tokenizer.
+        SaekitError: The text is not one known token; of the class ``error``, with the pieces that it is.
+    """
+    (ids,) = token_ids(model, [text])
+    if len(ids) != 1:
+        pieces = ", ".join(repr(token_text(model, i)) for i in ids) or "none"
+        first = f" Its first piece is {token_text(model, ids[0])!r}." if ids else ""
+        raise error(
+            f"{name} {text!r} is {len(ids)} tokens for this tokenizer ({pieces}); one logit belongs to one "
+            f"token.{first} Words inside a text usually begin with a space: {' ' + text.strip()!r}"
+        )
+    if ids[0] == model.tokenizer.unk_token_id:
+        raise error(f"{name} {text!r} is unknown to this model's tokenizer: choose another word")
+    return int(ids[0])
+
+
+def given_ids(
+    model: "SAETransformerBridge", ids: Any, *, name: str = "the prompt", error: type[SaekitError] = ModelError
+) -> Int[Tensor, "pos"]:
+    """Return the token ids of a prompt that is given as ids, checked.
+
+    Args:
+        model: The model.
+        ids: The ids ``[pos]``: a tensor, an array or a list of whole numbers, BOS among them where it is wanted.
+        name: Name of the prompt in messages.
+        error: Class of the error.
+
+    Raises:
+        SaekitError: Not one row of whole numbers, none, more than the model's context holds, or not tokens of the
+            model; of the class ``error``.
+    """
+    try:
+        given = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise error(f"{name} must be text or token ids, not {ids!r:.80}") from problem
+    if given.ndim != 1:
+        raise error(f"{name} must be text or one row of token ids, not of the shape {list(given.shape)}")
+    return check_tokens(model, given[None], name=name, error=error)[0].cpu()
 
 
 def encode_texts(

@@ -136,7 +136,7 @@ def dictionary_of(model: "SAETransformerBridge", given: Given) -> Dictionary:
 
 
 def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> list[Dictionary]:
-    """Check the dictionaries of a circuit, one alone or several; return them lowest layer first.
+    """Check the SAEs or directions of a circuit, one alone or several; return them lowest layer first.
 
     Raises:
         SAEError: None, two on one hook point, one off the residual stream, or one that does not fit the model.
@@ -151,7 +151,9 @@ def ordered(model: "SAETransformerBridge", given: "Given | Sequence[Given]") -> 
         raise SAEError(f"circuits are for the residual stream, not {', '.join(hooks)}")
     after = [first_block_after(model, check_hook(model, hook)) for hook in hooks]  # post of one layer, pre of the next
     if (len(set(after)) < len(after) and None not in after) or len(set(hooks)) < len(hooks):
-        raise SAEError(f"one dictionary per hook point, not {', '.join(hooks)}: their features would count twice")
+        raise SAEError(
+            f"one SAE or Directions per hook point, not {', '.join(hooks)}: their features would count twice"
+        )
     return sorted(found, key=lambda one: _layer(one.hook_name))
 
 

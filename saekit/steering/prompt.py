@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from saekit.errors import SteeringError
-from saekit.models import check_tokens, encode_start
+from saekit.models import encode_start, given_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAETransformerBridge
@@ -45,13 +44,7 @@ def prompt_ids(
     else:
         if chat:
             raise SteeringError("chat=True needs the prompt as text, got tokens: they are read as they are")
-        try:
-            ids = torch.as_tensor(prompt)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise SteeringError(f"the prompt must be text or token ids, not {prompt!r:.80}") from error
-        if ids.ndim != 1:
-            raise SteeringError(f"the prompt must be text or one row of token ids, not of the shape {list(ids.shape)}")
-        ids = check_tokens(model, ids[None], name="the prompt", error=SteeringError)[0]
+        ids = given_ids(model, prompt, error=SteeringError)
     if cut or len(ids) >= model.cfg.n_ctx:
         raise SteeringError(
             f"the prompt fills the context of {model.cfg.n_ctx} tokens: no room for an answer. Shorten it"

@@ -151,7 +151,8 @@ def publish(
     for name, sae in saes.items():  # what took longest is safe first
         save_sae(sae, out / name / "sae", card={"training": training[name]})
     held_out = load_corpus(corpus, model=model, split="heldout", max_tokens=held_out_tokens)
-    cards = [evaluation.as_dict() for evaluation in evaluate_many(model, list(saes.values()), held_out)]
+    measured = evaluate_many(model, list(saes.values()), held_out, progress=True)
+    cards = [evaluation.as_dict() for evaluation in measured]
     shown = load_corpus(index_corpus, model=model, max_tokens=index_tokens) if index_tokens else None
     for (name, sae), card in zip(saes.items(), cards, strict=True):
         save_sae(sae, out / name / "sae", card=card | {"training": training[name]})

@@ -118,7 +118,8 @@ def train_sweep(
         seeds: Seeds; each run is repeated with each of them.
         checkpoints: Folder for the states of training; interrupted, the same call goes on where it was.
         progress: Show a progress bar; or a function that is given (done, total) after each SAE.
-        stop: Function that is asked between steps; once it returns True, `saekit.errors.Stopped` is raised.
+        stop: Function that is asked between steps and while all are measured; once it returns True,
+            `saekit.errors.Stopped` is raised.
         common: Fields of `TrainConfig` that all runs share, for example d_sae and epochs.
 
     Raises:
@@ -142,7 +143,7 @@ def train_sweep(
     for number, config in enumerate(tracked(configs, progress, "SAE", stop=stop, title="Sweep")):
         where = None if checkpoints is None else Path(checkpoints) / f"{number:03}"
         saes.append(trained(config, activations, where, stop=stop))
-    measured = evaluate_many(model, saes, held_out)
+    measured = evaluate_many(model, saes, held_out, stop=stop)
     points = [
         SweptSAE(
             architecture=config.architecture,

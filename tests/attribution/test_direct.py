@@ -51,6 +51,7 @@ def load_any(model_folder, tmp_path_factory):
             model.save_pretrained(folders[kind])
             transformers.AutoTokenizer.from_pretrained(model_folder).save_pretrained(folders[kind])
         model = load_model(str(folders[kind]), dtype=torch.float64)
+        model.cfg.default_prepend_bos = True  # as the SAEs want it; GPT-NeoX texts begin without
         model.cfg.model_name = "tiny"
         if folded:
             model.enable_compatibility_mode()
@@ -266,9 +267,12 @@ def test_upstreams_tool_agrees_where_the_norm_is_folded_and_is_wrong_where_it_is
         ({"direction": torch.ones(32), "foil": 3}, "foil= goes with answer="),
         ({"answer": 7, "prompts": ""}, "empty"),
         ({"answer": 7, "prompts": []}, "no prompt"),
-        ({"answer": 7, "prompts": torch.zeros(0, dtype=torch.long)}, "no tokens"),
-        ({"answer": 7, "prompts": torch.tensor([400])}, "outside 0 to 399"),
-        ({"answer": 7, "prompts": [3]}, "is int: expected text"),
+        (
+            {"answer": 7, "prompts": torch.zeros(0, dtype=torch.long)},
+            "prompt 0 has no tokens",
+        ),
+        ({"answer": 7, "prompts": torch.tensor([400])}, "prompt 0 has token ids from 400 to 400, outside 0 to 399"),
+        ({"answer": 7, "prompts": [3]}, "prompt 0 must be text or one row of token ids"),
         ({"answer": 7, "prompts": "cat " * 300}, r"has \d+ tokens, the model's context holds 256"),
         ({"answer": 7, "prompts": "cat " * 3000}, r"has 12,000 characters, the model's context holds 256 tokens"),
         ({"answer": 7, "position": "last"}, "position must be a number, not 'last'"),

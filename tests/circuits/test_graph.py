@@ -112,7 +112,7 @@ def test_a_circuit_of_other_saes_or_positions_is_refused(model, task, saes):
 def test_what_cannot_be_a_circuit_is_explained(model, task, saes):
     with pytest.raises(SAEError, match="at least one SAE"):
         feature_circuit(model, [], task)
-    with pytest.raises(SAEError, match="one dictionary per hook point"):
+    with pytest.raises(SAEError, match="one SAE or Directions per hook point"):
         feature_circuit(model, [saes[0], saes[0]], task)
     with pytest.raises(SAEError, match="for the residual stream"):
         feature_circuit(model, [tiny.topk_sae(32, 96, hook_name="blocks.0.hook_mlp_out").double()], task)

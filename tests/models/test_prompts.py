@@ -1,5 +1,6 @@
 """Text to tokens: what is cut, who says so, and batches without padding."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from saekit.models import (
     encode_text,
     encode_texts,
     encode_whole,
+    given_ids,
+    single_token,
     special_token_ids,
     token_ids,
     token_text,
@@ -76,3 +79,39 @@ def test_consecutive_tokens_are_shown_as_whole_characters_and_one_alone_as_its_b
     (ids,) = token_ids(model, ["戦"])
     assert "".join(token_text(model, token) for token in ids) == "<0xE6><0x88><0xA6>"
     assert token_texts(model, ids) == ("戦", *[""] * (len(ids) - 1))
+
+
+@pytest.mark.parametrize("ids", [[3, 5, 399], (3, 5, 399), np.array([3, 5, 399]), torch.tensor([3, 5, 399])])
+def test_token_ids_are_read_as_they_are_given(model, ids):
+    assert torch.equal(given_ids(model, ids), torch.tensor([3, 5, 399]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "prompt 2 is of torch.float32"),
+        (torch.zeros(0, dtype=torch.long), "prompt 2 has no tokens"),
+        ([[3, 5], [7, 9]], r"one row of token ids, not of the shape \[2, 2\]"),
+        ([0.5, 1.0], "prompt 2 is of torch.float32: expected token ids"),
+        (np.array([True, False]), "prompt 2 is of torch.bool"),
+        (torch.tensor([1j]), "prompt 2 is of torch.complex64"),
+        (7, r"one row of token ids, not of the shape \[\]"),
+        ([3, 400], "prompt 2 has token ids from 3 to 400, outside 0 to 399"),
+        ([-1, 3], "prompt 2 has token ids from -1 to 3"),
+        ([3] * 257, "prompt 2 has 257 tokens, the model's context holds 256"),
+        (None, "prompt 2 must be text or token ids, not None"),
+        (["a", "b"], "prompt 2 must be text or token ids"),
+    ],
+)
+def test_what_are_no_token_ids_is_refused_in_the_callers_words(model, ids, message):
+    with pytest.raises(TaskError, match=message):
+        given_ids(model, ids, name="prompt 2", error=TaskError)
+
+
+def test_a_text_is_one_token_that_the_tokenizer_knows_or_refused(model):
+    for text in ("c", " the", "."):
+        assert [single_token(model, text)] == token_ids(model, [text])[0]
+    with pytest.raises(TaskError, match=r"the answer 'cat' is 2 tokens for this tokenizer \('c', 'at'\).*one token"):
+        single_token(model, "cat", name="the answer", error=TaskError)
+    with pytest.raises(ModelError, match=r"the word '' is 0 tokens for this tokenizer \(none\)"):
+        single_token(model, "")
