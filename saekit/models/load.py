@@ -143,8 +143,8 @@ def _hub_error(name: str, error: Exception, *, offline: bool = False) -> ModelEr
     if offline or kinds & {"LocalEntryNotFoundError", "ConnectionError", "TimeoutError", "TransportError"}:
         return OfflineError(
             f"{name!r} is not in the local model cache and the model hub cannot be reached.{hint} Connect and try "
-            f"again (the hub's cache then serves it offline), pass a local directory, or use the packaged models: "
-            f"{', '.join(PACKAGED)}"
+            f"again (the hub's cache then serves it offline), pass a local directory (there is none of this name), or "
+            f"use the packaged models: {', '.join(PACKAGED)}"
         )
     return ModelError(
         f"could not load {name!r}.{hint} Expected one of {', '.join(PACKAGED)}, a local model directory, or a name "
