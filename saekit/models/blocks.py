@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saekit.errors import ModelError
+from saekit.errors import ModelError, SaekitError
 from saekit.models.door import check_eval, check_finite, check_tokens, in_pass, run
 from saekit.models.hooks import before_blocks, check_hook, forward, hooked
 from saekit.models.middle import without_hooks
@@ -159,11 +159,13 @@ def _logits_from(
 def _tried(model: "SAETransformerBridge") -> bool:
     """Compare calling the blocks one by one with the model's own pass, on sequences of other tokens."""
     pos = min(TRIED_POS, model.cfg.n_ctx)
-    calls, _, _ = _taken_down(model, _made_up(model, pos, 7)[None])
-    _, states, logits = _taken_down(model, torch.stack([_made_up(model, pos, 3), _made_up(model, pos, 5)]))
     try:
+        calls, _, _ = _taken_down(model, _made_up(model, pos, 7)[None])
+        _, states, logits = _taken_down(model, torch.stack([_made_up(model, pos, 3), _made_up(model, pos, 5)]))
         with torch.no_grad(), without_hooks(model):
             ours = _logits(model, _through(model, states, calls, 0))
+    except SaekitError:
+        raise
     except Exception:  # whatever a block misses when it is called like this: the model runs as a whole then
         return False
     if not logits.isfinite().all():  # half precision that overflows says nothing; the run as a whole will be refused

@@ -29,6 +29,7 @@ NO_STATES = re.compile(r"\.(hook_pattern|hook_attn_scores|hook_cos|hook_sin)$")
 
 class _Pass(threading.local):
     shape: tuple[int, ...] | None = None  # [batch, pos] of the pass that this thread runs
+    gradients = False  # whether it was begun with them
 
 
 _PASS = _Pass()
@@ -117,11 +118,17 @@ def run(model: "SAETransformerBridge", ids: Tensor, *, past: int = 0, **options:
 @contextmanager
 def in_pass(batch: Tensor) -> Generator[None]:
     """Let `as_states` know the shape ``[batch, pos, ...]`` of what this thread runs on a model inside."""
-    before, _PASS.shape = _PASS.shape, tuple(batch.shape[:2])
+    before = _PASS.shape, _PASS.gradients
+    _PASS.shape, _PASS.gradients = tuple(batch.shape[:2]), torch.is_grad_enabled()
     try:
         yield
     finally:
-        _PASS.shape = before
+        _PASS.shape, _PASS.gradients = before
+
+
+def gradients_of_pass() -> torch.set_grad_enabled:
+    """Return a context with gradients if this thread's pass has them: the bridge's norms call hooks without."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() or (_PASS.shape is not None and _PASS.gradients))
 
 
 def as_states(activation: Any, hook_name: str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from saekit._base.progress import Stop, ask
 from saekit.errors import ModelError
-from saekit.models.door import NO_STATES, as_states, check_finite, run
+from saekit.models.door import NO_STATES, as_states, check_finite, gradients_of_pass, run
 from saekit.models.middle import check_adds_up, end_of_block
 
 if TYPE_CHECKING:
@@ -113,10 +113,14 @@ def hooked(model: "SAETransformerBridge", edits: Mapping[str, Edit]) -> Generato
     mine, handles = threading.get_ident(), []
     changes: dict[str, Tensor] = {}  # what the stream around an MLP has to get, too
 
-    def apply(point, args, output, *, name, edit):
+    def at_point(point, args, output, *, name, edit):
         if threading.get_ident() != mine:
             return None
         changes.pop(name, None)
+        with gradients_of_pass():
+            return apply(point, output, name, edit)
+
+    def apply(point, output, name, edit):
         form = point.hook_conversion  # some points pass heads flat, or before positions, and show them in order
         shown = output if form is None else form.convert(output)
         states = as_states(shown, name)
@@ -149,7 +153,7 @@ def hooked(model: "SAETransformerBridge", edits: Mapping[str, Edit]) -> Generato
             except ValueError as error:  # upstream's word for a point that only an option of the bridge computes
                 raise ModelError(f"{model.cfg.model_name} does not compute {name} as it is: {error}") from error
             # A plain PyTorch hook: `add_hook` of the bridge keeps lists of its own, which threads would share.
-            handles.append(by_name[points[name]].register_forward_hook(partial(apply, name=name, edit=edit)))
+            handles.append(by_name[points[name]].register_forward_hook(partial(at_point, name=name, edit=edit)))
         for name, end in ends.items():  # before all that read the block's output
             handles.append(by_name[end].register_forward_hook(partial(carry, name=name), prepend=True))
         yield

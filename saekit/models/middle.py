@@ -65,7 +65,7 @@ def _adds_up(model: "SAETransformerBridge", points: list[str]) -> bool:
     with without_hooks(model):
         handles = [model.hook_dict[name].register_forward_hook(partial(keep, name=name)) for name in points]
         try:
-            run(model, torch.arange(1, 5)[None] % model.W_E.shape[0], use_cache=False)
+            run(model, torch.arange(1, 5)[None] % model.W_E.shape[0])
         finally:
             for handle in handles:
                 handle.remove()

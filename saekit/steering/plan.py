@@ -99,7 +99,8 @@ class Plan:
             coefficient = coefficient + at.by_feature[rows] * self._activations(states, at)
         change = coefficient @ at.directions
         # Longer than this, it would only overflow: the next norm divides by the length anyway.
-        longest = torch.clamp(MOST * norm.clamp_min(1), max=torch.finfo(x.dtype).max / 4)
+        most = min(torch.finfo(dtype).max for dtype in (x.dtype, norm.dtype))
+        longest = torch.clamp(MOST * norm.clamp_min(1), max=most / 4)
         length = change.double().norm(dim=-1, keepdim=True)
         change = (change * (longest / length.clamp_min(1e-30)).clamp(max=1)).float()
         if self.shares is not None:
