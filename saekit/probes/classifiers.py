@@ -113,7 +113,7 @@ class Logistic(Linear):
     def _estimator(self, balanced: str | None, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression
 
-        return LogisticRegression(class_weight=balanced, solver="newton-cg", max_iter=_MOST_STEPS, warm_start=True)
+        return LogisticRegression(class_weight=balanced, max_iter=_MOST_STEPS, warm_start=True)
 
     def probabilities(self, scores: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
         """Return the softmax; of two classes, whose scores are each other's negative, the logistic function."""

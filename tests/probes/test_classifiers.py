@@ -37,10 +37,10 @@ def test_logistic_regression_is_scikit_learns_in_the_inputs_own_units(classes):
     expected = want.decision_function(scaler.transform(inputs))
     scores = got.scores(inputs)
     if classes == 2:
-        np.testing.assert_allclose(scores[:, 1], expected, atol=2e-3)
-        np.testing.assert_allclose(scores[:, 0], -expected, atol=2e-3)
+        np.testing.assert_allclose(scores[:, 1], expected, atol=5e-3)
+        np.testing.assert_allclose(scores[:, 0], -expected, atol=5e-3)
     else:
-        np.testing.assert_allclose(scores, expected, atol=2e-3)
+        np.testing.assert_allclose(scores, expected, atol=5e-3)
     np.testing.assert_array_equal(scores.argmax(1), want.predict(scaler.transform(inputs)))
 
 
