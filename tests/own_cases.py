@@ -1,9 +1,9 @@
 """Models, SAEs and corpora as researchers bring them, drawn by hypothesis, and what transformers and sae-lens make of
 them: the states of transformers' own modules, the features of sae-lens's own encode."""
 
-import copy
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,6 +131,13 @@ class Models:
         model, reference, begins = self._loaded[key]
         model.cfg.default_prepend_bos = begins  # an SAE that is loaded for it may have changed that
         return model, reference
+
+    def scratch(self) -> Path:
+        """Return an empty folder; what was in it is gone."""
+        folder = self.folder / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
 
     def _written(self, architecture: str, tokenizer: str) -> Path:
         folder = self.folder / f"{architecture} {tokenizer}"
@@ -264,8 +271,8 @@ def own(models: Models, choice: Choice, folder: Path) -> Own | None:
     d_in = HEADS * (D_MODEL // HEADS)
     if choice.point in ("k", "v") and getattr(reference.config, "num_key_value_heads", HEADS) != HEADS:
         d_in //= 2
-    sae = drawn_sae(choice, d_in, folder)
-    plain = copy.deepcopy(sae)
+    # Made twice: a deep copy of sae-lens's SAEs would keep the scales of inputs in the original.
+    sae, plain = (drawn_sae(choice, d_in, folder) for _ in range(2))
     found = Own(choice, model, reference, sae, plain)
     if choice.from_folder:
         sae.save_model(folder / "saved")

@@ -32,11 +32,6 @@ def models(tmp_path_factory):
     return Models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture
-def folders(tmp_path_factory):
-    return lambda: tmp_path_factory.mktemp("own")
-
-
 def close(got, want, *, rtol=2e-3):
     """Compare within rounding of float32, on the scale of all of them."""
     got, want = (one.double().numpy() if isinstance(one, torch.Tensor) else np.float64(one) for one in (got, want))
@@ -66,9 +61,9 @@ def states_of(one, ids):
     choice=choices(kinds=(*KINDS, *TRANSCODERS)), window=st.integers(1, 40), most=st.none() | st.integers(1, 5), **SIZES
 )
 def test_an_index_holds_the_features_of_sae_lens_on_the_states_of_transformers(
-    models, folders, choice, window, most, rows, pos, seed
+    models, choice, window, most, rows, pos, seed
 ):
-    one = own(models, choice, folders())
+    one = own(models, choice, models.scratch())
     if one is None:
         return event("refused")
     tokens = drawn_tokens(seed, rows, pos)
@@ -113,8 +108,8 @@ def test_an_index_holds_the_features_of_sae_lens_on_the_states_of_transformers(
 
 @drawn(30)
 @given(choice=choices(kinds=KINDS), text=st.text(min_size=1, max_size=20) | st.just(tiny.TEXT[:80]))
-def test_a_text_read_with_an_index_begins_as_it_should_and_has_the_features_of_sae_lens(models, folders, choice, text):
-    one = own(models, choice, folders())
+def test_a_text_read_with_an_index_begins_as_it_should_and_has_the_features_of_sae_lens(models, choice, text):
+    one = own(models, choice, models.scratch())
     tokens = drawn_tokens(choice.seed, 2, 6)
     index = (
         one
@@ -142,8 +137,8 @@ def test_a_text_read_with_an_index_begins_as_it_should_and_has_the_features_of_s
 
 @drawn(20)
 @given(choice=choices(odd=0, exact=True), **SIZES)
-def test_a_harvest_holds_the_states_of_transformers(models, folders, choice, rows, pos, seed):
-    one = own(models, choice, folder := folders())
+def test_a_harvest_holds_the_states_of_transformers(models, choice, rows, pos, seed):
+    one = own(models, choice, folder := models.scratch())
     tokens = drawn_tokens(seed, rows, pos)
     ids = torch.from_numpy(tokens.ids).long()
     if one is None:
@@ -158,8 +153,8 @@ def test_a_harvest_holds_the_states_of_transformers(models, folders, choice, row
 
 @drawn(30)
 @given(choice=choices(kinds=(*KINDS, TRANSCODERS[0]), exact=True), **SIZES)
-def test_an_evaluation_is_that_of_brute_force(models, folders, choice, rows, pos, seed):
-    one = own(models, choice, folders())
+def test_an_evaluation_is_that_of_brute_force(models, choice, rows, pos, seed):
+    one = own(models, choice, models.scratch())
     tokens = drawn_tokens(seed, rows, pos)
     ids, document = torch.from_numpy(tokens.ids).long(), torch.from_numpy(tokens.document)
     nothing = "no token is left|no prediction is left|are equal: expected more"
@@ -193,8 +188,8 @@ def test_an_evaluation_is_that_of_brute_force(models, folders, choice, rows, pos
 
 @drawn(25)
 @given(choice=choices(), texts=TEXTS, size=st.integers(2, 30))
-def test_extracted_features_are_those_of_sae_lens_text_by_text(models, folders, choice, texts, size):
-    one = own(models, choice, folders())
+def test_extracted_features_are_those_of_sae_lens_text_by_text(models, choice, texts, size):
+    one = own(models, choice, models.scratch())
     if one is None:
         return event("refused")
     settings = {"context_size": size, "progress": False, "check_hooks": False, "keep_states": True}
@@ -242,8 +237,8 @@ def written(one, states, features, which):
 
 @drawn(30)
 @given(choice=choices(exact=True), pos=st.integers(2, 12), seed=st.integers(0, 2**16))
-def test_attributions_are_those_of_brute_force(models, folders, choice, pos, seed):
-    one = own(models, choice, folders())
+def test_attributions_are_those_of_brute_force(models, choice, pos, seed):
+    one = own(models, choice, models.scratch())
     if one is None or not one.reference.has(choice.point):
         return event("refused")
     ids = torch.from_numpy(drawn_tokens(seed, 1, pos).ids).long()
@@ -318,8 +313,8 @@ def direct(one, ids, states, features, asked, clean):
     pos=st.integers(3, 10),
     seed=st.integers(0, 2**16),
 )
-def test_a_feature_circuit_is_that_of_brute_force(models, folders, choice, rows, pos, seed):
-    one = own(models, choice, folders())
+def test_a_feature_circuit_is_that_of_brute_force(models, choice, rows, pos, seed):
+    one = own(models, choice, models.scratch())
     if one is None or not one.reference.has(choice.point):
         return event("refused")
     ids = torch.from_numpy(drawn_tokens(seed, 2 * rows, pos).ids).long()
@@ -364,9 +359,9 @@ def test_a_feature_circuit_is_that_of_brute_force(models, folders, choice, rows,
     seed=st.integers(0, 2**16),
 )
 def test_steered_text_is_that_of_transformers_with_the_edit_written_by_hand(
-    models, folders, choice, pos, mode, unit, value, where, strength, seed
+    models, choice, pos, mode, unit, value, where, strength, seed
 ):
-    one = own(models, choice, folders())
+    one = own(models, choice, models.scratch())
     if one is None:
         return event("refused")
     ids = torch.from_numpy(drawn_tokens(seed, 1, pos).ids[0]).long()

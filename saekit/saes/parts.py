@@ -6,6 +6,7 @@ which went in, wherever the SAE itself may be: no other place moves states to an
 """
 
 import copy
+import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ def _for(sae: "SAE[Any]", states: Tensor) -> Tensor:
     weight = next(sae.parameters())
     if (sae.device, sae.dtype) != (weight.device, weight.dtype):  # after `half()`, sae-lens would cast to the old one
         sae.to(weight.device, weight.dtype)
+    of = inspect.getclosurevars(sae.run_time_activation_norm_fn_in).nonlocals.get("self", sae)
+    if of is not sae:  # a deep copy: sae-lens would keep the scale of its inputs in the SAE that it was copied from
+        sae._setup_activation_normalization()
     return states.to(weight)
 
 

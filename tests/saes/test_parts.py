@@ -1,9 +1,11 @@
 """States as an SAE splits them: which of its features are active, however it lays them out."""
 
+import copy
+
 import pytest
 import torch
 
-from saekit.saes import active_entries, decoder_rows, encoded, sparse_form
+from saekit.saes import active_entries, decoded, decoder_rows, encoded, sparse_form
 from tests import tiny
 
 
@@ -49,3 +51,21 @@ def test_decoder_rows_are_what_one_unit_of_each_feature_adds_to_the_reconstructi
     units = torch.eye(64)
     added = sae.decode(units).double() - sae.decode(torch.zeros(1, 64)).double()
     torch.testing.assert_close(decoder_rows(sae).double(), added, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scaling", ["layer_norm", "constant_norm_rescale"])
+@pytest.mark.parametrize("kind", ["standard", "topk"])
+def test_a_deep_copy_of_an_sae_scales_inputs_by_itself(kind, scaling):
+    """sae-lens keeps the scale of the last input in the SAE that was copied, not in the copy."""
+    sae = tiny.own_sae(kind, 32, 24, normalize_activations=scaling, **({"k": 4} if kind == "topk" else {}))
+    other = copy.deepcopy(sae)
+    x, y = torch.randn(2, 3, 5, 32, generator=torch.Generator().manual_seed(0))
+    want = [rebuilt_by_sae_lens(sae, states) for states in (x, y)]
+    of_copy, of_sae = encoded(other, x), encoded(sae, y)
+    for got, rebuilt in zip((decoded(other, of_copy), decoded(sae, of_sae)), want, strict=True):
+        torch.testing.assert_close(got, rebuilt.double())
+
+
+def rebuilt_by_sae_lens(sae, states):
+    with torch.no_grad():
+        return sae.decode(sae.encode(states))
