@@ -360,7 +360,8 @@ def decoder_row(sae: "SAE[Any]", feature: int) -> Float[Tensor, " d_model"]:
     if sae.cfg.normalize_activations != "none":
         raise SteeringError(
             f"the SAE rescales each input ({sae.cfg.normalize_activations!r}), so that its decoder rows have no length "
-            f"in units of the residual stream: {hint} with a length that you choose"
+            f"in units of the residual stream: fold the scaling in first where it is one number for all inputs "
+            f"(sae.fold_activation_norm_scaling_factor); else {hint}, with a length that you choose"
         )
     return decoder_rows(sae)[feature].cpu().clone()
 
