@@ -3,11 +3,14 @@
 Whether its outputs are right is another test: nbval executes it again and compares cell by cell.
 """
 
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from saekit.exercises import EXERCISES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -120,6 +123,13 @@ def test_solutions_are_collapsed(nb):
     for cell in nb.cells:
         if "solution" in cell.metadata.get("tags", []):
             assert cell.metadata.get("jupyter", {}).get("source_hidden") is True, cell.id
+
+
+def test_no_stored_output_shows_a_solution(nb):
+    """Whoever scrolls, or opens an exported page, has not asked for it."""
+    for cell in code_cells(nb):
+        shown = [name for name in EXERCISES if f"def {name}(" in json.dumps(cell.outputs)]
+        assert shown == [], cell.id
 
 
 def test_links_resolve(nb, path):
