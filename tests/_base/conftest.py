@@ -48,6 +48,23 @@ def workers():
     workers.process.communicate()
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of one megabyte; return its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can only be made by root on Linux")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder, options):
+    """Give a `small_disk` another size, or make it read-only."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
 def contents(path):
     """Return a digest of every file that is no lock, nor left by somebody who was killed."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

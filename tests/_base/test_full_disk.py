@@ -6,62 +6,44 @@ import sys
 
 import pytest
 
-from tests._base.conftest import contents
+from tests._base.conftest import contents, remount
 
 JOBS = ["index", "harvest", "checkpoint", "probe", "sae", "download", "folder", "conversion"]
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """Mount a small disk; return its folder and a function that gives it another size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk can only be made by root on Linux")
-
-    def resize(options):
-        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-    yield folder, resize
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("job", JOBS)
-def test_what_does_not_fit_is_refused_in_words_and_made_whole_when_there_is_room(workers, undisturbed, disk, job):
-    folder, resize = disk
+def test_what_does_not_fit_is_refused_in_words_and_made_whole_when_there_is_room(workers, undisturbed, small_disk, job):
     answer, wanted, _ = undisturbed(job)
     refusals = 0
     for size in ("4k", "16k", "48k", "96k", "160k"):
-        resize(f"size={size}")
-        said = workers.do(job, folder / "x")
+        remount(small_disk, f"size={size}")
+        said = workers.do(job, small_disk / "x")
         if "refused" not in said:
             assert said["returned"] == answer
             break
         refusals += 1
         words = said["refused"]
-        assert str(folder) in words, words
+        assert str(small_disk) in words, words
         assert "the disk is full" in words or ("needs another" in words and "its disk has" in words), words
         assert any(end in words for end in ("nothing was", "is kept", "last checkpoint", "free some space")), words
         assert "0.0 GB" not in words
     assert refusals
-    resize("size=20m")
-    assert workers.do(job, folder / "x")["returned"] == answer
-    assert contents(folder / "x") == wanted
+    remount(small_disk, "size=20m")
+    assert workers.do(job, small_disk / "x")["returned"] == answer
+    assert contents(small_disk / "x") == wanted
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_disk_that_is_read_only_is_refused_in_words(workers, undisturbed, disk, job):
-    folder, resize = disk
-    resize("ro,size=20m")
-    said = workers.do(job, folder / "x")
+def test_a_disk_that_is_read_only_is_refused_in_words(workers, undisturbed, small_disk, job):
+    remount(small_disk, "ro,size=20m")
+    said = workers.do(job, small_disk / "x")
     assert "cannot be written" in said["refused"], said
-    assert str(folder) in said["refused"]
-    resize("rw,size=20m")
-    assert workers.do(job, folder / "x")["returned"] == undisturbed(job)[0]
-    resize("ro,size=20m")
+    assert str(small_disk) in said["refused"]
+    remount(small_disk, "rw,size=20m")
+    assert workers.do(job, small_disk / "x")["returned"] == undisturbed(job)[0]
+    remount(small_disk, "ro,size=20m")
     if job in ("download", "folder", "conversion"):  # what is there is read without a word
-        assert workers.do(job, folder / "x") == {"returned": undisturbed(job)[0], "warned": []}
+        assert workers.do(job, small_disk / "x") == {"returned": undisturbed(job)[0], "warned": []}
 
 
 def test_a_file_larger_than_allowed_is_refused_in_words(tmp_path):

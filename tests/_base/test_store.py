@@ -1,7 +1,6 @@
 """The store: what is written comes back, nothing is half there, and what cannot be used says why."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -388,18 +387,6 @@ def test_what_a_killed_process_has_left_beside_a_folder_goes_with_the_next(tmp_p
     THINGS.save_folder(tmp_path / "a", {}, {})
     assert not left.exists()
     assert all(folder.exists() for folder in others)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of one megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk can only be made by root on Linux")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_small_disk_that_is_full_names_path_need_and_what_is_kept(small_disk):

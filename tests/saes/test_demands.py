@@ -26,19 +26,21 @@ def own(architecture="topk", *, model_from_pretrained_kwargs=None, **fields):
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    folder = tiny.write_own(tmp_path_factory.mktemp("own") / "gpt2", "gpt2")
-    model = load_model(str(folder))
+def gpt2_folder(tmp_path_factory):
+    return tiny.write_own(tmp_path_factory.mktemp("own") / "gpt2", "gpt2")
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_folder):
+    model = load_model(gpt2_folder)
     model.cfg.model_name = "gpt2"
     return model
 
 
 @pytest.fixture(scope="module")
-def centred(tmp_path_factory):
-    folder = tiny.write_own(tmp_path_factory.mktemp("own") / "gpt2", "gpt2")
-    model = load_model(str(folder))
+def centred(gpt2_folder):
+    model = load_model(gpt2_folder, compatibility=True)
     model.cfg.model_name = "gpt2"
-    model.enable_compatibility_mode(disable_warnings=True)
     return model
 
 
