@@ -17,7 +17,7 @@ from tests import tiny
 from tests.drawn import drawn
 from tests.own_cases import KINDS, N_CTX, TRANSCODERS, Models, attempt, choices, drawn_tokens, own
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SIZES = {"rows": st.integers(1, 5), "pos": st.integers(2, 20), "seed": st.integers(0, 2**16)}
 STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 TEXTS = st.lists(

@@ -20,6 +20,7 @@ from tests import tiny
 from tests.drawn import drawn
 from tests.views.panels import elements
 
+pytestmark = pytest.mark.slow
 D_SAE = 24
 # Characters that fold, join, compose, turn around or are spread over tokens, more often than by chance.
 ODD = "aAeEiIıİßẞſςσΣάΆП п戦😀👩\u200d\u0301\u0307\u0323\u0345\u093cक가\u1112\u1161\u11abﬁǰŉ\u202eשم"

@@ -14,7 +14,7 @@ import pytest
 
 from tests._base.conftest import contents
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the workers are forked")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="the workers are forked")]
 KILLS = 20 * int(os.environ.get("SAEKIT_LONG", "1"))
 JOBS = ["index", "harvest", "checkpoint", "probe", "sae", "download", "folder", "conversion"]
 OTHER = {  # the same path, asked for something else
